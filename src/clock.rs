@@ -1,0 +1,31 @@
+//! The one place that reads the clock.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::ids::Timestamp;
+
+/// Turns the machine's monotonic clock into [`Timestamp`]s: the wall clock is read once, at
+/// start, so that a step of the wall clock moves no deadline.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+    origin_ms: u64,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let origin_ms = u64::try_from(unix.as_millis()).unwrap_or(0);
+        Self { started: Instant::now(), origin_ms }
+    }
+
+    /// The present moment.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.origin_ms).after(Instant::now().duration_since(self.started))
+    }
+}
