@@ -49,6 +49,7 @@ pub fn frame_len(buf: &[u8]) -> Result<Option<usize>, DecodeError> {
 ///
 /// # Errors
 /// [`DecodeError`] says which rule the sender broke.
+#[expect(clippy::needless_pass_by_value, reason = "the packet takes the frame's place")]
 pub fn decode(frame: Bytes, version: Version, from: Sender) -> Result<Packet, DecodeError> {
     let len = frame_len(&frame)?.ok_or(DecodeError::Truncated)?;
     if frame.len() != len {

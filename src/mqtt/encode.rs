@@ -80,7 +80,8 @@ impl PublishHead {
         packet_id: Option<PacketId>,
         out: &mut BytesMut,
     ) {
-        debug_assert_eq!(self.packet_id_at.is_some(), packet_id.is_some(), "layout and id differ");
+        debug_assert_eq!(self.packet_id_at.is_some(), packet_id.is_some(), "layout and id");
+        debug_assert_eq!(packet_id.is_some(), qos != QoS::AtMostOnce, "id and QoS");
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         out[start] |= u8::from(retain);

@@ -48,40 +48,50 @@ use Property as P; // shorter tables
 impl Property {
     /// Every property there is.
     pub const ALL: [Self; 27] = [
-        P::PayloadFormatIndicator,
-        P::MessageExpiryInterval,
-        P::ContentType,
-        P::ResponseTopic,
-        P::CorrelationData,
-        P::SubscriptionIdentifier,
-        P::SessionExpiryInterval,
-        P::AssignedClientIdentifier,
-        P::ServerKeepAlive,
-        P::AuthenticationMethod,
-        P::AuthenticationData,
-        P::RequestProblemInformation,
-        P::WillDelayInterval,
-        P::RequestResponseInformation,
-        P::ResponseInformation,
-        P::ServerReference,
-        P::ReasonString,
-        P::ReceiveMaximum,
-        P::TopicAliasMaximum,
-        P::TopicAlias,
-        P::MaximumQoS,
-        P::RetainAvailable,
-        P::UserProperty,
-        P::MaximumPacketSize,
-        P::WildcardSubscriptionAvailable,
-        P::SubscriptionIdentifierAvailable,
-        P::SharedSubscriptionAvailable,
+        Self::PayloadFormatIndicator,
+        Self::MessageExpiryInterval,
+        Self::ContentType,
+        Self::ResponseTopic,
+        Self::CorrelationData,
+        Self::SubscriptionIdentifier,
+        Self::SessionExpiryInterval,
+        Self::AssignedClientIdentifier,
+        Self::ServerKeepAlive,
+        Self::AuthenticationMethod,
+        Self::AuthenticationData,
+        Self::RequestProblemInformation,
+        Self::WillDelayInterval,
+        Self::RequestResponseInformation,
+        Self::ResponseInformation,
+        Self::ServerReference,
+        Self::ReasonString,
+        Self::ReceiveMaximum,
+        Self::TopicAliasMaximum,
+        Self::TopicAlias,
+        Self::MaximumQoS,
+        Self::RetainAvailable,
+        Self::UserProperty,
+        Self::MaximumPacketSize,
+        Self::WildcardSubscriptionAvailable,
+        Self::SubscriptionIdentifierAvailable,
+        Self::SharedSubscriptionAvailable,
     ];
 
     fn from_id(id: usize) -> Result<Self, DecodeError> {
-        let known = Self::ALL.into_iter().find(|&property| property as usize == id);
+        let known = BY_ID.get(id).copied().flatten();
         known.ok_or(DecodeError::PropertyUnknown(id))
     }
 }
+
+const BY_ID: [Option<Property>; 0x2B] = {
+    let mut table = [None; 0x2B];
+    let mut index = 0;
+    while index < Property::ALL.len() {
+        table[Property::ALL[index] as usize] = Some(Property::ALL[index]);
+        index += 1;
+    }
+    table
+};
 
 /// Some of the properties, one bit each.
 #[derive(Clone, Copy)]

@@ -57,33 +57,38 @@ impl ReasonCode {
         self as u8 >= 0x80
     }
 
-    /// The CONNACK return code of 3.1 and 3.1.1 that says it best.
+    /// The CONNACK return code of 3.1 and 3.1.1 that says it best; what they have no word for is
+    /// "server unavailable".
     pub(super) fn return_code(self) -> u8 {
-        match self {
-            Self::UnsupportedProtocolVersion => 1,
-            Self::ClientIdentifierNotValid => 2,
-            Self::BadUserNameOrPassword => 4,
-            Self::NotAuthorized | Self::Banned | Self::BadAuthenticationMethod => 5,
-            code if code.is_error() => 3,
-            _ => 0,
+        if !self.is_error() {
+            return 0;
         }
+        let known = RETURN_CODES.iter().find(|(reason, _)| *reason == self);
+        known.map_or(3, |&(_, code)| code)
     }
 
     /// What a CONNACK return code of 3.1 and 3.1.1 means.
     pub(super) fn from_return_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::Success),
-            1 => Some(Self::UnsupportedProtocolVersion),
-            2 => Some(Self::ClientIdentifierNotValid),
-            3 => Some(Self::ServerUnavailable),
-            4 => Some(Self::BadUserNameOrPassword),
-            5 => Some(Self::NotAuthorized),
-            _ => None,
+        if code == 0 {
+            return Some(Self::Success);
         }
+        let known = RETURN_CODES.iter().find(|(_, known)| *known == code);
+        known.map(|&(reason, _)| reason)
     }
 }
 
 use ReasonCode as R; // shorter tables
+
+/// The refusals of 3.1 and 3.1.1; the first of several is what the code is read as.
+const RETURN_CODES: [(ReasonCode, u8); 7] = [
+    (R::UnsupportedProtocolVersion, 1),
+    (R::ClientIdentifierNotValid, 2),
+    (R::ServerUnavailable, 3),
+    (R::BadUserNameOrPassword, 4),
+    (R::NotAuthorized, 5),
+    (R::Banned, 5),
+    (R::BadAuthenticationMethod, 5),
+];
 
 /// Section 3.2.2.2.
 pub(super) const CONNACK: &[ReasonCode] = &[
