@@ -91,8 +91,6 @@ pub enum Packet {
 pub struct Connect {
     /// Which protocol the client speaks from here on.
     pub version: Version,
-    /// Bit 7 of the level byte, set by bridges of mosquitto's family (3.1 and 3.1.1 only).
-    pub bridge: bool,
     /// Clean Start (5) or Clean Session (3.1, 3.1.1).
     pub clean_start: bool,
     /// Seconds; 0 switches the mechanism off.
