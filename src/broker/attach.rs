@@ -130,7 +130,7 @@ impl Broker {
     fn check_will(&self, identity: &Identity, will: &Will) -> Result<(), Rejected> {
         let Some(rsp_topic) = self.options.topics.which(&will.topic) else {
             let allowed = !will.topic.starts_with('$')
-                && topic::levels(&will.topic) <= self.options.topic_levels_max;
+                && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
             return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
         };
         self.judge(identity, rsp_topic, &will.payload, will.retain)

@@ -9,7 +9,7 @@ use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
 use crate::metrics::DropReason;
-use crate::mqtt::{Message, Publish, PublishProperties, QoS, ReasonCode, topic};
+use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
 use crate::route::{Grant, Member};
 use crate::rsp::Identity;
 use crate::session::{Delivery, Origin, Refused, Routed};
@@ -36,7 +36,7 @@ impl Broker {
             self.metrics.dropped(DropReason::NotAuthorized);
             return refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics");
         }
-        if topic::levels(&publish.topic) > self.options.topic_levels_max {
+        if topic::levels(&publish.topic).count() > self.options.topic_levels_max {
             self.metrics.dropped(DropReason::TopicTooDeep);
             return refused(ReasonCode::TopicNameInvalid, "too many topic levels");
         }
@@ -106,10 +106,7 @@ impl Broker {
         let expires = expiry.map_or(Timestamp::NEVER, |secs| {
             self.now().after(std::time::Duration::from_secs(u64::from(secs)))
         });
-        let Publish { topic, payload, qos, retain, properties, .. } = publish;
-        // The alias was between the publisher and us.
-        let properties = properties.filter(|p| **p != PublishProperties::default());
-        Message::new(topic, payload, qos, retain, properties, expires)
+        Message::from_publish(publish, expires)
     }
 }
 

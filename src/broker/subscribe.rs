@@ -51,7 +51,7 @@ impl Broker {
         if !known && interests.filters.len() >= self.options.subscriptions_max {
             return Ok(ReasonCode::QuotaExceeded);
         }
-        if topic::levels(&asked.filter) > self.options.topic_levels_max {
+        if topic::levels(&asked.filter).count() > self.options.topic_levels_max {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use super::{SessionLimits, Violation};
-use crate::mqtt::{Connect, ConnAck, ConnAckProperties, Packet, QoS, ReasonCode, Version, Will, topic};
+use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version, Will};
 
 /// A CONNECT that is in order.
 #[derive(Clone, Debug)]
@@ -47,9 +47,9 @@ impl Opening {
         fresh_id: impl FnOnce() -> ByteString,
     ) -> Result<Self, Violation> {
         let assigned = connect.client_id.is_empty();
-        check_client_id(connect, limits)?;
-        if let Some(will) = &connect.will {
-            check_will(will)?;
+        connect.check()?;
+        if connect.client_id.len() > limits.client_id_bytes_max {
+            return Err(Violation::ClientIdTooLong);
         }
         if connect.properties.authentication_method.is_some() {
             return Err(Violation::UnknownAuthenticationMethod);
@@ -84,6 +84,7 @@ impl Opening {
                 session_expiry_secs: self.expiry_changed.then(|| seconds(self.expiry)),
                 receive_maximum: Some(limits.receive_maximum),
                 maximum_packet_size: Some(limits.packet_bytes_max),
+                topic_alias_maximum: Some(limits.topic_alias_max),
                 assigned_client_id: self.assigned.then(|| self.client_id.clone()),
                 server_keep_alive_secs: self.keep_alive_changed.then_some(self.keep_alive_secs),
                 ..ConnAckProperties::default()
@@ -101,31 +102,6 @@ pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Packet {
         Box::new(ConnAckProperties { reason_string: Some(text.into()), ..Default::default() })
     });
     Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }))
-}
-
-fn check_client_id(connect: &Connect, limits: &SessionLimits) -> Result<(), Violation> {
-    if connect.client_id.len() > limits.client_id_bytes_max {
-        return Err(Violation::ClientIdTooLong);
-    }
-    if !connect.client_id.is_empty() {
-        return Ok(());
-    }
-    match connect.version {
-        Version::V31 => Err(Violation::EmptyClientId),
-        // [MQTT-3.1.3-7] of 3.1.1
-        Version::V311 if !connect.clean_start => Err(Violation::EmptyClientId),
-        Version::V311 | Version::V5 => Ok(()),
-    }
-}
-
-fn check_will(will: &Will) -> Result<(), Violation> {
-    topic::validate_name(&will.topic).map_err(|_| Violation::WillTopicInvalid)?;
-    let response = will.properties.as_ref().and_then(|p| p.response_topic.as_ref());
-    if response.is_some_and(|name| topic::validate_name(name).is_err()) {
-        return Err(Violation::ResponseTopicInvalid);
-    }
-    debug_assert!(will.qos <= QoS::ExactlyOnce, "the codec knows no other");
-    Ok(())
 }
 
 fn wished_expiry(connect: &Connect, limits: &SessionLimits) -> Duration {

@@ -17,7 +17,8 @@ mod violation;
 
 use std::time::Duration;
 
-use smallvec::{SmallVec, smallvec};
+use bytestring::ByteString;
+use smallvec::SmallVec;
 
 pub use connect::{Opening, refused};
 pub use delivery::{Delivery, Origin, Outgoing};
@@ -27,7 +28,7 @@ pub use violation::Violation;
 use crate::ids::{PacketId, Timestamp};
 use crate::mqtt::{
     Ack, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, ReasonProperties,
-    SubAck, Subscribe, Unsubscribe, Version, Will, topic,
+    Sender, SubAck, Subscribe, Unsubscribe, Version, Will,
 };
 use outbound::Outbound;
 
@@ -44,6 +45,8 @@ pub struct SessionLimits {
     pub keep_alive_secs_max: u16,
     /// Longest client id.
     pub client_id_bytes_max: usize,
+    /// Topic aliases of one client (Topic Alias Maximum of the CONNACK).
+    pub topic_alias_max: u16,
     /// How long a session may outlive its connection.
     pub expiry_max: Duration,
 }
@@ -114,6 +117,9 @@ pub struct Session {
     expiry: Duration,
     expiry_max: Duration,
     will: Option<Box<Will>>,
+    topic_alias_max: u16,
+    /// Topic aliases of the client, at most `topic_alias_max`.
+    aliases: Vec<(u16, ByteString)>,
 }
 
 impl Session {
@@ -133,6 +139,8 @@ impl Session {
             expiry: Duration::ZERO,
             expiry_max: limits.expiry_max,
             will: None,
+            topic_alias_max: limits.topic_alias_max,
+            aliases: Vec::new(),
         };
         session.open(opening, now);
         session
@@ -150,6 +158,8 @@ impl Session {
         self.heard = now;
         self.expiry = opening.expiry;
         self.will.clone_from(&opening.will);
+        // [MQTT-3.3.2-7]: aliases are of one connection.
+        self.aliases = Vec::new();
     }
 
     /// After a resume: everything unacknowledged again, in its order `[MQTT-4.4.0-1]`.
@@ -310,8 +320,12 @@ impl Session {
         Some(Packet::Disconnect(Disconnect { reason, properties }))
     }
 
-    fn on_publish(&mut self, publish: Publish, actions: &mut Actions) -> Result<(), Violation> {
-        self.check_publish(&publish)?;
+    fn on_publish(
+        &mut self,
+        mut publish: Publish,
+        actions: &mut Actions,
+    ) -> Result<(), Violation> {
+        self.resolve_alias(&mut publish)?;
         let receipt = Receipt { qos: publish.qos, packet_id: publish.packet_id };
         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
             if self.received.contains(&id) {
@@ -327,15 +341,20 @@ impl Session {
         Ok(())
     }
 
-    fn check_publish(&self, publish: &Publish) -> Result<(), Violation> {
-        let Some(properties) = &publish.properties else { return Ok(()) };
-        // The CONNACK left Topic Alias Maximum at its default of 0 [MQTT-3.3.2-9].
-        if properties.topic_alias.is_some() {
+    /// Puts the topic name in place of its alias, and remembers the name that comes with one.
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Violation> {
+        let alias = publish.properties.as_ref().and_then(|p| p.topic_alias);
+        let Some(alias) = alias else { return Ok(()) };
+        // [MQTT-3.3.2-9]
+        if alias > self.topic_alias_max {
             return Err(Violation::TopicAliasInvalid);
         }
-        let response = properties.response_topic.as_ref();
-        if response.is_some_and(|name| topic::validate_name(name).is_err()) {
-            return Err(Violation::ResponseTopicInvalid);
+        let known = self.aliases.iter().position(|(number, _)| *number == alias);
+        match (publish.topic.is_empty(), known) {
+            (true, Some(at)) => publish.topic = self.aliases[at].1.clone(),
+            (true, None) => return Err(Violation::TopicAliasInvalid),
+            (false, Some(at)) => self.aliases[at].1 = owned(&publish.topic),
+            (false, None) => self.aliases.push((alias, owned(&publish.topic))),
         }
         Ok(())
     }
@@ -381,11 +400,8 @@ impl Session {
         disconnect: &Disconnect,
         actions: &mut Actions,
     ) -> Result<(), Violation> {
+        disconnect.check(Sender::Client)?;
         let properties = disconnect.properties.as_deref();
-        let says_server = properties.is_some_and(|p| p.server_reference.is_some());
-        if says_server || !may_come_from_client(disconnect.reason) {
-            return Err(Violation::ServerDisconnect);
-        }
         if let Some(secs) = properties.and_then(|p| p.session_expiry_secs) {
             if self.expiry.is_zero() && secs > 0 {
                 return Err(Violation::SessionExpiryRaised);
@@ -426,27 +442,6 @@ fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack {
     Ack { packet_id, reason, properties: None }
 }
 
-/// Which reasons of a DISCONNECT the standard gives to clients (table 3-10 of version 5).
-fn may_come_from_client(reason: ReasonCode) -> bool {
-    matches!(
-        reason,
-        ReasonCode::Success
-            | ReasonCode::DisconnectWithWill
-            | ReasonCode::UnspecifiedError
-            | ReasonCode::MalformedPacket
-            | ReasonCode::ProtocolError
-            | ReasonCode::ImplementationSpecificError
-            | ReasonCode::TopicNameInvalid
-            | ReasonCode::ReceiveMaximumExceeded
-            | ReasonCode::TopicAliasInvalid
-            | ReasonCode::PacketTooLarge
-            | ReasonCode::MessageRateTooHigh
-            | ReasonCode::QuotaExceeded
-            | ReasonCode::AdministrativeAction
-            | ReasonCode::PayloadFormatInvalid
-    )
-}
-
 /// The answer to a SUBSCRIBE filter that was granted with this QoS.
 #[must_use]
 pub fn granted(qos: QoS) -> ReasonCode {
@@ -457,8 +452,7 @@ pub fn granted(qos: QoS) -> ReasonCode {
     }
 }
 
-/// Reasons for a SUBSCRIBE with one answer.
-#[must_use]
-pub fn one_reason(reason: ReasonCode) -> SmallVec<[ReasonCode; 1]> {
-    smallvec![reason]
+/// A name that is kept must not keep the packet that it came in.
+fn owned(name: &ByteString) -> ByteString {
+    ByteString::from(&**name)
 }

@@ -1,6 +1,6 @@
 //! What a client did against the protocol: each case with its rule and what the client is told.
 
-use crate::mqtt::ReasonCode;
+use crate::mqtt::{CheckError, ReasonCode};
 
 /// A protocol error of the client. It ends the connection `[MQTT-4.13.1-1]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,18 +11,12 @@ pub enum Violation {
     /// `[MQTT-3.1.0-2]`
     #[error("a second CONNECT")]
     SecondConnect,
-    /// `[MQTT-3.1.3-8]` of 3.1.1: an empty client id needs a clean session; 3.1 has no empty ids.
-    #[error("an empty client id without a clean session")]
-    EmptyClientId,
     /// A bound of this broker: `limits.max_client_id_bytes`.
     #[error("the client id is too long")]
     ClientIdTooLong,
-    /// `[MQTT-4.7.1-1]`, `[MQTT-4.7.3-1]`
-    #[error("the Will topic is no topic name")]
-    WillTopicInvalid,
-    /// `[MQTT-3.3.2-14]`
-    #[error("the response topic is no topic name")]
-    ResponseTopicInvalid,
+    /// A packet that is well-formed and says what a client may not say.
+    #[error(transparent)]
+    Content(#[from] CheckError),
     /// `[MQTT-4.12.0-1]`: this listener knows no method of that name.
     #[error("authentication method not supported")]
     UnknownAuthenticationMethod,
@@ -38,9 +32,6 @@ pub enum Violation {
     /// `[MQTT-3.14.2-2]`: from zero to non-zero.
     #[error("session expiry raised at DISCONNECT")]
     SessionExpiryRaised,
-    /// `[MQTT-3.14.2.2.5]`, 3.14.2.1: what only a server may say.
-    #[error("a DISCONNECT that only a server may send")]
-    ServerDisconnect,
     /// A packet that only a server may send.
     #[error("a packet that only a server may send")]
     ServerPacket,
@@ -58,10 +49,9 @@ impl Violation {
             | Self::SecondConnect
             | Self::UnexpectedAuth
             | Self::SessionExpiryRaised
-            | Self::ServerDisconnect
             | Self::ServerPacket => ReasonCode::ProtocolError,
-            Self::EmptyClientId | Self::ClientIdTooLong => ReasonCode::ClientIdentifierNotValid,
-            Self::WillTopicInvalid | Self::ResponseTopicInvalid => ReasonCode::TopicNameInvalid,
+            Self::ClientIdTooLong => ReasonCode::ClientIdentifierNotValid,
+            Self::Content(error) => error.reason(),
             Self::UnknownAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
             Self::TopicAliasInvalid => ReasonCode::TopicAliasInvalid,
@@ -75,16 +65,13 @@ impl Violation {
         match self {
             Self::NotConnected => "not_connected",
             Self::SecondConnect => "second_connect",
-            Self::EmptyClientId => "empty_client_id",
             Self::ClientIdTooLong => "client_id_too_long",
-            Self::WillTopicInvalid => "will_topic_invalid",
-            Self::ResponseTopicInvalid => "response_topic_invalid",
+            Self::Content(error) => error.name(),
             Self::UnknownAuthenticationMethod => "unknown_authentication_method",
             Self::UnexpectedAuth => "unexpected_auth",
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::SessionExpiryRaised => "session_expiry_raised",
-            Self::ServerDisconnect => "server_disconnect",
             Self::ServerPacket => "server_packet",
             Self::KeepAliveTimeout => "keep_alive_timeout",
         }
