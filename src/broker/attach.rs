@@ -91,9 +91,6 @@ impl Broker {
             if handle.identity != *identity {
                 return Err(Rejected::OtherIdentity);
             }
-            if handle.is_online() {
-                self.metrics.takeover();
-            }
             let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
             let Some(session) = claim.map_err(|_| Rejected::StillBusy)? else { continue };
             if opening.clean_start {
@@ -128,7 +125,7 @@ impl Broker {
 
     /// Whether the Will would be accepted if it were published now.
     fn check_will(&self, identity: &Identity, will: &Will) -> Result<(), Rejected> {
-        let Some(rsp_topic) = self.options.topics.which(&will.topic) else {
+        let Some(rsp_topic) = self.options.topics.topic(&will.topic) else {
             let allowed = !will.topic.starts_with('$')
                 && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
             return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
@@ -183,8 +180,7 @@ impl Broker {
             self.sessions.call(&wake, super::Calls::MAIL);
         }
         if let Some((device, _)) = interests.mailbox {
-            let next = lock(&self.control).detach(device, handle.key);
-            self.sessions.call(next.as_slice(), super::Calls::MAIL);
+            lock(&self.control).detach(device, handle.key);
         }
         if !interests.filters.is_empty() {
             let mut subscriptions = write(&self.subscriptions);

@@ -15,6 +15,8 @@ mod sessions;
 mod signal;
 mod subscribe;
 
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ pub use provision::Waiting;
 pub use publish::Publisher;
 pub use sessions::Handle;
 pub use signal::{Calls, Signal};
+
+use bytestring::ByteString;
 
 use crate::clock::Clock;
 use crate::ids::{NidScheme, SessionKey, Timestamp};
@@ -70,6 +74,8 @@ pub struct Broker {
     retained: RwLock<Retained>,
     control: Mutex<ControlUnit>,
     inbox: Mutex<Inbox>,
+    fresh_ids: AtomicU64,
+    hasher: std::hash::RandomState,
 }
 
 impl Broker {
@@ -90,6 +96,8 @@ impl Broker {
             retained: RwLock::default(),
             control: Mutex::new(control),
             inbox: Mutex::new(Inbox::new(options.inbox)),
+            fresh_ids: AtomicU64::new(0),
+            hasher: std::hash::RandomState::new(),
             options,
         }
     }
@@ -117,6 +125,17 @@ impl Broker {
         change(&mut lock(&self.control))
     }
 
+    /// An id for a client that brings none `[MQTT-3.1.3-6]`: hard to guess, because whoever knows
+    /// a client id may try to take its session.
+    #[must_use]
+    pub fn fresh_client_id(&self) -> ByteString {
+        let random: [u64; 2] = [0, 1].map(|half| {
+            let number = self.fresh_ids.fetch_add(1, Ordering::Relaxed);
+            self.hasher.hash_one((number, half, self.now().0))
+        });
+        format!("auto-{:016x}{:016x}", random[0], random[1]).into()
+    }
+
     /// Tells every connection to say goodbye.
     pub fn shut_down(&self) {
         self.sessions.all().iter().for_each(|handle| handle.signal.raise(Calls::SHUTDOWN));
@@ -136,16 +155,22 @@ impl Broker {
         let mut snapshot = Snapshot::default();
         for handle in self.sessions.all() {
             let (messages, bytes) = lock(&handle.outbox).size();
-            snapshot.queue_messages += messages as u64;
-            snapshot.queue_bytes += bytes as u64;
+            snapshot.queue_messages += messages;
+            snapshot.queue_bytes += bytes;
             if handle.is_online() {
                 snapshot.sessions_connected += 1;
             } else {
-                snapshot.sessions_disconnected += 1;
+                snapshot.sessions_away += 1;
             }
         }
-        snapshot.subscriptions = read(&self.subscriptions).len() as u64;
-        snapshot.retained_messages = read(&self.retained).len() as u64;
+        snapshot.subscriptions = read(&self.subscriptions).len();
+        snapshot.retained_messages = read(&self.retained).len();
+        let stats = lock(&self.control).stats();
+        snapshot.rsp_mail_messages = stats.mail_messages;
+        snapshot.rsp_mail_bytes = stats.mail_bytes;
+        snapshot.rsp_devices_connected = stats.devices_online;
+        snapshot.rsp_devices_away = stats.devices - stats.devices_online;
+        snapshot.rsp_groups = stats.groups;
         snapshot
     }
 }

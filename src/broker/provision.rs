@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::publish::Publisher;
 use super::outbox::Left;
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
 use crate::ids::Timestamp;
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::{
-    Decision, Identity, Outcome, ProfileChange, Refusal, RspTopic, Submission, envelope,
+    ControlUnit, Decision, Form, Identity, MessageId, Outcome, ProfileChange, Refusal, RspTopic, Submission, envelope,
 };
 use crate::session::{Delivery, Origin, Refused, Routed};
 
@@ -85,10 +85,10 @@ impl Broker {
         drop(control);
         let servers = inbox.as_mut().map(|inbox| inbox.post(&message));
         drop(inbox);
-        self.metrics.rsp_admitted(&outcome);
+        self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
         if let Some((wake, full_desks)) = servers {
-            self.metrics.dropped_many(DropReason::InboxFull, full_desks);
+            (0..full_desks).for_each(|_| self.metrics.dropped(DropReason::QueueFull));
             self.sessions.call(&wake, Calls::MAIL);
         }
         Ok(())
@@ -176,7 +176,6 @@ impl Broker {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
                 let change = lock(&self.control).acknowledge(device, number, now);
-                self.metrics.delivered_to_device();
                 if let Some(change) = change {
                     self.announce(&change);
                 }
@@ -185,13 +184,27 @@ impl Broker {
     }
 
     fn announce(&self, change: &ProfileChange) {
-        let topic = self.options.topics.to_sm_sr.clone();
-        let payload: Bytes = change.notice();
+        self.metrics.rsp_exchange(RspExchange::Completed);
+        let topic = ByteString::from(&*self.options.topics.to_sm_sr);
+        let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp(&mut message, CONTROL_UNIT);
         let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message));
         self.sessions.call(&wake, Calls::MAIL);
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let (kind, direction) = metric_labels(outcome.id);
+        let mode = match outcome.form {
+            Form::Single => RspMode::Single,
+            Form::Multi => RspMode::Multi,
+            Form::Peer => RspMode::Peer,
+        };
+        self.metrics.rsp_message(kind, mode, direction);
+        if outcome.id == MessageId::E1 {
+            self.metrics.rsp_exchange(RspExchange::Requested);
+        }
     }
 
     /// Counts and logs a refusal. Never the body.
@@ -200,10 +213,24 @@ impl Broker {
         tracing::warn!(
             refusal = refusal.name(),
             identity = %identity.name,
-            role = identity.role.name(),
+            role = ?identity.role,
             "refused: {}",
             refusal.explain()
         );
+    }
+}
+
+fn metric_labels(id: MessageId) -> (RspType, RspDirection) {
+    use RspDirection::{ToEuicc, ToSmSr};
+    match id {
+        MessageId::A1 => (RspType::Trigger, ToEuicc),
+        MessageId::A2 => (RspType::RetTrigger, ToSmSr),
+        MessageId::B1 | MessageId::C1 => (RspType::Msg, ToEuicc),
+        MessageId::B2 | MessageId::C2 => (RspType::RetMsg, ToSmSr),
+        MessageId::D1 => (RspType::Trigger, ToSmSr),
+        MessageId::D2 => (RspType::RetTrigger, ToEuicc),
+        MessageId::E1 => (RspType::Req, ToEuicc),
+        MessageId::E2 => (RspType::Profile, ToEuicc),
     }
 }
 

@@ -29,7 +29,7 @@ type Receivers = SmallVec<[Member; 8]>;
 impl Broker {
     /// Publishes a message. When this returns, the broker owns it or has refused it.
     pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
-        if let Some(rsp_topic) = self.options.topics.which(&publish.topic) {
+        if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
             return self.provision(from, rsp_topic, publish);
         }
         if publish.topic.starts_with('$') {
@@ -37,7 +37,7 @@ impl Broker {
             return refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics");
         }
         if topic::levels(&publish.topic).count() > self.options.topic_levels_max {
-            self.metrics.dropped(DropReason::TopicTooDeep);
+            self.metrics.dropped(DropReason::NotAuthorized);
             return refused(ReasonCode::TopicNameInvalid, "too many topic levels");
         }
         self.route(from, publish).await

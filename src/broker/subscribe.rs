@@ -8,7 +8,7 @@ use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::mqtt::{ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic};
 use crate::route::Grant;
-use crate::rsp::{Refusal, Subscription};
+use crate::rsp::{ControlUnit, Refusal, Subscription};
 use crate::session::granted;
 
 /// One answer for each filter.
@@ -55,7 +55,7 @@ impl Broker {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;
-        let target = match Subscription::judge(&handle.identity, &asked.filter, topics) {
+        let target = match ControlUnit::may_subscribe(&handle.identity, &asked.filter, topics) {
             Subscription::Refused(refusal) => return Err(refusal),
             Subscription::Mailbox => {
                 let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
@@ -112,8 +112,7 @@ impl Broker {
             }
             Target::Mailbox => {
                 if let Some((device, _)) = interests.mailbox.take() {
-                    let next = lock(&self.control).detach(device, handle.key);
-                    self.sessions.call(next.as_slice(), Calls::MAIL);
+                    lock(&self.control).detach(device, handle.key);
                 }
             }
             Target::Inbox => {

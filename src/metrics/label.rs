@@ -134,6 +134,8 @@ label! {
         Resumed = "resumed",
         /// No CONNECT within its time.
         Timeout = "timeout",
+        /// The peer went away before it said what it wanted.
+        Closed = "closed",
         /// Not MQTT, or not well-formed.
         Malformed = "malformed",
         /// Well-formed and against the rules.

@@ -82,16 +82,17 @@ impl End {
 
     fn label(&self) -> DisconnectReason {
         match self {
-            Self::Goodbye => DisconnectReason::Goodbye,
+            Self::Goodbye => DisconnectReason::Client,
             Self::Closed => DisconnectReason::Closed,
             Self::Io(_) => DisconnectReason::Io,
             Self::Malformed(_) => DisconnectReason::Malformed,
-            Self::TooLarge => DisconnectReason::TooLarge,
+            Self::TooLarge => DisconnectReason::PacketTooLarge,
             Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
+            Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
-            Self::NotPermitted(_) => DisconnectReason::NotPermitted,
+            Self::NotPermitted(_) => DisconnectReason::IdentityViolation,
             Self::TakenOver => DisconnectReason::TakenOver,
-            Self::Shutdown => DisconnectReason::Shutdown,
+            Self::Shutdown => DisconnectReason::ShuttingDown,
         }
     }
 
@@ -205,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, End>> {
-        let Link { stream, input, output, .. } = &mut self.link;
+        let Link { stream, output, .. } = &mut self.link;
         if !output.is_empty() && output.poll_write(stream, context)?.is_ready() {
             if !self.unflushed.is_empty() || self.waiting != Calls::NONE {
                 return Poll::Ready(Ok(Event::Flushed));
@@ -217,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.poll_timer(context).is_ready() {
             return Poll::Ready(Ok(Event::Deadline));
         }
-        let Link { stream, input: _, output, .. } = &mut self.link;
+        let Link { stream, input, output, .. } = &mut self.link;
         if output.len() >= self.limits.output_bytes_max {
             return Poll::Pending;
         }
@@ -262,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     async fn on_frame(&mut self, frame: Bytes) -> Result<(), End> {
         self.broker.metrics().bytes_in(frame.len());
         let packet = decode(frame, self.session.version(), Sender::Client)?;
-        self.broker.metrics().packet_in(&packet);
+        self.broker.metrics().packet_in((&packet).into());
         let room = self.session.room();
         self.session.on_packet(packet, &mut self.actions)?;
         if self.session.room() > room {
@@ -324,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     fn send(&mut self, packet: &Packet) {
-        self.broker.metrics().packet_out(packet);
+        self.broker.metrics().packet_out(packet.into());
         self.link.output.packet(packet, self.session.version());
     }
 

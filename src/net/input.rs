@@ -79,6 +79,12 @@ impl Input {
         Ok(None)
     }
 
+    /// What the last read left to be taken.
+    #[must_use]
+    pub fn peek(&self) -> &[u8] {
+        &self.ready
+    }
+
     /// Bytes held for a frame that is not complete.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

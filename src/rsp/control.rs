@@ -243,6 +243,13 @@ impl ControlUnit {
         self.mail.pull(device.index, self.registry.gids(device), reader, room, now)
     }
 
+    /// Whether this reader was given the letter and has not acknowledged it, and nobody has taken
+    /// over from it.
+    #[must_use]
+    pub fn holds(&self, device: DeviceKey, reader: SessionKey, letter: u64) -> bool {
+        self.registry.nid(device).is_some() && self.mail.holds(device.index, reader, letter)
+    }
+
     /// A letter has arrived (PUBACK, PUBREC, or written for QoS 0): it leaves the mail. For an E2
     /// the answer is the profile change, once; from then on the device owes its report `[0069]`.
     pub fn acknowledge(

@@ -197,6 +197,12 @@ impl Mail {
         letters
     }
 
+    /// Whether this reader has the letter and did not acknowledge it yet.
+    pub(super) fn holds(&self, index: u32, reader: SessionKey, id: u64) -> bool {
+        let mailbox = self.mailbox(index);
+        mailbox.is_some_and(|mailbox| mailbox.reader == Some(reader) && mailbox.has_taken(id))
+    }
+
     /// A letter has arrived; the answer is its profile change, if it was an E2. Only what the
     /// reader was given counts, and only once.
     pub(super) fn acknowledge(

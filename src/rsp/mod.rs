@@ -22,6 +22,7 @@
 //! | [`policy`] | the rules: the table of ten messages |
 //! | `flow`, `exchange` | which requests and exchanges are open |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
+//! | [`inbox`] | what waits for the servers |
 //! | [`settings`], [`refusal`] | permissions and limits; the names of refusals |
 //! | [`control`] | all of it behind one door |
 
@@ -29,6 +30,7 @@ pub mod control;
 pub mod envelope;
 pub mod identity;
 pub mod import;
+pub mod inbox;
 pub mod mailbox;
 pub mod policy;
 pub mod refusal;
@@ -45,6 +47,7 @@ mod roll;
 pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid};
 pub use identity::{CertificateFacts, Identity, IdentityError, Role, ServerRule};
+pub use inbox::{Inbox, InboxLimits};
 pub use import::{ImportReport, LineError, LineReason};
 pub use mailbox::{Letter, ProfileChange};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
