@@ -11,7 +11,7 @@
 //! ```
 
 //pub mod device;
-//pub mod envelope;
+pub mod envelope;
 pub mod link;
 pub mod payload;
 //pub mod server;

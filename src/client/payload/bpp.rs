@@ -83,8 +83,8 @@ pub fn bound_profile_package(seed: u64, total_bytes: usize) -> Result<Vec<u8>, P
         return Err(PayloadError(total_bytes));
     }
     // Lengths of DER jump by two where they need another byte, so some sizes cannot be
-    // reached by the profile alone; a few bytes more of metadata step over them.
-    let exact = (0..16).find_map(|extra| {
+    // reached by the profile alone; some bytes more of metadata step over them.
+    let exact = (0..40).find_map(|extra| {
         let mut noise = Noise(seed);
         let head = head(&mut noise, 120 + extra);
         let room = total_bytes.checked_sub(head.len())?;
