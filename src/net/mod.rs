@@ -1,1 +1,4 @@
-//! (to come)
+//! Sockets and TLS: the shell around the sessions.
+
+pub mod certificate;
+pub mod tls;
