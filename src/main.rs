@@ -1,3 +1,7 @@
 //! Arguments to command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    simcast::cli::main()
+}

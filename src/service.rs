@@ -2,7 +2,6 @@
 //!
 //! `simcast serve` runs one; so do the demo and the tests, in their own process.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,15 +10,17 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminState, Readiness};
+use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
 use crate::clock::Clock;
-use crate::config::{Config, Limits, Rsp};
+use crate::config::{self, Config, Limits, Rsp};
+use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
 use crate::net::{ListenError, Port, Shared, Stop};
 use crate::route::RetainedLimits;
 use crate::rsp::{
-    ControlOptions, ControlUnit, ImportReport, InboxLimits, Refusal, RspLimits, TopicNames,
+    ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
+    Settings, TopicNames, Ttl,
 };
 use crate::session::SessionLimits;
 
@@ -53,11 +54,21 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// It cannot be read.
-    #[error("registry {}: {1}", .0.display())]
-    Unreadable(PathBuf, io::Error),
+    #[error("registry {}: {error}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
     /// It has broken lines; a broker does not start with half a registry.
-    #[error("registry {}: {} broken lines; the first: {}", .0.display(), .1.rejected, first(.1))]
-    Broken(PathBuf, ImportReport),
+    #[error("registry {}: {} broken lines; the first: {}", path.display(), report.rejected, first(report))]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// Its broken lines.
+        report: ImportReport,
+    },
 }
 
 fn first(report: &ImportReport) -> String {
@@ -85,7 +96,7 @@ impl Service {
         note_certificates(&metrics, &ports);
         let addresses = ports.iter().zip(&config.listeners);
         let addresses = addresses.map(|(port, l)| port.address().unwrap_or(l.bind)).collect();
-        let readiness = Arc::new(Readiness::new());
+        let readiness = Arc::new(Readiness::default());
         let mut tasks = Vec::new();
         let admin_address = match config.admin.bind {
             Some(bind) => {
@@ -97,7 +108,7 @@ impl Service {
         };
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
-        readiness.set_ready();
+        readiness.set(Phase::Ready);
         Ok(Self { broker, config, readiness, addresses, admin_address, stop, tasks })
     }
 
@@ -130,14 +141,14 @@ impl Service {
         // A rehearsal on an empty control unit: all or nothing.
         let rehearsal = ControlUnit::new(control_options(&self.config.rsp)).import(&csv);
         if rehearsal.rejected > 0 {
-            return Err(RegistryError::Broken(path.clone(), rehearsal));
+            return Err(RegistryError::Broken { path: path.clone(), report: rehearsal });
         }
         Ok(Some(self.broker.with_control(|control| control.replace_registry(&csv))))
     }
 
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
     pub async fn stop(self) -> bool {
-        self.readiness.set_draining();
+        self.readiness.set(Phase::Draining);
         let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
         self.tasks.iter().for_each(JoinHandle::abort);
         all_gone
@@ -162,11 +173,11 @@ async fn serve_admin(
     let socket = TcpListener::bind(bind).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
     let snapshot_of = Arc::clone(broker);
-    let state = AdminState::new(
-        Arc::clone(broker.metrics()),
-        Arc::clone(readiness),
-        Box::new(move || snapshot_of.snapshot()),
-    );
+    let state = AdminState {
+        metrics: Arc::clone(broker.metrics()),
+        readiness: Arc::clone(readiness),
+        snapshot: Box::new(move || snapshot_of.snapshot()),
+    };
     let serving = admin::serve(socket, state, std::future::pending());
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
@@ -184,7 +195,7 @@ fn note_certificates(metrics: &Metrics, ports: &[Port]) {
 }
 
 fn read_registry(path: &PathBuf) -> Result<String, RegistryError> {
-    std::fs::read_to_string(path).map_err(|e| RegistryError::Unreadable(path.clone(), e))
+    std::fs::read_to_string(path).map_err(|error| RegistryError::Unreadable { path: path.clone(), error })
 }
 
 fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
@@ -192,17 +203,34 @@ fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
     if let Some(path) = &rsp.registry {
         let report = control.import(&read_registry(path)?);
         if report.rejected > 0 {
-            return Err(RegistryError::Broken(path.clone(), report));
+            return Err(RegistryError::Broken { path: path.clone(), report });
         }
     }
     Ok(control)
 }
 
 fn control_options(rsp: &Rsp) -> ControlOptions {
+    let ttl = |ttl: &config::Ttl| Ttl {
+        trigger: ttl.trigger,
+        msg: ttl.msg,
+        exchange: ttl.exchange,
+    };
+    let group = |(gid, own): (&Gid, &config::GroupSettings)| {
+        let ttl = Some(ttl(&rsp.settings_of(*gid).ttl));
+        let settings =
+            GroupSettings { initiator: own.initiator, mode: own.mode, peer: own.peer, ttl };
+        (*gid, settings)
+    };
+    let common = &rsp.settings;
     ControlOptions {
         scheme: rsp.nid,
-        settings: rsp.settings,
-        groups: rsp.groups.iter().map(|(gid, settings)| (*gid, *settings)).collect::<HashMap<_, _>>(),
+        settings: Settings {
+            initiator: common.initiator,
+            mode: common.mode,
+            peer: common.peer,
+            ttl: ttl(&common.ttl),
+        },
+        groups: rsp.groups.iter().map(group).collect(),
         mail_ttl: rsp.mail_ttl,
         limits: RspLimits {
             mail_messages_max: rsp.mail_messages_max,

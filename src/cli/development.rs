@@ -24,8 +24,13 @@ pub enum DevelopmentError {
     #[error("cannot make development certificates: {0}")]
     Pki(#[from] PkiError),
     /// The registry file.
-    #[error("cannot write {}: {1}", .0.display())]
-    Registry(PathBuf, io::Error),
+    #[error("cannot write {}: {error}", path.display())]
+    Registry {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
 }
 
 /// The files of development mode.
@@ -63,7 +68,7 @@ impl Development {
         let registry = dir.join("registry.csv");
         if !registry.exists() {
             std::fs::write(&registry, registry_csv(&devices))
-                .map_err(|error| DevelopmentError::Registry(registry, error))?;
+                .map_err(|error| DevelopmentError::Registry { path: registry, error })?;
         }
         Ok(Self { dir: dir.to_owned(), devices })
     }

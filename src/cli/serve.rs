@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::development::Development;
-use super::{Failure, log_options};
+use super::Failure;
 use crate::config::{Config, ConfigErrors, Listener};
 use crate::service::Service;
 
@@ -56,7 +56,7 @@ impl Serve {
         if self.test_config {
             return test(config).await;
         }
-        crate::log::init(&log_options(&config)).map_err(Failure::new)?;
+        crate::log::init(config.log).map_err(Failure::new)?;
         let service = Service::start(config.clone()).await.map_err(Failure::invalid)?;
         for (listener, address) in config.listeners.iter().zip(service.addresses()) {
             let kind = if listener.tls.is_some() { "TLS" } else { "plain TCP" };

@@ -1,10 +1,11 @@
 //! `[[listener]]`: where clients connect and how they prove who they are.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+use crate::rsp::ServerRule;
 
 /// One listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -95,45 +96,4 @@ pub enum TlsVersion {
     /// TLS 1.3 alone.
     #[serde(rename = "1.3")]
     V1_3,
-}
-
-/// Which certificates are those of SM-SR servers: one field with exactly this value.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum ServerRule {
-    /// `cn=…`: the subject's common name.
-    CommonName(String),
-    /// `ou=…`: the subject's organizational unit.
-    OrganizationalUnit(String),
-    /// `san=…`: a subject alternative name, DNS name or URI.
-    AlternativeName(String),
-}
-
-/// A server rule is `cn=…`, `ou=…` or `san=…`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no rule; a rule is \"cn=…\", \"ou=…\" or \"san=…\"")]
-pub struct ServerRuleError(String);
-
-impl TryFrom<String> for ServerRule {
-    type Error = ServerRuleError;
-
-    fn try_from(text: String) -> Result<Self, ServerRuleError> {
-        match text.split_once('=') {
-            Some((_, "")) | None => Err(ServerRuleError(text)),
-            Some(("cn", value)) => Ok(Self::CommonName(value.to_owned())),
-            Some(("ou", value)) => Ok(Self::OrganizationalUnit(value.to_owned())),
-            Some(("san", value)) => Ok(Self::AlternativeName(value.to_owned())),
-            Some(_) => Err(ServerRuleError(text)),
-        }
-    }
-}
-
-impl fmt::Display for ServerRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CommonName(value) => write!(f, "cn={value}"),
-            Self::OrganizationalUnit(value) => write!(f, "ou={value}"),
-            Self::AlternativeName(value) => write!(f, "san={value}"),
-        }
-    }
 }

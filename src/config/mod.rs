@@ -23,11 +23,12 @@ mod validate;
 mod tests;
 
 pub use limits::Limits;
-pub use listener::{Listener, ServerRule, ServerRuleError, Tls, TlsVersion};
+pub use listener::{Listener, Tls, TlsVersion};
 pub use mistake::{ConfigErrors, Mistake};
-pub use rsp::{GroupSettings, GroupTtl, Initiator, Mode, Peer, Rsp, Settings, Ttl};
+pub use rsp::{GroupSettings, GroupTtl, Rsp, Settings, Ttl};
 pub use units::{parse_duration, parse_size};
 
+use crate::rsp::ServerRule;
 use mistake::Lines;
 
 /// More mistakes than this are not looked for.
@@ -161,7 +162,11 @@ impl Config {
             tls: Some(tls),
             ..Listener::anonymous(loopback(8883))
         };
-        Self { listeners: vec![Listener::anonymous(loopback(1883)), secure], ..Self::default() }
+        Self {
+            listeners: vec![Listener::anonymous(loopback(1883)), secure],
+            rsp: Rsp { registry: Some(dir.join("registry.csv")), ..Rsp::default() },
+            ..Self::default()
+        }
     }
 
     /// Checks what is not a matter of one value alone: bounds, files, contradictions.

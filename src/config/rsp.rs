@@ -9,6 +9,7 @@ use serde::de::{Deserializer, Error};
 
 use super::units;
 use crate::ids::{Gid, NidScheme};
+use crate::rsp::{Initiator, Mode, Peer};
 
 /// Topics, registry, mailboxes and what the control unit permits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -130,45 +131,6 @@ pub struct Settings {
     pub peer: Peer,
     /// How long a request waits for its answer.
     pub ttl: Ttl,
-}
-
-/// Who may start provisioning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Initiator {
-    /// Servers and devices.
-    #[default]
-    Any,
-    /// The server alone: a device's trigger is refused.
-    Server,
-    /// The device alone: a server's trigger needs one of the device.
-    Client,
-}
-
-/// Which addressing is permitted on the topic towards the devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Both.
-    #[default]
-    Any,
-    /// One device at a time.
-    Single,
-    /// Whole groups.
-    Multi,
-}
-
-/// Whether devices may exchange profiles with each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Peer {
-    /// At will.
-    #[default]
-    Client,
-    /// After a trigger of the server to the new device.
-    ServerTriggered,
-    /// Never.
-    Off,
 }
 
 /// `[rsp.settings] ttl`: how long a request waits for its answer.

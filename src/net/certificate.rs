@@ -11,21 +11,7 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The names in a certificate, each kind in the order of the certificate. Empty names are left
-/// out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CertificateFacts {
-    /// URIs of the subject alternative name.
-    pub san_uris: Vec<String>,
-    /// DNS names of the subject alternative name.
-    pub san_dns: Vec<String>,
-    /// Serial numbers of the subject (2.5.4.5): the device's, not the certificate's.
-    pub serial_numbers: Vec<String>,
-    /// Common names of the subject.
-    pub common_names: Vec<String>,
-    /// Organizational units of the subject.
-    pub organizational_units: Vec<String>,
-}
+use crate::rsp::CertificateFacts;
 
 /// What the broker reads from a client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

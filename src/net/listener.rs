@@ -47,7 +47,7 @@ pub struct Port {
     socket: TcpListener,
     index: usize,
     entry: Entry,
-    tls: Option<TlsAcceptor>,
+    tls: Option<ServerTls>,
     connections: Arc<Semaphore>,
 }
 
@@ -108,7 +108,7 @@ impl Port {
             socket,
             index,
             entry: Entry::new(listener, scheme),
-            tls: tls.map(|tls| TlsAcceptor::from(tls.config)),
+            tls,
             connections: Arc::new(Semaphore::new(listener.max_connections)),
             shared,
         })
@@ -122,6 +122,18 @@ impl Port {
         self.socket.local_addr()
     }
 
+    /// End of the broker's certificate here, in seconds of Unix time.
+    #[must_use]
+    pub fn certificate_not_after(&self) -> Option<i64> {
+        self.tls.as_ref().map(|tls| tls.cert_not_after_unix_secs)
+    }
+
+    /// End of the first of the client issuers here, in seconds of Unix time.
+    #[must_use]
+    pub fn client_ca_not_after(&self) -> Option<i64> {
+        self.tls.as_ref().and_then(|tls| tls.client_ca_not_after_unix_secs)
+    }
+
     /// Accepts connections until the broker stops.
     pub async fn run(self) {
         let port = Arc::new(self);
@@ -129,7 +141,7 @@ impl Port {
         loop {
             tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|down| *down) => return,
+                () = stopped(&mut shutdown) => return,
                 accepted = port.socket.accept() => match accepted {
                     Ok((stream, peer)) => Arc::clone(&port).accept(stream, peer),
                     Err(error) => {
@@ -166,9 +178,10 @@ impl Port {
 
     async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         let mut patience = std::pin::pin!(tokio::time::sleep(self.shared.connect_timeout));
-        let Some(acceptor) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return self.welcome(Link::new(stream, peer), None, patience.as_mut()).await;
         };
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
         let started = self.shared.broker.now();
         let handshake = tokio::select! {
             done = acceptor.accept(stream) => done.map_err(|error| tls::rejection(&error)),
@@ -235,7 +248,7 @@ impl Port {
         let connect = tokio::select! {
             connect = link.read_connect() => connect?,
             () = patience => return Err(Unwelcome::Timeout),
-            _ = shutdown.wait_for(|down| *down) => return Err(Unwelcome::Shutdown),
+            () = stopped(&mut shutdown) => return Err(Unwelcome::Shutdown),
         };
         let metrics = self.shared.broker.metrics();
         metrics.packet_in(crate::metrics::PacketType::Connect);
@@ -250,6 +263,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
+
+/// Resolves when the broker stops.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // A sender that is gone has stopped, too.
+    let _down_or_gone = shutdown.wait_for(|down| *down).await;
+}
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);

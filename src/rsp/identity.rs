@@ -47,7 +47,8 @@ pub struct CertificateFacts {
 }
 
 /// Which certificates belong to servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum ServerRule {
     /// `cn=…`: a common name is this text.
     CommonName(String),
@@ -187,6 +188,14 @@ impl FromStr for ServerRule {
             "san" => Ok(Self::SubjectAltName(value.into())),
             _ => Err(ServerRuleError),
         }
+    }
+}
+
+impl TryFrom<String> for ServerRule {
+    type Error = ServerRuleError;
+
+    fn try_from(text: String) -> Result<Self, ServerRuleError> {
+        text.parse()
     }
 }
 
