@@ -163,10 +163,9 @@ fn connect(name: &str, level: u8, flags: u8, payload: &[u8]) -> Result<Connect, 
     let properties: &[u8] = if level == 5 { b"\0" } else { b"" };
     let body = [&field(name.as_bytes())[..], &[level, flags, 0, 60], properties, payload].concat();
     // The version of the call does not matter to a CONNECT.
-    match decode(frame(0x10, &body), Version::V5, Sender::Client)? {
-        Packet::Connect(packet) => Ok(*packet),
-        other => panic!("{other:?}"),
-    }
+    let packet = decode(frame(0x10, &body), Version::V5, Sender::Client)?;
+    let Packet::Connect(packet) = packet else { panic!("{packet:?}") };
+    Ok(*packet)
 }
 
 // case P22

@@ -45,7 +45,7 @@ fn qos() -> impl Strategy<Value = QoS> {
 }
 
 fn packet_id() -> impl Strategy<Value = PacketId> {
-    (1..=u16::MAX).prop_map(|id| PacketId::new(id).unwrap())
+    (1..=u16::MAX).prop_map(|id| PacketId::new(id).expect("not zero"))
 }
 
 /// A box where there is something in it: nothing is what the decoder makes of nothing.
