@@ -9,6 +9,7 @@ use simcast::mqtt::{
     Ack, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties,
     Packet, Publish, PublishProperties, QoS, ReasonCode, ReasonProperties, RetainHandling, SubAck,
     Subscribe, SubscribeFilter, SubscribeOptions, Unsubscribe, UserProperty, Version, Will, encode,
+    topic,
 };
 
 use crate::corpus::{Verdict, cases};
@@ -128,6 +129,45 @@ proptest! {
             prop_assert_eq!(theirs, Some(blurred(packet)));
         }
     }
+}
+
+/// Every sequence of one to three of these levels.
+fn topics(levels: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = levels.iter().map(|&level| level.to_owned()).collect();
+    let mut from = 0;
+    for _ in 1..3 {
+        let end = all.len();
+        for index in from..end {
+            all.extend(
+                levels.iter().map(|level| format!("{}/{level}", all[index])).collect::<Vec<_>>(),
+            );
+        }
+        from = end;
+    }
+    all
+}
+
+#[test]
+fn topics_match_alike() {
+    let mut names = topics(&["", "a", "b", "$a"]);
+    names.retain(|name| topic::validate_name(name).is_ok());
+    let mut filters = topics(&["", "a", "b", "$a", "+", "#"]);
+    filters.retain(|filter| topic::validate_filter(filter).is_ok());
+    let mut different = Vec::new();
+    for filter in &filters {
+        for name in &names {
+            let (ours, theirs) = (topic::matches(filter, name), mqttbytes::matches(name, filter));
+            if ours != theirs {
+                different.push((filter.as_str(), name.as_str(), ours));
+            }
+        }
+    }
+    assert_eq!((filters.len(), names.len()), (185, 83));
+    // It matches no name that begins with $, not even by a filter that begins so too.
+    for (filter, name, ours) in &different {
+        assert!(*ours && name.starts_with('$') && filter.starts_with('$'), "{filter} {name}");
+    }
+    assert_eq!(different.len(), 134);
 }
 
 fn id(id: u16) -> PacketId {
