@@ -49,7 +49,6 @@ pub fn frame_len(buf: &[u8]) -> Result<Option<usize>, DecodeError> {
 ///
 /// # Errors
 /// [`DecodeError`] says which rule the sender broke.
-#[expect(clippy::needless_pass_by_value, reason = "the packet takes the frame's place")]
 pub fn decode(frame: Bytes, version: Version, from: Sender) -> Result<Packet, DecodeError> {
     let len = frame_len(&frame)?.ok_or(DecodeError::Truncated)?;
     if frame.len() != len {
@@ -60,7 +59,7 @@ pub fn decode(frame: Bytes, version: Version, from: Sender) -> Result<Packet, De
     check_type(kind, version, from)?;
     check_header_flags(kind, flags, version)?;
     let header_len = 2 + frame[1..].iter().take_while(|&&byte| byte & 0x80 != 0).count();
-    let mut cursor = Cursor::new(&frame, header_len);
+    let mut cursor = Cursor::new(frame, header_len);
     let packet = body(kind, flags, &mut cursor, version, from)?;
     cursor.finish()?;
     Ok(packet)
@@ -85,7 +84,7 @@ const AUTH: u8 = 15;
 fn body(
     kind: u8,
     flags: u8,
-    cursor: &mut Cursor<'_>,
+    cursor: &mut Cursor,
     version: Version,
     from: Sender,
 ) -> Result<Packet, DecodeError> {
@@ -133,7 +132,7 @@ fn check_header_flags(kind: u8, flags: u8, version: Version) -> Result<(), Decod
 }
 
 fn publish(
-    cursor: &mut Cursor<'_>,
+    cursor: &mut Cursor,
     flags: u8,
     version: Version,
     from: Sender,
@@ -186,11 +185,7 @@ fn check_publish(
 }
 
 /// PUBACK and its kin: two bytes; in version 5 a reason and properties may follow.
-fn ack(
-    cursor: &mut Cursor<'_>,
-    version: Version,
-    allowed: &[ReasonCode],
-) -> Result<Ack, DecodeError> {
+fn ack(cursor: &mut Cursor, version: Version, allowed: &[ReasonCode]) -> Result<Ack, DecodeError> {
     let packet_id = cursor.packet_id()?;
     if version != Version::V5 || cursor.is_empty() {
         return Ok(Ack { packet_id, reason: ReasonCode::Success, properties: None });
@@ -200,7 +195,7 @@ fn ack(
     Ok(Ack { packet_id, reason, properties })
 }
 
-fn subscribe(cursor: &mut Cursor<'_>, version: Version) -> Result<Subscribe, DecodeError> {
+fn subscribe(cursor: &mut Cursor, version: Version) -> Result<Subscribe, DecodeError> {
     let packet_id = cursor.packet_id()?;
     let properties = match version {
         Version::V31 | Version::V311 => Properties::default(),
@@ -222,7 +217,7 @@ fn subscribe(cursor: &mut Cursor<'_>, version: Version) -> Result<Subscribe, Dec
     Ok(Subscribe { packet_id, subscription_id, user: properties.user, filters })
 }
 
-fn filter(cursor: &mut Cursor<'_>, version: Version) -> Result<ByteString, DecodeError> {
+fn filter(cursor: &mut Cursor, version: Version) -> Result<ByteString, DecodeError> {
     let filter = cursor.text()?;
     let valid = match version {
         Version::V31 | Version::V311 => topic::validate_filter(&filter),
@@ -255,7 +250,7 @@ fn subscribe_options(byte: u8, version: Version) -> Result<SubscribeOptions, Dec
     Ok(SubscribeOptions { qos, no_local, retain_as_published, retain_handling })
 }
 
-fn suback(cursor: &mut Cursor<'_>, version: Version) -> Result<SubAck, DecodeError> {
+fn suback(cursor: &mut Cursor, version: Version) -> Result<SubAck, DecodeError> {
     match version {
         Version::V31 | Version::V311 => {
             let packet_id = cursor.packet_id()?;
@@ -266,7 +261,7 @@ fn suback(cursor: &mut Cursor<'_>, version: Version) -> Result<SubAck, DecodeErr
     }
 }
 
-fn unsuback(cursor: &mut Cursor<'_>, version: Version) -> Result<SubAck, DecodeError> {
+fn unsuback(cursor: &mut Cursor, version: Version) -> Result<SubAck, DecodeError> {
     match version {
         Version::V31 | Version::V311 => {
             let packet_id = cursor.packet_id()?;
@@ -276,13 +271,13 @@ fn unsuback(cursor: &mut Cursor<'_>, version: Version) -> Result<SubAck, DecodeE
     }
 }
 
-fn reasons_v5(cursor: &mut Cursor<'_>, allowed: &[ReasonCode]) -> Result<SubAck, DecodeError> {
+fn reasons_v5(cursor: &mut Cursor, allowed: &[ReasonCode]) -> Result<SubAck, DecodeError> {
     let packet_id = cursor.packet_id()?;
     let properties = reason_properties(cursor)?;
     Ok(SubAck { packet_id, properties, reasons: reason_codes(cursor, allowed)? })
 }
 
-fn unsubscribe(cursor: &mut Cursor<'_>, version: Version) -> Result<Unsubscribe, DecodeError> {
+fn unsubscribe(cursor: &mut Cursor, version: Version) -> Result<Unsubscribe, DecodeError> {
     let packet_id = cursor.packet_id()?;
     let user = match version {
         Version::V31 | Version::V311 => Vec::new(),
@@ -301,7 +296,7 @@ fn unsubscribe(cursor: &mut Cursor<'_>, version: Version) -> Result<Unsubscribe,
 }
 
 /// DISCONNECT: in version 5 the reason may be left out, and the properties behind it.
-fn disconnect(cursor: &mut Cursor<'_>, version: Version) -> Result<Disconnect, DecodeError> {
+fn disconnect(cursor: &mut Cursor, version: Version) -> Result<Disconnect, DecodeError> {
     if version != Version::V5 || cursor.is_empty() {
         return Ok(Disconnect { reason: ReasonCode::Success, properties: None });
     }
@@ -322,7 +317,7 @@ fn disconnect(cursor: &mut Cursor<'_>, version: Version) -> Result<Disconnect, D
 }
 
 /// AUTH: empty means success without properties; with properties, the method is among them.
-fn auth(cursor: &mut Cursor<'_>) -> Result<Auth, DecodeError> {
+fn auth(cursor: &mut Cursor) -> Result<Auth, DecodeError> {
     if cursor.is_empty() {
         return Ok(Auth { reason: ReasonCode::Success, properties: None });
     }
@@ -340,9 +335,7 @@ fn auth(cursor: &mut Cursor<'_>) -> Result<Auth, DecodeError> {
     Ok(Auth { reason, properties: Some(Box::new(properties)) })
 }
 
-fn reason_properties(
-    cursor: &mut Cursor<'_>,
-) -> Result<Option<Box<ReasonProperties>>, DecodeError> {
+fn reason_properties(cursor: &mut Cursor) -> Result<Option<Box<ReasonProperties>>, DecodeError> {
     let properties = Properties::read(cursor, property::ACK)?;
     Ok(properties
         .map(|p| Box::new(ReasonProperties { reason_string: p.reason_string, user: p.user })))
@@ -350,7 +343,7 @@ fn reason_properties(
 
 /// One reason code for each filter of the request, so at least one.
 fn reason_codes(
-    cursor: &mut Cursor<'_>,
+    cursor: &mut Cursor,
     allowed: &[ReasonCode],
 ) -> Result<SmallVec<[ReasonCode; 1]>, DecodeError> {
     if cursor.is_empty() {

@@ -432,3 +432,46 @@ impl WriteProperties for AuthProperties {
         out.put_user(&self.user);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use bytestring::ByteString;
+
+    use super::*;
+    use crate::mqtt::packet::Publish;
+
+    fn publish(payload_len: usize) -> Packet {
+        Packet::Publish(Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: ByteString::from_static("t"),
+            packet_id: None,
+            properties: None,
+            payload: Bytes::from(vec![0; payload_len]),
+        })
+    }
+
+    #[test]
+    fn what_no_length_can_express_is_not_written() {
+        let mut out = BytesMut::new();
+        let packet = publish(VARINT_MAX - 2);
+        encode(&packet, Version::V311, &mut out);
+        assert_eq!(out.len(), 0);
+        assert!(encoded_len(&packet, Version::V311) > VARINT_MAX + 5);
+        let head = PublishHead::new(Version::V311, false, "t", None, VARINT_MAX - 2);
+        assert_eq!(head.frame_len(), encoded_len(&packet, Version::V311));
+    }
+
+    #[test]
+    fn acknowledgements_take_their_shortest_form() {
+        let packet_id = PacketId::new(7).unwrap();
+        let lens = [(ReasonCode::Success, 4), (ReasonCode::QuotaExceeded, 5)];
+        for (reason, len) in lens {
+            let packet = Packet::PubAck(Ack { packet_id, reason, properties: None });
+            assert_eq!(encoded_len(&packet, Version::V5), len);
+            assert_eq!(encoded_len(&packet, Version::V311), 4);
+        }
+    }
+}

@@ -233,16 +233,16 @@ pub(super) struct Properties {
 
 impl Properties {
     /// Reads a whole block, length included; `None` when it is empty.
-    pub(super) fn read(cursor: &mut Cursor<'_>, rules: Rules) -> Result<Option<Self>, DecodeError> {
+    pub(super) fn read(cursor: &mut Cursor, rules: Rules) -> Result<Option<Self>, DecodeError> {
         let len = cursor.varint()?;
         if len == 0 {
             return Ok(None);
         }
-        let mut block = cursor.split(len)?;
+        let end = cursor.narrow(len)?;
         let mut properties = Self::default();
         let mut seen = Set::of(&[]);
-        while !block.is_empty() {
-            let property = Property::from_id(block.varint()?)?;
+        while !cursor.is_empty() {
+            let property = Property::from_id(cursor.varint()?)?;
             if !rules.allowed.contains(property) {
                 return Err(DecodeError::PropertyNotAllowed(property));
             }
@@ -250,15 +250,16 @@ impl Properties {
                 return Err(DecodeError::PropertyRepeated(property));
             }
             seen.insert(property);
-            properties.read_value(property, &mut block)?;
+            properties.read_value(property, cursor)?;
         }
+        cursor.reopen(end);
         if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
             return Err(DecodeError::AuthDataWithoutMethod);
         }
         Ok(Some(properties))
     }
 
-    fn read_value(&mut self, property: P, block: &mut Cursor<'_>) -> Result<(), DecodeError> {
+    fn read_value(&mut self, property: P, block: &mut Cursor) -> Result<(), DecodeError> {
         match property {
             P::PayloadFormatIndicator => self.payload_is_utf8 = boolean(property, block)?,
             P::MessageExpiryInterval => self.message_expiry_secs = Some(block.u32()?),
@@ -376,7 +377,7 @@ pub(super) trait PropertySink: Sink {
 
 impl<S: Sink> PropertySink for S {}
 
-fn boolean(property: Property, block: &mut Cursor<'_>) -> Result<bool, DecodeError> {
+fn boolean(property: Property, block: &mut Cursor) -> Result<bool, DecodeError> {
     match block.u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -388,7 +389,7 @@ fn non_zero<T: Default + PartialEq>(property: Property, value: T) -> Result<T, D
     if value == T::default() { Err(DecodeError::PropertyValue(property)) } else { Ok(value) }
 }
 
-fn topic_alias(block: &mut Cursor<'_>) -> Result<u16, DecodeError> {
+fn topic_alias(block: &mut Cursor) -> Result<u16, DecodeError> {
     match block.u16()? {
         0 => Err(DecodeError::TopicAliasZero),
         alias => Ok(alias),
@@ -396,7 +397,7 @@ fn topic_alias(block: &mut Cursor<'_>) -> Result<u16, DecodeError> {
 }
 
 /// QoS 2 is said by leaving the property out.
-fn maximum_qos(block: &mut Cursor<'_>) -> Result<QoS, DecodeError> {
+fn maximum_qos(block: &mut Cursor) -> Result<QoS, DecodeError> {
     let highest = boolean(P::MaximumQoS, block)?;
     Ok(if highest { QoS::AtLeastOnce } else { QoS::AtMostOnce })
 }

@@ -51,6 +51,60 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// Every reason code there is.
+    pub const ALL: [Self; 43] = [
+        Self::Success,
+        Self::GrantedQoS1,
+        Self::GrantedQoS2,
+        Self::DisconnectWithWill,
+        Self::NoMatchingSubscribers,
+        Self::NoSubscriptionExisted,
+        Self::ContinueAuthentication,
+        Self::ReAuthenticate,
+        Self::UnspecifiedError,
+        Self::MalformedPacket,
+        Self::ProtocolError,
+        Self::ImplementationSpecificError,
+        Self::UnsupportedProtocolVersion,
+        Self::ClientIdentifierNotValid,
+        Self::BadUserNameOrPassword,
+        Self::NotAuthorized,
+        Self::ServerUnavailable,
+        Self::ServerBusy,
+        Self::Banned,
+        Self::ServerShuttingDown,
+        Self::BadAuthenticationMethod,
+        Self::KeepAliveTimeout,
+        Self::SessionTakenOver,
+        Self::TopicFilterInvalid,
+        Self::TopicNameInvalid,
+        Self::PacketIdentifierInUse,
+        Self::PacketIdentifierNotFound,
+        Self::ReceiveMaximumExceeded,
+        Self::TopicAliasInvalid,
+        Self::PacketTooLarge,
+        Self::MessageRateTooHigh,
+        Self::QuotaExceeded,
+        Self::AdministrativeAction,
+        Self::PayloadFormatInvalid,
+        Self::RetainNotSupported,
+        Self::QoSNotSupported,
+        Self::UseAnotherServer,
+        Self::ServerMoved,
+        Self::SharedSubscriptionsNotSupported,
+        Self::ConnectionRateExceeded,
+        Self::MaximumConnectTime,
+        Self::SubscriptionIdentifiersNotSupported,
+        Self::WildcardSubscriptionsNotSupported,
+    ];
+
+    /// The reason code with this value, if there is one. Not every packet can carry every code:
+    /// the decoder knows which.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&reason| reason as u8 == byte)
+    }
+
     /// Codes from 0x80 on say that something failed.
     #[must_use]
     pub fn is_error(self) -> bool {

@@ -1,7 +1,7 @@
 //! The primitives of section 1.5: numbers, text, binary data and variable byte integers, read
 //! from a frame without copying and written to anything that takes bytes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::error::DecodeError;
@@ -33,16 +33,17 @@ pub(super) fn varint(bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError
 }
 
 /// A position in a frame, with the end that reading must not cross.
-pub(super) struct Cursor<'a> {
-    frame: &'a Bytes,
+pub(super) struct Cursor {
+    frame: Bytes,
     at: usize,
     end: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl Cursor {
     /// Reads `frame` from byte `at` on.
-    pub(super) fn new(frame: &'a Bytes, at: usize) -> Self {
-        Self { frame, at: at.min(frame.len()), end: frame.len() }
+    pub(super) fn new(frame: Bytes, at: usize) -> Self {
+        let end = frame.len();
+        Self { frame, at: at.min(end), end }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,7 +51,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// What is left, unread.
-    fn left(&self) -> &'a [u8] {
+    fn left(&self) -> &[u8] {
         &self.frame[self.at..self.end]
     }
 
@@ -99,21 +100,27 @@ impl<'a> Cursor<'a> {
         Ok(text)
     }
 
-    /// Everything that is left.
+    /// Everything that is left, and the cursor is at its end. The frame itself becomes the slice:
+    /// this is the payload of every PUBLISH, and one count of references less.
     pub(super) fn rest(&mut self) -> Bytes {
-        let rest = self.frame.slice(self.at..self.end);
-        self.at = self.end;
+        let mut rest = std::mem::take(&mut self.frame);
+        rest.truncate(self.end);
+        rest.advance(self.at);
+        (self.at, self.end) = (0, 0);
         rest
     }
 
-    /// The next `len` bytes as a cursor of their own.
-    pub(super) fn split(&mut self, len: usize) -> Result<Self, DecodeError> {
+    /// Puts the end `len` bytes from here; returns the end there was, for [`Self::reopen`].
+    pub(super) fn narrow(&mut self, len: usize) -> Result<usize, DecodeError> {
         if len > self.left().len() {
             return Err(DecodeError::Truncated);
         }
-        let part = Self { frame: self.frame, at: self.at, end: self.at + len };
-        self.at = part.end;
-        Ok(part)
+        Ok(std::mem::replace(&mut self.end, self.at + len))
+    }
+
+    /// Undoes [`Self::narrow`].
+    pub(super) fn reopen(&mut self, end: usize) {
+        self.end = end;
     }
 
     /// The packet ends here.
@@ -218,6 +225,6 @@ mod tests {
         out.text(&"é".repeat(40_000));
         assert_eq!(out.len(), 2 + 65_534);
         let out = out.freeze();
-        assert_eq!(Cursor::new(&out, 0).text().unwrap().len(), 65_534);
+        assert_eq!(Cursor::new(out, 0).text().unwrap().len(), 65_534);
     }
 }

@@ -21,7 +21,7 @@ const USERNAME: u8 = 0x80;
 
 /// Reads a CONNECT, which itself says what version it is. `header_flags` are judged here because
 /// 3.1 does not forbid them.
-pub(super) fn connect(cursor: &mut Cursor<'_>, header_flags: u8) -> Result<Connect, DecodeError> {
+pub(super) fn connect(cursor: &mut Cursor, header_flags: u8) -> Result<Connect, DecodeError> {
     let version = protocol(cursor)?;
     if version != Version::V31 && header_flags != 0 {
         return Err(DecodeError::HeaderFlags);
@@ -53,7 +53,7 @@ pub(super) fn connect(cursor: &mut Cursor<'_>, header_flags: u8) -> Result<Conne
 }
 
 /// Name and level belong together: level 3 is `MQIsdp`, 4 and 5 are `MQTT`.
-fn protocol(cursor: &mut Cursor<'_>) -> Result<Version, DecodeError> {
+fn protocol(cursor: &mut Cursor) -> Result<Version, DecodeError> {
     let name: Bytes = cursor.binary()?;
     let old = match &name[..] {
         b"MQTT" => false,
@@ -84,7 +84,7 @@ fn check_flags(version: Version, flags: u8) -> Result<(), DecodeError> {
     Ok(())
 }
 
-fn will(cursor: &mut Cursor<'_>, version: Version, flags: u8) -> Result<Will, DecodeError> {
+fn will(cursor: &mut Cursor, version: Version, flags: u8) -> Result<Will, DecodeError> {
     let qos = QoS::from_bits((flags & WILL_QOS) >> 3).ok_or(DecodeError::QoS)?;
     let mut properties = match version {
         Version::V31 | Version::V311 => None,
@@ -102,7 +102,7 @@ fn will(cursor: &mut Cursor<'_>, version: Version, flags: u8) -> Result<Will, De
 }
 
 /// Reads a CONNACK.
-pub(super) fn connack(cursor: &mut Cursor<'_>, version: Version) -> Result<ConnAck, DecodeError> {
+pub(super) fn connack(cursor: &mut Cursor, version: Version) -> Result<ConnAck, DecodeError> {
     let flags = cursor.u8()?;
     let code = cursor.u8()?;
     let (reason, properties) = match version {
