@@ -132,7 +132,8 @@ impl World {
                 let mut wake: Vec<_> =
                     receivers.iter().filter_map(|at| self.devices[*at].reader).collect();
                 let mut woken = outcome.wake;
-                (wake.sort_unstable(), woken.sort_unstable());
+                wake.sort_unstable();
+                woken.sort_unstable();
                 assert_eq!(woken, wake);
             }
             Err(_) => assert!(receivers.is_empty()),
