@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn the_list_of_broken_lines_is_bounded() {
-        let parsed = parse_decimal(&"x\n".repeat(1000));
+        let csv = "x\n".repeat(1000);
+        let parsed = parse_decimal(&csv);
         assert_eq!(parsed.report.rejected, 1000);
         assert_eq!(parsed.report.errors.len(), LINE_ERRORS_MAX);
     }

@@ -170,29 +170,21 @@ impl Mail {
         if mailbox.reader != Some(reader) {
             return Vec::new();
         }
-        let room = room.min(self.limits.pull_max);
-        let next_of_group = |gid: Gid, cursor| self.logs.get(&gid)?.next(index, cursor, now);
-        let mut next_own = mailbox.next(mailbox.cursor, now);
-        let mut next_of_groups: SmallVec<[Option<Letter>; 2]> =
-            gids.iter().map(|gid| next_of_group(*gid, mailbox.cursor)).collect();
+        // The first source is the mailbox itself, then its groups; each shows its next letter.
+        let next = |source: usize, cursor: u64| match source.checked_sub(1) {
+            None => mailbox.next(cursor, now),
+            Some(at) => self.logs.get(&gids[at])?.next(index, cursor, now),
+        };
+        let mut heads: SmallVec<[Option<Letter>; 3]> =
+            (0..=gids.len()).map(|source| next(source, mailbox.cursor)).collect();
         let mut letters = Vec::new();
-        while letters.len() < room {
-            let first = next_of_groups.iter().enumerate();
-            let first = first.filter_map(|(at, next)| Some((next.as_ref()?.id, at))).min();
-            let own = next_own.as_ref().map(|letter| letter.id);
-            let letter = match (own, first) {
-                (None, None) => break,
-                (Some(own), group) if group.is_none_or(|(id, _)| own < id) => {
-                    std::mem::replace(&mut next_own, mailbox.next(own, now))
-                }
-                (_, Some((id, at))) => {
-                    std::mem::replace(&mut next_of_groups[at], next_of_group(gids[at], id))
-                }
-                (Some(_), None) => break,
-            };
-            letters.extend(letter);
+        while letters.len() < room.min(self.limits.pull_max) {
+            let ids = heads.iter().enumerate();
+            let first = ids.filter_map(|(source, head)| Some((head.as_ref()?.id, source))).min();
+            let Some((id, source)) = first else { break };
+            letters.extend(std::mem::replace(&mut heads[source], next(source, id)));
         }
-        let all_seen = next_own.is_none() && next_of_groups.iter().all(Option::is_none);
+        let all_seen = heads.iter().all(Option::is_none);
         self.remember(index, &letters, all_seen);
         letters
     }

@@ -11,8 +11,8 @@
 //! 3. A device's subscription of `To_eUICC` [`attach`](ControlUnit::attach)es its session, the end
 //!    of the subscription or connection [`detach`](ControlUnit::detach)es it. What was pulled and
 //!    not [`acknowledge`](ControlUnit::acknowledge)d by then is pulled again, by whoever reads next.
-//! 4. [`ControlUnit::sweep`] now and then puts away what has expired. Nothing depends on when:
-//!    expired mail is never pulled and an expired request never answered, swept or not.
+//! 4. [`ControlUnit::sweep`] now and then puts away what has expired. Expired mail is never pulled
+//!    and an expired request never answered, swept or not; but only a sweep makes room.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -43,6 +43,8 @@ mod flow;
 mod json;
 mod mail;
 mod roll;
+#[cfg(test)]
+mod tests;
 
 pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid};

@@ -201,18 +201,22 @@ impl ControlUnit {
         if s.payload_len > self.options.limits.body_bytes_max {
             return Err(Refusal::TooLarge);
         }
-        let step = step(s.from.role, s.topic, s.head.kind)?;
-        let address = address(step, s.head)?;
-        let decision = match (s.from.nid, address) {
-            (None, Address::One(nid)) => self.server_to_device(step, nid, s.head, now),
-            (None, Address::All(gid)) => self.server_to_group(step, gid, s.head, now),
-            (Some(own), Address::One(nid)) => self.device_alone(step, own, nid, s.head, now),
-            (Some(own), Address::All(gid)) => self.device_in_group(step, own, gid, s.head, now),
-            (Some(own), Address::Peer { nid, gid, x }) => {
+        let head = s.head;
+        let decision = match step(s.from.role, s.topic, head.kind)? {
+            Step::Server(step) => match one_or_all(head)? {
+                Address::One(nid) => self.server_to_device(step, nid, head, now),
+                Address::All(gid) => self.server_to_group(step, gid, head, now),
+            },
+            Step::Device(step) => match (one_or_all(head)?, self.publisher(s.from)?) {
+                (Address::One(nid), own) => self.device_alone(step, own, nid, head, now),
+                (Address::All(gid), own) => self.device_in_group(step, own, gid, head, now),
+            },
+            Step::Peer(step, x) => {
+                let (nid, gid) = both(head)?;
+                let own = self.publisher(s.from)?;
                 self.check_exchange(own, nid, gid, x)?;
-                self.device_to_device(step, own, nid, gid, now)
+                self.device_to_device(step, own.nid, nid, gid, now)
             }
-            (None, Address::Peer { .. }) => Err(Refusal::DeviceTypeFromServer),
         }?;
         self.check_room(decision.audience, s.payload_len)?;
         Ok(decision)
@@ -245,7 +249,7 @@ impl ControlUnit {
     /// A1, B1 and D2 to one device.
     fn server_to_device(
         &self,
-        step: Step,
+        step: ServerStep,
         nid: Nid,
         head: &Head,
         now: Timestamp,
@@ -257,19 +261,18 @@ impl ControlUnit {
         }
         let (tid, ttl) = (head.tid.clone(), longest(&settings));
         let (id, effect) = match step {
-            Step::Trigger => {
+            ServerStep::Trigger => {
                 let devices_begin = settings.iter().any(|s| s.initiator == Initiator::Client);
                 if devices_begin && !self.has_wished(key, now) {
                     return Err(Refusal::InitiatorNotPermitted);
                 }
                 (MessageId::A1, Effect::Ask { asked: Asked::Trigger, tid, ttl })
             }
-            Step::Msg => (MessageId::B1, Effect::Ask { asked: Asked::Msg, tid, ttl }),
-            Step::WishAnswer => {
+            ServerStep::Msg => (MessageId::B1, Effect::Ask { asked: Asked::Msg, tid, ttl }),
+            ServerStep::WishAnswer => {
                 let found = self.ledger.find(key.index, Asked::Wish, head.tid.as_ref(), now);
                 (MessageId::D2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
-            other => return Err(other.misplaced()),
         };
         Ok(Decision { id, audience: Audience::Device(nid), form: Form::Single, effect })
     }
@@ -277,7 +280,7 @@ impl ControlUnit {
     /// A1, C1 and D2 to a group.
     fn server_to_group(
         &self,
-        step: Step,
+        step: ServerStep,
         gid: Gid,
         head: &Head,
         now: Timestamp,
@@ -289,19 +292,18 @@ impl ControlUnit {
         }
         let (tid, ttl) = (head.tid.clone(), settings.ttl);
         let (id, effect) = match step {
-            Step::Trigger => {
+            ServerStep::Trigger => {
                 let devices_begin = settings.initiator == Initiator::Client;
                 if devices_begin && !self.ledger.is_wished(gid, None, now) {
                     return Err(Refusal::InitiatorNotPermitted);
                 }
                 (MessageId::A1, Effect::Ask { asked: Asked::Trigger, tid, ttl })
             }
-            Step::Msg => (MessageId::C1, Effect::Ask { asked: Asked::Msg, tid, ttl }),
-            Step::WishAnswer => {
+            ServerStep::Msg => (MessageId::C1, Effect::Ask { asked: Asked::Msg, tid, ttl }),
+            ServerStep::WishAnswer => {
                 let found = self.ledger.find_wish(gid, head.tid.as_ref(), now);
                 (MessageId::D2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
-            other => return Err(other.misplaced()),
         };
         Ok(Decision { id, audience: Audience::Group(gid), form: Form::Multi, effect })
     }
@@ -309,28 +311,28 @@ impl ControlUnit {
     /// A2, B2 and D1 in a device's own name.
     fn device_alone(
         &self,
-        step: Step,
-        own: Nid,
+        step: DeviceStep,
+        own: Publisher,
         nid: Nid,
         head: &Head,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
-        let key = self.registry.key(own).ok_or(Refusal::NotRegistered)?;
+        let Publisher { nid: own, key } = own;
         if nid != own {
             return Err(Refusal::SpoofedNid);
         }
         let (id, effect) = match step {
-            Step::TriggerAnswer => {
+            DeviceStep::TriggerAnswer => {
                 let found = self.find_own_trigger(key, head, now);
                 let found = found.or_else(|| self.find_group_trigger(key, None, head, now));
                 (MessageId::A2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
-            Step::MsgAnswer => {
+            DeviceStep::MsgAnswer => {
                 let find = |asked| self.ledger.find(key.index, asked, head.tid.as_ref(), now);
                 let found = find(Asked::Msg).or_else(|| find(Asked::Report));
                 (MessageId::B2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
-            Step::Wish => {
+            DeviceStep::Wish => {
                 let settings = self.settings_of_device(key);
                 if settings.iter().any(|settings| settings.initiator == Initiator::Server) {
                     return Err(Refusal::InitiatorNotPermitted);
@@ -338,7 +340,6 @@ impl ControlUnit {
                 let (tid, ttl) = (head.tid.clone(), longest(&settings));
                 (MessageId::D1, Effect::Wish { by: own, group: None, tid, ttl })
             }
-            other => return Err(other.misplaced()),
         };
         Ok(Decision { id, audience: Audience::Servers, form: Form::Single, effect })
     }
@@ -346,23 +347,23 @@ impl ControlUnit {
     /// A2, C2 and D1 in the name of one of the device's groups.
     fn device_in_group(
         &self,
-        step: Step,
-        own: Nid,
+        step: DeviceStep,
+        own: Publisher,
         gid: Gid,
         head: &Head,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
-        let key = self.registry.key(own).ok_or(Refusal::NotRegistered)?;
+        let Publisher { nid: own, key } = own;
         if !self.registry.belongs(key, gid) {
             return Err(Refusal::ForeignGid);
         }
         let (id, effect) = match step {
-            Step::TriggerAnswer => {
+            DeviceStep::TriggerAnswer => {
                 let found = self.find_group_trigger(key, Some(gid), head, now);
                 let found = found.or_else(|| self.find_own_trigger(key, head, now));
                 (MessageId::A2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
-            Step::MsgAnswer => {
+            DeviceStep::MsgAnswer => {
                 let tid = head.tid.as_ref();
                 let found = match self.ledger.find_group(gid, key.index, Asked::Msg, tid, now) {
                     Answerable::Open(found) => found,
@@ -371,7 +372,7 @@ impl ControlUnit {
                 };
                 (MessageId::C2, Effect::Answer(found))
             }
-            Step::Wish => {
+            DeviceStep::Wish => {
                 let settings = self.settings_of_group(gid);
                 if settings.initiator == Initiator::Server {
                     return Err(Refusal::InitiatorNotPermitted);
@@ -379,14 +380,20 @@ impl ControlUnit {
                 let (tid, ttl) = (head.tid.clone(), settings.ttl);
                 (MessageId::D1, Effect::Wish { by: own, group: Some(gid), tid, ttl })
             }
-            other => return Err(other.misplaced()),
         };
         Ok(Decision { id, audience: Audience::Servers, form: Form::Multi, effect })
     }
 
+    /// The device that publishes.
+    fn publisher(&self, from: &Identity) -> Result<Publisher, Refusal> {
+        let nid = from.nid.ok_or(Refusal::NotRegistered)?;
+        let key = self.registry.key(nid).ok_or(Refusal::NotRegistered)?;
+        Ok(Publisher { nid, key })
+    }
+
     /// Registry and identity of E1 and E2.
-    fn check_exchange(&self, own: Nid, other: Nid, gid: Gid, x: Nid) -> Result<(), Refusal> {
-        let key = self.registry.key(own).ok_or(Refusal::NotRegistered)?;
+    fn check_exchange(&self, own: Publisher, other: Nid, gid: Gid, x: Nid) -> Result<(), Refusal> {
+        let Publisher { nid: own, key } = own;
         if x != own {
             return Err(Refusal::WrongPeer);
         }
@@ -404,14 +411,14 @@ impl ControlUnit {
     /// E1 and E2, after [`Self::check_exchange`].
     fn device_to_device(
         &self,
-        step: Step,
+        step: PeerStep,
         own: Nid,
         other: Nid,
         gid: Gid,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         let (id, effect) = match step {
-            Step::Request(_) => {
+            PeerStep::Request => {
                 let settings = self.settings_of_group(gid);
                 let may = match settings.peer {
                     Peer::Client => true,
@@ -425,12 +432,11 @@ impl ControlUnit {
                 self.exchanges.may_open(pair, now)?;
                 (MessageId::E1, Effect::OpenExchange { pair, gid, ttl: settings.ttl })
             }
-            Step::Profile(_) => {
+            PeerStep::Profile => {
                 let pair = Pair { from: own, to: other };
                 self.exchanges.may_answer(pair, gid, now)?;
                 (MessageId::E2, Effect::AnswerExchange { pair, gid })
             }
-            other => return Err(other.misplaced()),
         };
         Ok(Decision { id, audience: Audience::Device(other), form: Form::Peer, effect })
     }
@@ -500,45 +506,54 @@ impl ControlUnit {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Publisher {
+    nid: Nid,
+    key: DeviceKey,
+}
+
 /// What a type means on its topic, before its form is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Step {
+    /// A server's, on `To_eUICC`.
+    Server(ServerStep),
+    /// A device's, on `To_SM-SR`.
+    Device(DeviceStep),
+    /// A device's, on `To_eUICC`, with the nid it gives as its own.
+    Peer(PeerStep, Nid),
+}
+
+#[derive(Clone, Copy)]
+enum ServerStep {
     /// A1.
     Trigger,
     /// B1 or C1.
     Msg,
     /// D2.
     WishAnswer,
+}
+
+#[derive(Clone, Copy)]
+enum DeviceStep {
     /// A2.
     TriggerAnswer,
     /// B2 or C2.
     MsgAnswer,
     /// D1.
     Wish,
-    /// E1 with its x.
-    Request(Nid),
-    /// E2 with its x.
-    Profile(Nid),
 }
 
-impl Step {
-    /// The refusal for a step of the other side; [`step`] leaves none of them through.
-    fn misplaced(self) -> Refusal {
-        match self {
-            Self::Trigger | Self::Msg | Self::WishAnswer => Refusal::ServerTypeFromDevice,
-            Self::TriggerAnswer
-            | Self::MsgAnswer
-            | Self::Wish
-            | Self::Request(_)
-            | Self::Profile(_) => Refusal::DeviceTypeFromServer,
-        }
-    }
+#[derive(Clone, Copy)]
+enum PeerStep {
+    /// E1.
+    Request,
+    /// E2.
+    Profile,
 }
 
 enum Address {
     One(Nid),
     All(Gid),
-    Peer { nid: Nid, gid: Gid, x: Nid },
 }
 
 /// Direction: a type that the other side sends on this topic is an intrusion into its role; one
@@ -547,9 +562,9 @@ fn step(role: Role, topic: RspTopic, kind: Kind) -> Result<Step, Refusal> {
     use Kind::{Msg, Profile, Req, RetMsg, RetTrigger, Trigger};
     match (role, topic) {
         (Role::Server, RspTopic::ToEuicc) => match kind {
-            Trigger => Ok(Step::Trigger),
-            Msg => Ok(Step::Msg),
-            RetTrigger => Ok(Step::WishAnswer),
+            Trigger => Ok(Step::Server(ServerStep::Trigger)),
+            Msg => Ok(Step::Server(ServerStep::Msg)),
+            RetTrigger => Ok(Step::Server(ServerStep::WishAnswer)),
             RetMsg | Req(_) | Profile(_) => Err(Refusal::DeviceTypeFromServer),
         },
         (Role::Server, RspTopic::ToSmSr) => match kind {
@@ -559,15 +574,15 @@ fn step(role: Role, topic: RspTopic, kind: Kind) -> Result<Step, Refusal> {
             }
         },
         (Role::Device, RspTopic::ToEuicc) => match kind {
-            Req(x) => Ok(Step::Request(x)),
-            Profile(x) => Ok(Step::Profile(x)),
+            Req(x) => Ok(Step::Peer(PeerStep::Request, x)),
+            Profile(x) => Ok(Step::Peer(PeerStep::Profile, x)),
             RetMsg => Err(Refusal::WrongTopic),
             Trigger | Msg | RetTrigger => Err(Refusal::ServerTypeFromDevice),
         },
         (Role::Device, RspTopic::ToSmSr) => match kind {
-            Trigger => Ok(Step::Wish),
-            RetTrigger => Ok(Step::TriggerAnswer),
-            RetMsg => Ok(Step::MsgAnswer),
+            Trigger => Ok(Step::Device(DeviceStep::Wish)),
+            RetTrigger => Ok(Step::Device(DeviceStep::TriggerAnswer)),
+            RetMsg => Ok(Step::Device(DeviceStep::MsgAnswer)),
             Msg => Err(Refusal::ServerTypeFromDevice),
             Req(_) | Profile(_) => Err(Refusal::WrongTopic),
         },
@@ -575,24 +590,22 @@ fn step(role: Role, topic: RspTopic, kind: Kind) -> Result<Step, Refusal> {
     }
 }
 
-/// Addressing: an exchange names a device and a group, everything else one of the two.
-fn address(step: Step, head: &Head) -> Result<Address, Refusal> {
-    let x = match step {
-        Step::Request(x) | Step::Profile(x) => Some(x),
-        Step::Trigger
-        | Step::Msg
-        | Step::WishAnswer
-        | Step::TriggerAnswer
-        | Step::MsgAnswer
-        | Step::Wish => None,
-    };
-    match (head.nid, head.gid, x) {
-        (None, None, _) => Err(Refusal::BothZero),
-        (Some(nid), Some(gid), Some(x)) => Ok(Address::Peer { nid, gid, x }),
-        (_, _, Some(_)) => Err(Refusal::ExchangeNeedsBoth),
-        (Some(nid), None, None) => Ok(Address::One(nid)),
-        (None, Some(gid), None) => Ok(Address::All(gid)),
-        (Some(_), Some(_), None) => Err(Refusal::BothNonzero),
+/// Addressing of everything but an exchange: one device or one group.
+fn one_or_all(head: &Head) -> Result<Address, Refusal> {
+    match (head.nid, head.gid) {
+        (Some(nid), None) => Ok(Address::One(nid)),
+        (None, Some(gid)) => Ok(Address::All(gid)),
+        (None, None) => Err(Refusal::BothZero),
+        (Some(_), Some(_)) => Err(Refusal::BothNonzero),
+    }
+}
+
+/// Addressing of an exchange: the other device and the common group.
+fn both(head: &Head) -> Result<(Nid, Gid), Refusal> {
+    match (head.nid, head.gid) {
+        (Some(nid), Some(gid)) => Ok((nid, gid)),
+        (None, None) => Err(Refusal::BothZero),
+        (None, Some(_)) | (Some(_), None) => Err(Refusal::ExchangeNeedsBoth),
     }
 }
 
