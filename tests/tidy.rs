@@ -1,4 +1,5 @@
 //! The house style, enforced: sizes, headers, who may import whom, and what does not belong into
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 //! finished code. Each complaint names file, line and rule.
 //!
 //! Source text is read line by line in the form rustfmt gives it; this is no parser of Rust.
