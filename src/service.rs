@@ -195,7 +195,8 @@ fn note_certificates(metrics: &Metrics, ports: &[Port]) {
 }
 
 fn read_registry(path: &PathBuf) -> Result<String, RegistryError> {
-    std::fs::read_to_string(path).map_err(|error| RegistryError::Unreadable { path: path.clone(), error })
+    std::fs::read_to_string(path)
+        .map_err(|error| RegistryError::Unreadable { path: path.clone(), error })
 }
 
 fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
@@ -210,11 +211,8 @@ fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
 }
 
 fn control_options(rsp: &Rsp) -> ControlOptions {
-    let ttl = |ttl: &config::Ttl| Ttl {
-        trigger: ttl.trigger,
-        msg: ttl.msg,
-        exchange: ttl.exchange,
-    };
+    let ttl =
+        |ttl: &config::Ttl| Ttl { trigger: ttl.trigger, msg: ttl.msg, exchange: ttl.exchange };
     let group = |(gid, own): (&Gid, &config::GroupSettings)| {
         let ttl = Some(ttl(&rsp.settings_of(*gid).ttl));
         let settings =

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::publish::Publisher;
+use super::publish::Who;
 use super::sessions::{Handle, TooManySessions, lock};
 use super::{Broker, write};
 use crate::ids::{ClientId, Timestamp};
 use crate::mqtt::{Publish, ReasonCode, Will, topic};
-use crate::rsp::{Identity, Refusal};
+use crate::rsp::Refusal;
 use crate::session::{Opening, Origin, Session};
 
 /// A connection with its session.
@@ -71,19 +71,16 @@ impl Broker {
     ///
     /// # Errors
     /// [`Rejected`] says why there is none.
-    pub async fn attach(
-        &self,
-        identity: &Identity,
-        opening: &Opening,
-    ) -> Result<Attached, Rejected> {
+    pub async fn attach(&self, who: &Who<'_>, opening: &Opening) -> Result<Attached, Rejected> {
         if let Some(will) = &opening.will {
-            self.check_will(identity, will)?;
+            self.check_will(who, will)?;
         }
+        let identity = who.identity;
         let client_id = ClientId::from(&*opening.client_id);
         loop {
             let Some(handle) = self.sessions.of_client(&client_id) else {
                 match self.sessions.create(&client_id, identity) {
-                    Ok(Some(handle)) => return Ok(self.fresh(handle, opening)),
+                    Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening)),
                     Ok(None) => continue,
                     Err(TooManySessions) => return Err(Rejected::TooManySessions),
                 }
@@ -98,6 +95,7 @@ impl Broker {
                 self.end(&handle);
                 continue;
             }
+            *lock(&handle.peer) = who.peer;
             return Ok(self.resume(handle, session, opening));
         }
     }
@@ -106,7 +104,8 @@ impl Broker {
     pub async fn detach(&self, handle: &Arc<Handle>, mut session: Box<Session>, parting: Parting) {
         let will = session.close();
         if let (Some(will), Parting::Ended) = (will, parting) {
-            let publisher = Publisher { key: Some(handle.key), identity: &handle.identity };
+            *lock(&handle.peer) = None;
+            let publisher = handle.publisher();
             // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal
             // has been counted and logged like any other.
             let _refused_or_not = self.publish(&publisher, will_message(*will)).await;
@@ -124,21 +123,22 @@ impl Broker {
     }
 
     /// Whether the Will would be accepted if it were published now.
-    fn check_will(&self, identity: &Identity, will: &Will) -> Result<(), Rejected> {
+    fn check_will(&self, who: &Who<'_>, will: &Will) -> Result<(), Rejected> {
         let Some(rsp_topic) = self.options.topics.topic(&will.topic) else {
             let allowed = !will.topic.starts_with('$')
                 && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
             return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
         };
-        self.judge(identity, rsp_topic, &will.payload, will.retain)
-            .map(|_decision| ())
-            .map_err(|refusal| {
-                self.note_refusal(identity, refusal);
+        self.judge(who.identity, rsp_topic, &will.payload, will.retain).map(|_decision| ()).map_err(
+            |refusal| {
+                self.note_refusal(who, refusal);
                 Rejected::Will(refusal)
-            })
+            },
+        )
     }
 
-    fn fresh(&self, handle: Arc<Handle>, opening: &Opening) -> Attached {
+    fn fresh(&self, handle: Arc<Handle>, who: &Who<'_>, opening: &Opening) -> Attached {
+        *lock(&handle.peer) = who.peer;
         let session = Box::new(Session::new(opening, &self.options.session, self.now()));
         Attached { handle, session, present: false }
     }

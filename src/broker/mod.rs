@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
 pub use provision::Waiting;
-pub use publish::Publisher;
+pub use publish::{Publisher, Who};
 pub use sessions::Handle;
 pub use signal::{Calls, Signal};
 
@@ -31,6 +31,7 @@ use bytestring::ByteString;
 
 use crate::clock::Clock;
 use crate::ids::{NidScheme, SessionKey, Timestamp};
+use crate::log::{Repeats, Throttle};
 use crate::metrics::{Metrics, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
 use crate::rsp::{ControlUnit, Inbox, InboxLimits, TopicNames};
@@ -76,6 +77,7 @@ pub struct Broker {
     inbox: Mutex<Inbox>,
     fresh_ids: AtomicU64,
     hasher: std::hash::RandomState,
+    complaints: Mutex<Throttle<&'static str>>,
 }
 
 impl Broker {
@@ -98,6 +100,7 @@ impl Broker {
             inbox: Mutex::new(Inbox::new(options.inbox)),
             fresh_ids: AtomicU64::new(0),
             hasher: std::hash::RandomState::new(),
+            complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
             options,
         }
     }
@@ -118,6 +121,13 @@ impl Broker {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether a complaint about a peer is to be logged now, and how many like it were not since
+    /// the last one. Peers decide how often they are refused, not how fast the log grows.
+    #[must_use]
+    pub fn complain(&self, reason: &'static str) -> Option<Repeats> {
+        lock(&self.complaints).admit(reason, self.now())
     }
 
     /// Runs a function on the control unit: registry changes and queries of operators.
@@ -147,6 +157,9 @@ impl Broker {
         let now = self.now();
         self.end_expired(now);
         lock(&self.control).sweep(now);
+        for (reason, repeats) in lock(&self.complaints).quiet(now) {
+            tracing::warn!("{reason}: {repeats}");
+        }
     }
 
     /// Sizes for the gauges. Looks at every session: for scrapes, not for the path of a message.
@@ -174,6 +187,12 @@ impl Broker {
         snapshot
     }
 }
+
+/// One complaint of each kind is logged in this time.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Kinds of complaints that are told apart.
+const COMPLAINT_REASONS_MAX: usize = 256;
 
 /// How often [`Broker::sweep`] is due.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::publish::Publisher;
 use super::outbox::Left;
+use super::publish::{Publisher, Who};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
 use crate::ids::Timestamp;
@@ -13,7 +13,8 @@ use crate::metrics::{DropReason, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::{
-    ControlUnit, Decision, Form, Identity, MessageId, Outcome, ProfileChange, Refusal, RspTopic, Submission, envelope,
+    ControlUnit, Decision, Form, Identity, MessageId, Outcome, ProfileChange, Refusal, RspTopic,
+    Submission, envelope,
 };
 use crate::session::{Delivery, Origin, Refused, Routed};
 
@@ -28,7 +29,7 @@ impl Broker {
         match self.admit(from, rsp_topic, publish) {
             Ok(()) => Routed::Accepted,
             Err(refusal) => {
-                self.note_refusal(from.identity, refusal);
+                self.note_refusal(&from.who, refusal);
                 Routed::Refused(Refused {
                     reason: refusal.reason_code(),
                     name: refusal.name(),
@@ -60,7 +61,7 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: Publish,
     ) -> Result<(), Refusal> {
-        let (identity, payload_len) = (from.identity, publish.payload.len());
+        let (identity, payload_len) = (from.who.identity, publish.payload.len());
         let head = envelope::read(&publish.payload, self.options.scheme)?;
         let submission = Submission {
             from: identity,
@@ -152,9 +153,8 @@ impl Broker {
             let room = mail_room(grant, room);
             let letters = lock(&self.control).pull(device, handle.key, room, now);
             left = mail_left(grant, room, letters.len());
-            batch.extend(
-                letters.into_iter().map(|l| mail(l.message, grant, Origin::Mailbox(l.id))),
-            );
+            batch
+                .extend(letters.into_iter().map(|l| mail(l.message, grant, Origin::Mailbox(l.id))));
         }
         // A session is a device's or a server's, never both.
         if let Some(grant) = inbox {
@@ -208,12 +208,17 @@ impl Broker {
     }
 
     /// Counts and logs a refusal. Never the body.
-    pub(super) fn note_refusal(&self, identity: &Identity, refusal: Refusal) {
+    pub(super) fn note_refusal(&self, who: &Who<'_>, refusal: Refusal) {
         self.metrics.refused(refusal.name());
+        let Some(repeats) = self.complain(refusal.name()) else { return };
+        let peer = who.peer.map(|peer| peer.to_string());
         tracing::warn!(
             refusal = refusal.name(),
-            identity = %identity.name,
-            role = ?identity.role,
+            identity = %who.identity.name,
+            role = ?who.identity.role,
+            client = %who.client_id,
+            peer = peer.as_deref(),
+            repeats = repeats.count,
             "refused: {}",
             refusal.explain()
         );

@@ -1,5 +1,6 @@
 //! A message is published: who receives it, and what the publisher is told.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -19,8 +20,19 @@ use crate::session::{Delivery, Origin, Refused, Routed};
 pub struct Publisher<'a> {
     /// The session, where a client publishes through one.
     pub key: Option<SessionKey>,
+    /// The client.
+    pub who: Who<'a>,
+}
+
+/// A client, as refusals name it in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
     /// Proven by the certificate, the password or the listener's rule.
     pub identity: &'a Identity,
+    /// What it calls itself.
+    pub client_id: &'a str,
+    /// Where it is connected from; nowhere when its Will is published.
+    pub peer: Option<SocketAddr>,
 }
 
 /// The sessions that receive one message; most messages have few.

@@ -1,6 +1,7 @@
 //! The table of sessions: by key for deliveries, by client id for connects.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -11,6 +12,7 @@ use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
 use super::outbox::Outbox;
+use super::publish::{Publisher, Who};
 use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
 use crate::route::Grant;
@@ -28,6 +30,8 @@ pub struct Handle {
     pub identity: Identity,
     /// Calls the connection's task.
     pub signal: Signal,
+    /// Where the client is connected from.
+    pub(super) peer: Mutex<Option<SocketAddr>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -83,6 +87,7 @@ impl Handle {
             client_id,
             identity,
             signal: Signal::default(),
+            peer: Mutex::default(),
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
@@ -149,6 +154,19 @@ impl Handle {
         self.online.store(false, Ordering::Relaxed);
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
+    }
+
+    /// The client of this session.
+    #[must_use]
+    pub fn who(&self) -> Who<'_> {
+        let peer = *lock(&self.peer);
+        Who { identity: &self.identity, client_id: self.client_id.as_str(), peer }
+    }
+
+    /// The client of this session as a publisher.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher<'_> {
+        Publisher { key: Some(self.key), who: self.who() }
     }
 
     /// A connection owns the session now.

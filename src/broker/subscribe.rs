@@ -27,7 +27,7 @@ impl Broker {
             let grant = Grant::new(&filter.options, subscribe.subscription_id);
             let answer = self.subscribe_one(handle, filter, grant);
             answer.unwrap_or_else(|refusal| {
-                self.note_refusal(&handle.identity, refusal);
+                self.note_refusal(&handle.who(), refusal);
                 refused.get_or_insert(refusal.name());
                 refusal.reason_code()
             })

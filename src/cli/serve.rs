@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::development::Development;
 use super::Failure;
-use crate::config::{Config, ConfigErrors, Listener};
+use super::development::Development;
+use crate::config::{Config, Listener};
 use crate::service::Service;
 
 /// Run the broker
@@ -45,19 +45,19 @@ impl Serve {
     pub async fn run(self) -> Result<(), Failure> {
         let development = match &self.config {
             Some(_) => None,
-            None => Some(Development::prepare(Path::new("certs/dev")).map_err(Failure::new)?),
+            None => Some(Development::prepare(Path::new("certs/dev")).map_err(Failure::failed)?),
         };
         let mut config = match &self.config {
-            Some(path) => Config::load(path).map_err(invalid)?,
+            Some(path) => Config::load(path)?,
             None => Config::development(),
         };
         config.listeners.extend(self.port.iter().map(|port| loopback(*port)));
-        config.validate().map_err(invalid)?;
+        config.validate()?;
         if self.test_config {
             return test(config).await;
         }
-        crate::log::init(config.log).map_err(Failure::new)?;
-        let service = Service::start(config.clone()).await.map_err(Failure::invalid)?;
+        crate::log::init(config.log).map_err(Failure::failed)?;
+        let service = Service::start(config.clone()).await?;
         for (listener, address) in config.listeners.iter().zip(service.addresses()) {
             let kind = if listener.tls.is_some() { "TLS" } else { "plain TCP" };
             tracing::info!("listening on {address} ({kind})");
@@ -79,14 +79,14 @@ impl Serve {
 
 /// Everything that start-up would do, and nothing that clients would notice.
 async fn test(config: Config) -> Result<(), Failure> {
-    let service = Service::start(config).await.map_err(Failure::invalid)?;
+    let service = Service::start(config).await?;
     service.stop().await;
     println!("the configuration is in order");
     Ok(())
 }
 
 async fn until_told_to_stop(service: &Service) -> Result<(), Failure> {
-    let listen = |kind| -> Result<Signal, Failure> { signal(kind).map_err(Failure::new) };
+    let listen = |kind| -> Result<Signal, Failure> { signal(kind).map_err(Failure::failed) };
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hang_up = listen(SignalKind::hangup())?;
@@ -115,8 +115,4 @@ fn reload(service: &Service) {
 
 fn loopback(port: u16) -> Listener {
     Listener::anonymous(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-}
-
-fn invalid(errors: ConfigErrors) -> Failure {
-    Failure::invalid(errors)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::ids::{Gid, NidScheme};
+use crate::rsp::{Initiator, Mode, Peer};
 
 /// Every documented key, none with its default.
 const EVERY_KEY: &str = r#"

@@ -512,6 +512,8 @@ mod tests {
         metrics.observe(&Snapshot { queue_bytes: 9, ..Snapshot::default() });
 
         let series = series(&metrics);
+        let labels = "direction=\"to_euicc\",mode=\"multi\",type=\"trigger\"";
+        let trigger = format!("simcast_rsp_messages_total{{{labels}}}");
         let expected = [
             ("simcast_disconnects_total{reason=\"taken_over\"}", 1.0),
             ("simcast_takeovers_total", 1.0),
@@ -521,10 +523,7 @@ mod tests {
             ("simcast_rsp_refusals_total{reason=\"spoofed_nid\"}", 1.0),
             ("simcast_tls_handshakes_total{result=\"failed\"}", 1.0),
             ("simcast_tls_rejected_total{reason=\"no_certificate\"}", 1.0),
-            (
-                "simcast_rsp_messages_total{direction=\"to_euicc\",mode=\"multi\",type=\"trigger\"}",
-                1.0,
-            ),
+            (&trigger, 1.0),
             ("simcast_rsp_deliveries_total{mode=\"multi\",result=\"delivered\"}", 1.0),
             ("simcast_rsp_delivery_seconds_sum", 2.0),
             ("simcast_queue_bytes", 9.0),

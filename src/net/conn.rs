@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 
 use super::input::{FrameError, Input};
 use super::output::Output;
-use crate::broker::{Attached, Broker, Calls, Handle, Parting, Publisher};
+use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
 use crate::metrics::{DisconnectReason, DropReason};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
@@ -207,7 +207,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, End>> {
         let Link { stream, output, .. } = &mut self.link;
-        if !output.is_empty() && output.poll_write(stream, context)?.is_ready() {
+        let waiting = output.len();
+        let written = output.is_empty() || output.poll_write(stream, context)?.is_ready();
+        self.broker.metrics().bytes_out(waiting - output.len());
+        if written && waiting > 0 {
             if !self.unflushed.is_empty() || self.waiting != Calls::NONE {
                 return Poll::Ready(Ok(Event::Flushed));
             }
@@ -376,13 +379,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // Subscription identifiers take at most five bytes each, beside the shared head.
         let len = head.frame_len() + delivery.subscription_ids.len() * 5;
         (len > self.session.packet_bytes_max()).then_some(DropReason::TooLarge)
-    }
-}
-
-impl Handle {
-    /// The client of this session as a publisher.
-    fn publisher(&self) -> Publisher<'_> {
-        Publisher { key: Some(self.key), identity: &self.identity }
     }
 }
 

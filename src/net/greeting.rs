@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::conn::{Conn, ConnLimits, Link};
 use super::input::{FrameError, Input};
 use super::output::Output;
-use crate::broker::{Broker, Calls, Rejected};
+use crate::broker::{Broker, Calls, Rejected, Who};
 use crate::config::Listener;
 use crate::ids::{Nid, NidScheme};
 use crate::metrics::{ConnectResult, ProtocolError};
@@ -212,9 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             | Packet::PingReq
             | Packet::PingResp
             | Packet::Disconnect(_)
-            | Packet::Auth(_) => {
-                Err(Unwelcome::Violation(Version::V311, Violation::NotConnected))
-            }
+            | Packet::Auth(_) => Err(Unwelcome::Violation(Version::V311, Violation::NotConnected)),
         }
     }
 
@@ -242,8 +240,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let limits = &broker.options().session;
         let opening = Opening::new(connect, limits, || broker.fresh_client_id())
             .map_err(|violation| Unwelcome::Violation(version, violation))?;
+        let client_id = &*opening.client_id;
+        let who = Who { identity: &identity, client_id, peer: Some(self.peer) };
         let attached = broker
-            .attach(&identity, &opening)
+            .attach(&who, &opening)
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
         let answer = opening.accepted(attached.present, limits);

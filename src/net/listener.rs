@@ -18,7 +18,7 @@ use super::greeting::{Entry, Unwelcome};
 use super::tls::{self, ServerTls, TlsError};
 use crate::broker::Broker;
 use crate::config::{Config, Listener};
-use crate::metrics::{ConnectResult, TlsRejection};
+use crate::metrics::{ConnectResult, Label, TlsRejection};
 use crate::rsp::CertificateFacts;
 
 /// What all listeners share.
@@ -158,7 +158,10 @@ impl Port {
         let Some(permits) = self.permits() else {
             // Before any work is done for it: cheaper for both sides than a CONNACK.
             self.shared.broker.metrics().connect(ConnectResult::QuotaExceeded);
-            tracing::warn!(%peer, "refused: `max_connections` is reached");
+            if let Some(repeats) = self.shared.broker.complain("max_connections") {
+                let repeats = repeats.count;
+                tracing::warn!(%peer, repeats, "refused: `max_connections` is reached");
+            }
             return;
         };
         // Without it small packets wait for acknowledgements of the network.
@@ -192,7 +195,10 @@ impl Port {
             Ok(stream) => stream,
             Err(rejection) => {
                 metrics.tls_rejected(rejection);
-                tracing::warn!(%peer, reason = ?rejection, "TLS handshake failed");
+                if let Some(repeats) = self.shared.broker.complain(rejection.name()) {
+                    let (reason, repeats) = (rejection.name(), repeats.count);
+                    tracing::warn!(%peer, reason, repeats, "TLS handshake failed");
+                }
                 return;
             }
         };
@@ -222,8 +228,7 @@ impl Port {
         match self.greet(&mut link, certificate, patience).await {
             Ok((attached, version)) => {
                 let present = attached.present;
-                let result =
-                    if present { ConnectResult::Resumed } else { ConnectResult::Accepted };
+                let result = if present { ConnectResult::Resumed } else { ConnectResult::Accepted };
                 broker.metrics().connect(result);
                 let _counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
@@ -232,7 +237,10 @@ impl Port {
             Err(why) => {
                 broker.metrics().connect(why.result());
                 why.protocol_error().into_iter().for_each(|e| broker.metrics().protocol_error(e));
-                tracing::warn!(peer = %link.peer, "not connected: {why}");
+                if let Some(repeats) = broker.complain(why.result().name()) {
+                    let repeats = repeats.count;
+                    tracing::warn!(peer = %link.peer, repeats, "not connected: {why}");
+                }
                 link.turn_away(&why).await;
             }
         }
@@ -252,8 +260,7 @@ impl Port {
         };
         let metrics = self.shared.broker.metrics();
         metrics.packet_in(crate::metrics::PacketType::Connect);
-        let attached =
-            link.admit(&self.shared.broker, &self.entry, certificate, &connect).await?;
+        let attached = link.admit(&self.shared.broker, &self.entry, certificate, &connect).await?;
         Ok((attached, connect.version))
     }
 }

@@ -151,7 +151,8 @@ fn own_head(outgoing: &Outgoing, version: Version, now: Timestamp) -> Option<Pub
     if version != Version::V5 || (ids.is_empty() && !expires) {
         return None;
     }
-    let mut properties: PublishProperties = message.properties.as_deref().cloned().unwrap_or_default();
+    let mut properties: PublishProperties =
+        message.properties.as_deref().cloned().unwrap_or_default();
     properties.subscription_ids.clone_from(ids);
     if expires {
         let left = message.expires.since(now).as_millis().div_ceil(1000);

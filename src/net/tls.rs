@@ -98,11 +98,7 @@ impl ServerTls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(&tls.cert)?;
         let cert_not_after_unix_secs = earliest_end(&tls.cert, &chain[..1])?;
-        let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| match e {
-            pem::Error::NoItemsFound => empty(&tls.key, "private key"),
-            source => TlsError::Pem { path: tls.key.clone(), source },
-        })?;
-
+        let key = private_key(&tls.key)?;
         let issuers = match &tls.client_ca {
             Some(path) => Some((path, certificates(path)?)),
             None => None,
@@ -191,6 +187,15 @@ fn client_verifier(
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     items(path, "certificate")
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| {
+        if matches!(source, pem::Error::NoItemsFound) {
+            return empty(path, "private key");
+        }
+        TlsError::Pem { path: path.to_owned(), source }
+    })
 }
 
 fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {

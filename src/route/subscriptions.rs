@@ -224,11 +224,7 @@ impl Subscribers {
     }
 
     /// Gives how many filters had a subscriber.
-    fn visit(
-        &self,
-        able: &impl Fn(SessionKey) -> bool,
-        found: &mut impl FnMut(Member),
-    ) -> usize {
+    fn visit(&self, able: &impl Fn(SessionKey) -> bool, found: &mut impl FnMut(Member)) -> usize {
         for (key, grant) in &self.plain {
             found(Member { key: *key, grant: *grant });
         }
@@ -249,9 +245,9 @@ impl ShareGroup {
     fn next(&self, able: &impl Fn(SessionKey) -> bool) -> Option<Member> {
         let count = self.members.len();
         let turn = self.turn.load(Ordering::Relaxed);
-        let at = (0..count).map(|step| (turn + step) % count).find(|at| {
-            self.members.get_index(*at).is_some_and(|(key, _)| able(*key))
-        });
+        let at = (0..count)
+            .map(|step| (turn + step) % count)
+            .find(|at| self.members.get_index(*at).is_some_and(|(key, _)| able(*key)));
         let at = at.unwrap_or_else(|| turn % count.max(1));
         self.turn.store(at + 1, Ordering::Relaxed);
         self.members.get_index(at).map(|(key, grant)| Member { key: *key, grant: *grant })
@@ -286,8 +282,10 @@ mod tests {
         for (slot, filter) in (0u32..).zip(&all) {
             assert!(subscriptions.subscribe(key(slot), filter, None, grant()));
         }
-        for topic in ["a", "b", "/", "a/", "a/b", "/b", "a/b/c", "a//c", "x/y/c", "$SYS", "$SYS/x"] {
-            let matching = (0u32..).zip(&all).filter(|(_, f)| crate::mqtt::topic::matches(f, topic));
+        for topic in ["a", "b", "/", "a/", "a/b", "/b", "a/b/c", "a//c", "x/y/c", "$SYS", "$SYS/x"]
+        {
+            let matching =
+                (0u32..).zip(&all).filter(|(_, f)| crate::mqtt::topic::matches(f, topic));
             let expected: Vec<u32> = matching.map(|(slot, _)| slot).collect();
             assert_eq!(found(&subscriptions, topic), expected, "{topic}");
         }

@@ -3,6 +3,7 @@
 //! What a client *says* about itself (user name, client id) never beats its certificate. `net`
 //! reads the certificate and hands over [`CertificateFacts`]; no X.509 is known here.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -187,6 +188,16 @@ impl FromStr for ServerRule {
             "ou" => Ok(Self::OrganizationalUnit(value.into())),
             "san" => Ok(Self::SubjectAltName(value.into())),
             _ => Err(ServerRuleError),
+        }
+    }
+}
+
+impl fmt::Display for ServerRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommonName(value) => write!(f, "cn={value}"),
+            Self::OrganizationalUnit(value) => write!(f, "ou={value}"),
+            Self::SubjectAltName(value) => write!(f, "san={value}"),
         }
     }
 }

@@ -320,11 +320,7 @@ impl Session {
         Some(Packet::Disconnect(Disconnect { reason, properties }))
     }
 
-    fn on_publish(
-        &mut self,
-        mut publish: Publish,
-        actions: &mut Actions,
-    ) -> Result<(), Violation> {
+    fn on_publish(&mut self, mut publish: Publish, actions: &mut Actions) -> Result<(), Violation> {
         self.resolve_alias(&mut publish)?;
         let receipt = Receipt { qos: publish.qos, packet_id: publish.packet_id };
         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {

@@ -34,14 +34,8 @@ fn session(slot: u32) -> SessionKey {
 }
 
 fn message(text: &str, expires: Timestamp) -> Arc<Message> {
-    Arc::new(Message {
-        topic: "To_eUICC".into(),
-        payload: Bytes::copy_from_slice(text.as_bytes()),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: None,
-        expires,
-    })
+    let payload = Bytes::copy_from_slice(text.as_bytes());
+    Arc::new(Message::new("To_eUICC".into(), payload, QoS::AtLeastOnce, false, None, expires))
 }
 
 /// A control unit with a clock, spoken to in envelopes.
