@@ -16,8 +16,9 @@
 //! | E2 | device nid1 | `To_eUICC` | nid2,g `profile(nid1)` | nid2 | open E1 |
 //!
 //! The first broken rule names the refusal, in this order: role, retain, size, direction (who
-//! sends this type on this topic), addressing (which of nid and gid are set), registry (who exists),
-//! identity (who the publisher says it is), permission (settings), ledger (what is open), room.
+//! sends this type on this topic), addressing (which of nid and gid are set), registry (who
+//! exists), identity (who the publisher says it is), permission (settings), ledger (what is open),
+//! room.
 //! So whoever claims to be somebody else learns nothing about anybody.
 
 use super::control::ControlUnit;
