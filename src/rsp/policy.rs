@@ -219,7 +219,7 @@ impl ControlUnit {
                 self.device_to_device(step, own.nid, nid, gid, now)
             }
         }?;
-        self.check_room(decision.audience, s.payload_len)?;
+        self.check_room(&decision, s.payload_len)?;
         Ok(decision)
     }
 
@@ -442,10 +442,11 @@ impl ControlUnit {
         Ok(Decision { id, audience: Audience::Device(other), form: Form::Peer, effect })
     }
 
-    fn check_room(&self, audience: Audience, bytes: usize) -> Result<(), Refusal> {
-        let has_room = match audience {
+    fn check_room(&self, decision: &Decision, bytes: usize) -> Result<(), Refusal> {
+        let has_room = match decision.audience {
             Audience::Device(nid) => {
-                self.registry.key(nid).is_some_and(|key| self.mail.has_room(key.index, bytes))
+                let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
+                self.mail.has_room(key.index, bytes, decision.form)
             }
             Audience::Group(gid) => self.mail.has_group_room(gid, bytes),
             Audience::Servers => true,
