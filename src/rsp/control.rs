@@ -270,10 +270,10 @@ impl ControlUnit {
     #[must_use]
     pub fn profile_change_notice(change: &ProfileChange) -> Bytes {
         let ProfileChange { from, to, gid } = change;
-        let text = format!(
-            r#"{{"nid":"{to}","gid":{gid},"type":"profile({from})","body":{{"event":"profile-change","from":"{from}","to":"{to}"}}}}"#
-        );
-        Bytes::from(text)
+        // Digits only, so that nothing needs escaping.
+        let body = format!(r#"{{"event":"profile-change","from":"{from}","to":"{to}"}}"#);
+        let kind = format!("profile({from})");
+        Bytes::from(format!(r#"{{"nid":"{to}","gid":{gid},"type":"{kind}","body":{body}}}"#))
     }
 
     /// Puts away what has expired; bounded work, so call it again when there is more.

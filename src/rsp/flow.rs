@@ -256,7 +256,7 @@ impl Ledger {
         let Some(requests) = self.groups.get_mut(&gid) else { return };
         for request in &mut requests.asked {
             if let Whose::All(roll) = &mut request.whose {
-                roll.finish(index);
+                roll.strike(index);
             }
         }
         for wish in requests.wishes.iter().filter(|wish| wish.is_by(index)) {

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use super::exchange::due;
 use super::mailbox::{Letter, Mailbox, OwnLetter, ProfileChange};
+use super::policy::Form;
 use super::roll::Roll;
 use super::settings::RspLimits;
 use crate::ids::{Gid, SessionKey, Timestamp};
@@ -83,11 +84,17 @@ impl Mail {
         self.totals
     }
 
-    /// Whether a device's own mailbox takes another message of this size.
-    pub(super) fn has_room(&self, index: u32, bytes: usize) -> bool {
+    /// Whether a device's own mailbox takes another message of this size. Other devices may fill
+    /// half of it: however many of them ask for a profile, the server gets through.
+    pub(super) fn has_room(&self, index: u32, bytes: usize, form: Form) -> bool {
         let (len, held) =
             self.mailbox(index).map_or((0, 0), |mailbox| (mailbox.len(), mailbox.bytes));
-        len < self.limits.mail_messages_max && held + bytes <= self.limits.mail_bytes_max
+        let share = match form {
+            Form::Single | Form::Multi => 1,
+            Form::Peer => 2,
+        };
+        len < self.limits.mail_messages_max.div_ceil(share)
+            && held + bytes <= self.limits.mail_bytes_max.div_ceil(share)
     }
 
     /// Whether a group's log takes another message of this size.

@@ -8,9 +8,10 @@
 //!    ([`ControlUnit::publish`] does both). A refusal changes nothing and reaches nobody.
 //! 2. [`Outcome::wake`] names the readers that have mail; each *pulls* when its window has room.
 //!    [`Outcome::to_servers`] hands the message to the subscribers of `To_SM-SR`.
-//! 3. A device's subscription of `To_eUICC` [`attach`](ControlUnit::attach)es its session, the end
-//!    of the subscription or connection [`detach`](ControlUnit::detach)es it. What was pulled and
-//!    not [`acknowledge`](ControlUnit::acknowledge)d by then is pulled again, by whoever reads next.
+//! 3. A device's subscription of `To_eUICC` is an [`attach`](ControlUnit::attach) of its session,
+//!    the end of subscription or connection a [`detach`](ControlUnit::detach). What was pulled by
+//!    then and had no [`acknowledge`](ControlUnit::acknowledge) is pulled again, by whoever reads
+//!    next.
 //! 4. [`ControlUnit::sweep`] now and then puts away what has expired. Expired mail is never pulled
 //!    and an expired request never answered, swept or not; but only a sweep makes room.
 //!

@@ -16,8 +16,9 @@
 //! | E2 | device nid1 | `To_eUICC` | nid2,g `profile(nid1)` | nid2 | open E1 |
 //!
 //! The first broken rule names the refusal, in this order: role, retain, size, direction (who
-//! sends this type on this topic), addressing (which of nid and gid are set), registry (who exists),
-//! identity (who the publisher says it is), permission (settings), ledger (what is open), room.
+//! sends this type on this topic), addressing (which of nid and gid are set), registry (who
+//! exists), identity (who the publisher says it is), permission (settings), ledger (what is open),
+//! room.
 //! So whoever claims to be somebody else learns nothing about anybody.
 
 use super::control::ControlUnit;
@@ -218,7 +219,7 @@ impl ControlUnit {
                 self.device_to_device(step, own.nid, nid, gid, now)
             }
         }?;
-        self.check_room(decision.audience, s.payload_len)?;
+        self.check_room(&decision, s.payload_len)?;
         Ok(decision)
     }
 
@@ -441,10 +442,11 @@ impl ControlUnit {
         Ok(Decision { id, audience: Audience::Device(other), form: Form::Peer, effect })
     }
 
-    fn check_room(&self, audience: Audience, bytes: usize) -> Result<(), Refusal> {
-        let has_room = match audience {
+    fn check_room(&self, decision: &Decision, bytes: usize) -> Result<(), Refusal> {
+        let has_room = match decision.audience {
             Audience::Device(nid) => {
-                self.registry.key(nid).is_some_and(|key| self.mail.has_room(key.index, bytes))
+                let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
+                self.mail.has_room(key.index, bytes, decision.form)
             }
             Audience::Group(gid) => self.mail.has_group_room(gid, bytes),
             Audience::Servers => true,

@@ -12,18 +12,20 @@ pub(super) struct Roll {
     members: Arc<Vec<u32>>,
     done: Box<[u64]>,
     remaining: usize,
+    /// Members struck off, ascending. Their indexes may name other devices by now.
+    struck: Vec<u32>,
 }
 
 impl Roll {
     pub(super) fn new(members: Arc<Vec<u32>>) -> Self {
         let done = vec![0; members.len().div_ceil(64)].into_boxed_slice();
         let remaining = members.len();
-        Self { members, done, remaining }
+        Self { members, done, remaining, struck: Vec::new() }
     }
 
-    /// Whether the device was addressed.
+    /// Whether the device was addressed, and is the same device still.
     pub(super) fn contains(&self, index: u32) -> bool {
-        self.members.binary_search(&index).is_ok()
+        self.members.binary_search(&index).is_ok() && self.struck.binary_search(&index).is_err()
     }
 
     /// Whether the device was addressed and is not done.
@@ -41,6 +43,16 @@ impl Roll {
         *word |= bit(at);
         self.remaining -= 1;
         true
+    }
+
+    /// Takes a device off the roll, as if it had never been addressed.
+    pub(super) fn strike(&mut self, index: u32) {
+        self.finish(index);
+        if self.contains(index)
+            && let Err(at) = self.struck.binary_search(&index)
+        {
+            self.struck.insert(at, index);
+        }
     }
 
     /// How many are not done.
@@ -68,5 +80,16 @@ mod tests {
         assert!(!roll.is_pending(258) && roll.contains(258));
         assert!(roll.is_pending(256), "its neighbour is not touched");
         assert_eq!(roll.remaining(), 129);
+    }
+
+    #[test]
+    fn who_is_struck_off_was_never_addressed() {
+        let mut roll = Roll::new(Arc::new(vec![3, 5, 8]));
+        for index in [8, 3, 8, 4] {
+            roll.strike(index);
+        }
+        let left: Vec<u32> = (0..10).filter(|index| roll.contains(*index)).collect();
+        assert_eq!((left, roll.remaining()), (vec![5], 1));
+        assert!(!roll.is_pending(3) && roll.is_pending(5));
     }
 }

@@ -150,9 +150,9 @@ impl TopicNames {
 /// Bounds of everything the control unit keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RspLimits {
-    /// Messages waiting for one device alone.
+    /// Messages waiting for one device alone; other devices may fill half of it.
     pub mail_messages_max: usize,
-    /// Payload bytes waiting for one device alone.
+    /// Payload bytes waiting for one device alone; likewise.
     pub mail_bytes_max: usize,
     /// Group messages kept per group until all their receivers have them.
     pub group_messages_max: usize,

@@ -300,8 +300,10 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80), first in 0..4_usize) {
-        let mut bytes = bytes;
+    fn noise_never_panics(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        first in 0..4_usize,
+    ) {
         if let Some(byte) = bytes.first_mut() {
             *byte = [b'{', 0xA4, 0xBF, *byte][first];
         }

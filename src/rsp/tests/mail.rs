@@ -169,7 +169,9 @@ fn a_reader_follows_its_device_into_and_out_of_groups() {
 
 #[test]
 fn a_removed_device_loses_its_mail_and_its_slot_inherits_nothing() {
-    let mut rig = Rig::new();
+    let mut options = ControlOptions::default();
+    options.settings.peer = Peer::ServerTriggered;
+    let mut rig = Rig::with(options);
     rig.single(1, 1);
     rig.group(42, 2);
     rig.server(0, 42, "trigger").unwrap();
@@ -184,6 +186,9 @@ fn a_removed_device_loses_its_mail_and_its_slot_inherits_nothing() {
     assert_eq!(rig.waiting(6), []);
     let answer = rig.device(6, 0, 42, "ret(trigger)");
     assert_eq!(answer.unwrap_err(), Refusal::UnsolicitedAnswer);
+    let answer = rig.device(6, 0, 42, "ret(msg)");
+    assert_eq!(answer.unwrap_err(), Refusal::UnsolicitedAnswer);
+    assert_eq!(rig.peer(6, 2, 42, "req(6)").unwrap_err(), Refusal::PeerNotPermitted);
     rig.unit.detach(old, session(0));
     assert_eq!(rig.group(42, 3).reached, 3);
     assert_eq!(rig.waiting(6), [3]);

@@ -518,6 +518,17 @@ fn full_mail_refuses_more() {
 }
 
 #[test]
+fn devices_cannot_lock_the_server_out_of_a_mailbox() {
+    let mut options = ControlOptions::default();
+    options.limits.mail_messages_max = 2;
+    let mut rig = Rig::with(options);
+    rig.peer(2, 1, 42, "req(2)").unwrap();
+    assert_eq!(refused(rig.peer(3, 1, 42, "req(3)")), "over_quota");
+    rig.server(1, 0, "msg").unwrap();
+    assert_eq!(refused(rig.server(1, 0, "msg")), "over_quota");
+}
+
+#[test]
 fn mail_is_bounded_in_bytes_too() {
     let mut options = ControlOptions::default();
     let size = letter(1, 0, "msg").len();
