@@ -180,7 +180,8 @@ impl Broker {
             self.sessions.call(&wake, super::Calls::MAIL);
         }
         if let Some((device, _)) = interests.mailbox {
-            lock(&self.control).detach(device, handle.key);
+            let next = lock(&self.control).detach(device, handle.key);
+            self.sessions.call(next.as_slice(), super::Calls::MAIL);
         }
         if !interests.filters.is_empty() {
             let mut subscriptions = write(&self.subscriptions);

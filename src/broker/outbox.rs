@@ -16,14 +16,14 @@ pub struct OutboxLimits {
 
 /// The queue of one session. The messages in it are shared, so a full queue costs references.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     queue: VecDeque<Delivery>,
     bytes: usize,
 }
 
 /// What became of a message put into an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
+pub(super) enum Pushed {
     /// It waits; the queue was empty before.
     First,
     /// It waits behind others.
@@ -36,7 +36,7 @@ pub enum Pushed {
 
 /// What remains after something was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub(super) enum Left {
     /// Nothing waits.
     Nothing,
     /// More waits and may be taken as soon as there is room for bytes.
@@ -47,7 +47,7 @@ pub enum Left {
 
 impl Outbox {
     /// Appends a delivery if there is room.
-    pub fn push(&mut self, delivery: Delivery, limits: &OutboxLimits) -> Pushed {
+    pub(super) fn push(&mut self, delivery: Delivery, limits: &OutboxLimits) -> Pushed {
         let bytes = self.bytes + delivery.bytes();
         if self.queue.len() >= limits.messages_max || bytes > limits.bytes_max {
             return Pushed::Full;
@@ -63,14 +63,19 @@ impl Outbox {
     }
 
     /// Appends retained messages, which have their own bound and are no backlog of this receiver.
-    pub fn push_retained(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
+    pub(super) fn push_retained(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
         deliveries.into_iter().for_each(|delivery| self.append(delivery));
     }
 
     /// Moves deliveries to `batch`, oldest first: at most `room` with QoS above 0, and no more
     /// once `bytes_max` payload bytes are taken. A message without room holds up those behind it:
     /// order is kept.
-    pub fn take(&mut self, room: usize, bytes_max: usize, batch: &mut Vec<Delivery>) -> Left {
+    pub(super) fn take(
+        &mut self,
+        room: usize,
+        bytes_max: usize,
+        batch: &mut Vec<Delivery>,
+    ) -> Left {
         let (mut room, mut bytes) = (room, 0);
         while let Some(front) = self.queue.front() {
             let counts = usize::from(front.qos != QoS::AtMostOnce);
@@ -94,12 +99,12 @@ impl Outbox {
 
     /// Three quarters of the room are used.
     #[must_use]
-    pub fn is_congested(&self, limits: &OutboxLimits) -> bool {
+    pub(super) fn is_congested(&self, limits: &OutboxLimits) -> bool {
         self.queue.len() >= limits.messages_max / 4 * 3 || self.bytes >= limits.bytes_max / 4 * 3
     }
 
     /// Drops what is not kept for a client that is away: QoS 0 (4.1.0 allows it).
-    pub fn drop_at_most_once(&mut self) {
+    pub(super) fn drop_at_most_once(&mut self) {
         self.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
         self.bytes = self.queue.iter().map(Delivery::bytes).sum();
         self.queue.shrink_to_fit();
@@ -107,7 +112,7 @@ impl Outbox {
 
     /// Messages and bytes waiting.
     #[must_use]
-    pub fn size(&self) -> (usize, usize) {
+    pub(super) fn size(&self) -> (usize, usize) {
         (self.queue.len(), self.bytes)
     }
 

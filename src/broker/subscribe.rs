@@ -112,7 +112,8 @@ impl Broker {
             }
             Target::Mailbox => {
                 if let Some((device, _)) = interests.mailbox.take() {
-                    lock(&self.control).detach(device, handle.key);
+                    let next = lock(&self.control).detach(device, handle.key);
+                    self.sessions.call(next.as_slice(), Calls::MAIL);
                 }
             }
             Target::Inbox => {

@@ -85,12 +85,6 @@ impl Input {
         &self.ready
     }
 
-    /// Bytes held for a frame that is not complete.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        self.rest.capacity()
-    }
-
     /// Reads the rest of a long frame straight into its place. The buffer grows with what has
     /// really come, never with what was only announced (case P3).
     fn poll_read_large<S: AsyncRead + Unpin>(

@@ -222,10 +222,9 @@ impl ControlUnit {
 
     /// Ends a reader; a former reader changes nothing. What it took and did not acknowledge goes
     /// back and is pulled again, in order.
-    pub fn detach(&mut self, device: DeviceKey, reader: SessionKey) {
-        if self.registry.nid(device).is_some() {
-            self.mail.detach(device.index, self.registry.gids(device), reader);
-        }
+    pub fn detach(&mut self, device: DeviceKey, reader: SessionKey) -> Option<SessionKey> {
+        self.registry.nid(device)?;
+        self.mail.detach(device.index, self.registry.gids(device), reader)
     }
 
     /// Takes up to `room` letters for the device's reader, in publish order; nothing for anyone

@@ -114,7 +114,7 @@ impl Mail {
         self.last_id += 1;
         let (id, message) = (self.last_id, Arc::clone(message));
         self.insert(index, OwnLetter { id, message, expires, change: change.map(Box::new) });
-        self.mailbox(index)?.reader
+        self.mailbox(index)?.reader()
     }
 
     /// Puts a letter into a group's log; returns the readers to wake.
@@ -140,26 +140,42 @@ impl Mail {
     /// Makes a session the reader of a device's mail instead of any other.
     pub(super) fn attach(&mut self, index: u32, gids: &[Gid], reader: SessionKey) {
         let mailbox = self.mailbox_mut(index);
-        match mailbox.reader.replace(reader) {
+        let former = mailbox.reader();
+        mailbox.put_reader(reader);
+        match former {
             Some(same) if same == reader => return,
             Some(_other) => self.hand_back(index),
             None => self.totals.readers += 1,
         }
         for gid in gids {
-            self.logs.entry(*gid).or_default().online.insert(index, reader);
+            self.go_online(index, *gid, reader);
         }
     }
 
-    /// Ends a reader, unless it is a former one. What it took and did not acknowledge goes back.
-    pub(super) fn detach(&mut self, index: u32, gids: &[Gid], reader: SessionKey) {
-        if self.mailbox(index).and_then(|mailbox| mailbox.reader) != Some(reader) {
-            return;
+    /// Ends a reader. If it was the one that is served, what it took and did not acknowledge goes
+    /// back, and the reader before it takes its place: returned, to be woken.
+    pub(super) fn detach(
+        &mut self,
+        index: u32,
+        gids: &[Gid],
+        reader: SessionKey,
+    ) -> Option<SessionKey> {
+        let served = self.mailbox(index).and_then(Mailbox::reader);
+        let mailbox = self.mailbox_mut(index);
+        mailbox.end_reader(reader);
+        let next = mailbox.reader();
+        if served == Some(reader) {
+            self.hand_back(index);
+            self.totals.readers -= usize::from(next.is_none());
+            for gid in gids {
+                match next {
+                    Some(next) => self.go_online(index, *gid, next),
+                    None => self.go_offline(index, *gid),
+                }
+            }
         }
-        self.mailbox_mut(index).reader = None;
-        self.totals.readers -= 1;
-        self.hand_back(index);
-        gids.iter().for_each(|gid| self.go_offline(index, *gid));
         self.tidy(index);
+        next.filter(|_| served == Some(reader))
     }
 
     /// Up to `room` letters behind those the reader has already, in publish order.
@@ -174,7 +190,7 @@ impl Mail {
         let Some(mailbox) = self.boxes.get(index as usize).and_then(Option::as_deref) else {
             return Vec::new();
         };
-        if mailbox.reader != Some(reader) {
+        if mailbox.reader() != Some(reader) {
             return Vec::new();
         }
         // The first source is the mailbox itself, then its groups; each shows its next letter.
@@ -199,7 +215,7 @@ impl Mail {
     /// Whether this reader has the letter and did not acknowledge it yet.
     pub(super) fn holds(&self, index: u32, reader: SessionKey, id: u64) -> bool {
         let mailbox = self.mailbox(index);
-        mailbox.is_some_and(|mailbox| mailbox.reader == Some(reader) && mailbox.has_taken(id))
+        mailbox.is_some_and(|mailbox| mailbox.reader() == Some(reader) && mailbox.has_taken(id))
     }
 
     /// A letter has arrived; the answer is its profile change, if it was an E2. Only what the
@@ -224,8 +240,8 @@ impl Mail {
 
     /// The device is a member now; it does not see what was published before.
     pub(super) fn join(&mut self, index: u32, gid: Gid) {
-        if let Some(reader) = self.mailbox(index).and_then(|mailbox| mailbox.reader) {
-            self.logs.entry(gid).or_default().online.insert(index, reader);
+        if let Some(reader) = self.mailbox(index).and_then(Mailbox::reader) {
+            self.go_online(index, gid, reader);
         }
     }
 
@@ -254,8 +270,8 @@ impl Mail {
         }
         self.totals.messages -= mailbox.len();
         self.totals.bytes -= mailbox.bytes;
-        self.totals.readers -= usize::from(mailbox.reader.is_some());
-        mailbox.reader
+        self.totals.readers -= usize::from(mailbox.reader().is_some());
+        mailbox.reader()
     }
 
     /// Puts away expired letters, at most `budget` of them; returns how many. A letter its reader
@@ -319,6 +335,10 @@ impl Mail {
         if all_seen {
             mailbox.cursor = last_id;
         }
+    }
+
+    fn go_online(&mut self, index: u32, gid: Gid, reader: SessionKey) {
+        self.logs.entry(gid).or_default().online.insert(index, reader);
     }
 
     fn go_offline(&mut self, index: u32, gid: Gid) {

@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
 
@@ -40,8 +42,8 @@ pub(super) struct OwnLetter {
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
-    /// The newest subscription; it alone is served.
-    pub(super) reader: Option<SessionKey>,
+    /// Sessions of the device that subscribed, oldest first; the newest alone is served.
+    readers: SmallVec<[SessionKey; 1]>,
     /// The reader has seen everything up to this letter.
     pub(super) cursor: u64,
     /// Letters the reader has and did not acknowledge, ascending. Bounded by the reader's window.
@@ -53,7 +55,26 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.reader.is_none() && self.letters.is_empty()
+        self.readers.is_empty() && self.letters.is_empty()
+    }
+
+    /// The session that is served.
+    pub(super) fn reader(&self) -> Option<SessionKey> {
+        self.readers.last().copied()
+    }
+
+    /// Makes a session the one that is served. The oldest of too many is forgotten.
+    pub(super) fn put_reader(&mut self, reader: SessionKey) {
+        self.readers.retain(|other| *other != reader);
+        if self.readers.len() >= READERS_MAX {
+            self.readers.remove(0);
+        }
+        self.readers.push(reader);
+    }
+
+    /// Ends a reader, whether it is the one that is served or a former one.
+    pub(super) fn end_reader(&mut self, reader: SessionKey) {
+        self.readers.retain(|other| *other != reader);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -112,3 +133,6 @@ impl Mailbox {
         self.letters.iter()
     }
 }
+
+/// Sessions of one device that wait to be its reader again.
+const READERS_MAX: usize = 8;

@@ -39,14 +39,9 @@ pub enum Resend {
 impl Outbound {
     /// How many QoS 1 and 2 messages are on their way.
     #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.in_flight.len()
-    }
-
-    /// Nothing is on its way.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.in_flight.is_empty()
     }
 
     /// Gives a delivery its packet id and keeps it until it is acknowledged. QoS 0 is not kept.
