@@ -1,8 +1,9 @@
 //! The house style, enforced: sizes, headers, who may import whom, and what does not belong into
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 //! finished code. Each complaint names file, line and rule.
 //!
 //! Source text is read line by line in the form rustfmt gives it; this is no parser of Rust.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -155,11 +156,11 @@ fn function_lengths(source: &Source) -> Vec<String> {
 }
 
 fn is_function(line: &str) -> bool {
-    let words = line.trim_start().split(' ');
-    let qualifier = |word: &&str| {
-        matches!(*word, "async" | "const" | "unsafe" | "extern") || word.starts_with("pub")
+    let mut words = line.trim_start().split(' ');
+    let qualifier = |word: &str| {
+        matches!(word, "async" | "const" | "unsafe" | "extern") || word.starts_with("pub")
     };
-    words.skip_while(qualifier).next() == Some("fn")
+    words.find(|word| !qualifier(word)) == Some("fn")
 }
 
 fn header(source: &Source) -> Vec<String> {
