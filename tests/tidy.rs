@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
     ("pki", &["ids"]),
-    ("client", &["ids", "clock"]),
+    ("client", &["ids", "clock", "pki"]),
     ("broker", &["ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log"]),
     (
         "net",
@@ -76,7 +76,8 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        !self.path.starts_with("src/") || self.path.ends_with("/tests.rs")
+        let inside = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+        inside || !self.path.starts_with("src/")
     }
 
     fn lines(&self) -> Vec<Line<'_>> {
@@ -374,7 +375,9 @@ fn the_rule_on_leftovers_can_fail_and_spares_tests() {
             "src/a.rs:14: no `dbg!` outside tests",
         ]
     );
-    assert_eq!(leftovers(&source("tests/a.rs", code)), [""; 0]);
+    for path in ["tests/a.rs", "src/a/tests.rs", "src/a/tests/b.rs"] {
+        assert_eq!(leftovers(&source(path, code)), [""; 0]);
+    }
 }
 
 #[test]

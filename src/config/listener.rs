@@ -106,7 +106,7 @@ pub enum ServerRule {
     /// `ou=…`: the subject's organizational unit.
     OrganizationalUnit(String),
     /// `san=…`: a subject alternative name, DNS name or URI.
-    AlternativeName(String),
+    SubjectAltName(String),
 }
 
 /// A server rule is `cn=…`, `ou=…` or `san=…`.
@@ -122,7 +122,7 @@ impl TryFrom<String> for ServerRule {
             Some((_, "")) | None => Err(ServerRuleError(text)),
             Some(("cn", value)) => Ok(Self::CommonName(value.to_owned())),
             Some(("ou", value)) => Ok(Self::OrganizationalUnit(value.to_owned())),
-            Some(("san", value)) => Ok(Self::AlternativeName(value.to_owned())),
+            Some(("san", value)) => Ok(Self::SubjectAltName(value.to_owned())),
             Some(_) => Err(ServerRuleError(text)),
         }
     }
@@ -133,7 +133,7 @@ impl fmt::Display for ServerRule {
         match self {
             Self::CommonName(value) => write!(f, "cn={value}"),
             Self::OrganizationalUnit(value) => write!(f, "ou={value}"),
-            Self::AlternativeName(value) => write!(f, "san={value}"),
+            Self::SubjectAltName(value) => write!(f, "san={value}"),
         }
     }
 }
