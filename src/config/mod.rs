@@ -149,8 +149,8 @@ impl Config {
     pub fn development() -> Self {
         let dir = Path::new("certs/dev");
         let tls = Tls {
-            cert: dir.join("localhost.pem"),
-            key: dir.join("localhost.key"),
+            cert: dir.join("broker.pem"),
+            key: dir.join("broker.key"),
             client_ca: Some(dir.join("ca.pem")),
             require_client_cert: None,
             crl: Some(dir.join("crl.pem")),

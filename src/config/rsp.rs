@@ -71,8 +71,8 @@ impl Default for Rsp {
             mail_messages_max: 1_000,
             mail_bytes_max: 4 << 20,
             group_messages_max: 1_000,
-            group_bytes_max: 16 << 20,
-            open_requests_max: 100,
+            group_bytes_max: 64 << 20,
+            open_requests_max: 16,
             body_bytes_max: 256 << 10,
             settings: Settings::default(),
             groups: BTreeMap::new(),
@@ -153,7 +153,7 @@ impl Default for Ttl {
     /// what it was still given.
     fn default() -> Self {
         let mail_ttl = Duration::from_secs(21 * 86_400);
-        Self { trigger: mail_ttl, msg: mail_ttl, exchange: Duration::from_secs(86_400) }
+        Self { trigger: mail_ttl, msg: mail_ttl, exchange: Duration::from_secs(3_600) }
     }
 }
 

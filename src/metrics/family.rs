@@ -107,10 +107,10 @@ impl Table<RspType, RspMode> {
 }
 
 impl<A: Label, B: Label> Table<A, B> {
-    /// Counts one; nothing for a pair that cannot happen.
-    pub(super) fn count(&self, a: A, b: B) {
+    /// Counts so many; nothing for a pair that cannot happen.
+    pub(super) fn add(&self, a: A, b: B, count: u64) {
         if let Some(child) = &self.children[a.index() * B::ALL.len() + b.index()] {
-            child.inc();
+            child.inc_by(count);
         }
     }
 }

@@ -189,22 +189,22 @@ impl Metrics {
 
     /// A packet was read. Packets that only a server may send are counted as protocol errors alone.
     pub fn packet_in(&self, packet: PacketType) {
-        self.packets.count(Direction::In, packet);
+        self.packets.add(Direction::In, packet, 1);
     }
 
     /// A packet was written.
     pub fn packet_out(&self, packet: PacketType) {
-        self.packets.count(Direction::Out, packet);
+        self.packets.add(Direction::Out, packet, 1);
     }
 
     /// A message came from a client.
     pub fn message_in(&self, qos: QoS) {
-        self.messages.count(Direction::In, qos);
+        self.messages.add(Direction::In, qos, 1);
     }
 
     /// A message went to a client.
     pub fn message_out(&self, qos: QoS) {
-        self.messages.count(Direction::Out, qos);
+        self.messages.add(Direction::Out, qos, 1);
     }
 
     /// A message did not reach a receiver.
@@ -238,7 +238,7 @@ impl Metrics {
             RspDirection::ToEuicc => &self.rsp.to_euicc,
             RspDirection::ToSmSr => &self.rsp.to_sm_sr,
         };
-        table.count(kind, mode);
+        table.add(kind, mode, 1);
     }
 
     /// The control unit refused a message; the reason is one of those given to [`Metrics::new`].
@@ -246,21 +246,21 @@ impl Metrics {
         self.rsp.refusals.get(reason).unwrap_or(&self.rsp.refusals_other).inc();
     }
 
-    /// A provisioning message is settled for one receiver.
-    pub fn rsp_settled(&self, mode: RspMode, result: RspDelivery) {
-        self.rsp.deliveries.count(mode, result);
+    /// Provisioning messages are settled, so many, each for one receiver.
+    pub fn rsp_settled(&self, mode: RspMode, result: RspDelivery, count: u64) {
+        self.rsp.deliveries.add(mode, result, count);
     }
 
     /// A device has acknowledged a provisioning message, so long after it was published. Counts
     /// the delivery too.
     pub fn rsp_delivered(&self, mode: RspMode, took: Duration) {
-        self.rsp_settled(mode, RspDelivery::Delivered);
+        self.rsp_settled(mode, RspDelivery::Delivered, 1);
         observe(&self.rsp.delivery, took);
     }
 
-    /// A profile exchange got on.
-    pub fn rsp_exchange(&self, result: RspExchange) {
-        self.rsp.exchanges.of(result).inc();
+    /// Profile exchanges got on, so many.
+    pub fn rsp_exchange(&self, result: RspExchange, count: u64) {
+        self.rsp.exchanges.of(result).inc_by(count);
     }
 
     /// Takes over the sums of state, before [`Metrics::text`].
@@ -443,10 +443,8 @@ mod tests {
     /// As many listeners and reasons as a large installation may have.
     fn large() -> Metrics {
         let listeners: Vec<String> = (0..100).map(|i| format!("0.0.0.0:{i}")).collect();
-        let reasons = [
-            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
-            "r", "s", "t", "u", "v", "w", "x", "y", "z",
-        ];
+        let reasons: Vec<&'static str> =
+            "abcdefghijklmnopqrstuvwxyz0123456789".split("").filter(|r| !r.is_empty()).collect();
         Metrics::new(&listeners, &reasons)
     }
 

@@ -220,8 +220,8 @@ impl ControlUnit {
         Ok(key)
     }
 
-    /// Ends a reader; a former reader changes nothing. What it took and did not acknowledge goes
-    /// back and is pulled again, in order.
+    /// Ends a reader. What it took and did not acknowledge goes back and is pulled again, in order.
+    /// Returns the reader that takes its place, to be woken.
     pub fn detach(&mut self, device: DeviceKey, reader: SessionKey) -> Option<SessionKey> {
         self.registry.nid(device)?;
         self.mail.detach(device.index, self.registry.gids(device), reader)
