@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -375,7 +376,7 @@ impl ControlUnit {
         asked: Asked,
         audience: Audience,
         tid: Option<Tid>,
-        ttl: std::time::Duration,
+        ttl: Duration,
         now: Timestamp,
     ) {
         match audience {

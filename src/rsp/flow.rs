@@ -46,6 +46,8 @@ pub(super) struct Found {
     id: u64,
     /// Who answers a group's request; without meaning otherwise.
     by: u32,
+    /// It has the answer's tid, and is not just the oldest.
+    pub(super) by_tid: bool,
 }
 
 /// Which answers a group request has had from one device.
@@ -61,7 +63,8 @@ pub(super) enum Answerable {
 struct Request {
     id: u64,
     asked: Asked,
-    tid: Option<Tid>,
+    /// Boxed, like the roll: a million devices may have a request open, most without either.
+    tid: Option<Box<Tid>>,
     expires: Timestamp,
     /// A device's own request, or a D1 in group form, has its one answer.
     answered: bool,
@@ -73,7 +76,7 @@ enum Whose {
     /// A single device's, whose entry this is.
     One,
     /// All members': who has answered.
-    All(Roll),
+    All(Box<Roll>),
     /// A D1 in group form by this member.
     Member(u32),
 }
@@ -122,7 +125,7 @@ impl Ledger {
     ) {
         let request = self.request(asked, tid, now.after(ttl), Whose::One);
         self.expiries.insert((request.expires, (request.id, Owner::Device(index))));
-        let requests = self.devices.entry(index).or_default();
+        let requests = self.devices.entry(index).or_insert_with(|| VecDeque::with_capacity(1));
         requests.push_back(request);
         if requests.len() > self.limits.open_requests_max {
             // Those that have their answer are the smallest loss.
@@ -141,7 +144,7 @@ impl Ledger {
         tid: Option<Tid>,
         expires: Timestamp,
     ) {
-        let request = self.request(asked, tid, expires, Whose::All(Roll::new(members)));
+        let request = self.request(asked, tid, expires, Whose::All(Box::new(Roll::new(members))));
         self.expiries.insert((request.expires, (request.id, Owner::Group(gid))));
         let requests = &mut self.groups.entry(gid).or_default().asked;
         requests.push_back(request);
@@ -175,7 +178,7 @@ impl Ledger {
     ) -> Option<Found> {
         let requests = self.devices.get(&index)?.iter();
         let open = requests.filter(|r| r.asked == asked && r.is_open(now));
-        best(open, tid).map(|id| Found { owner: Owner::Device(index), id, by: index })
+        best(open, tid, Owner::Device(index), index)
     }
 
     /// The request to a group that an answer of this member answers.
@@ -194,8 +197,8 @@ impl Ledger {
                 && request.roll().is_some_and(|roll| roll.contains(by))
         });
         let pending = |request: &&Request| request.roll().is_some_and(|roll| roll.is_pending(by));
-        match best(addressed.clone().filter(pending), tid) {
-            Some(id) => Answerable::Open(Found { owner: Owner::Group(gid), id, by }),
+        match best(addressed.clone().filter(pending), tid, Owner::Group(gid), by) {
+            Some(found) => Answerable::Open(found),
             None if addressed.count() > 0 => Answerable::Answered,
             None => Answerable::Never,
         }
@@ -204,8 +207,7 @@ impl Ledger {
     /// The D1 in group form that a D2 with this tid answers.
     pub(super) fn find_wish(&self, gid: Gid, tid: Option<&Tid>, now: Timestamp) -> Option<Found> {
         let wishes = self.groups.get(&gid)?.wishes.iter();
-        let id = best(wishes.filter(|wish| wish.is_open(now)), tid)?;
-        Some(Found { owner: Owner::Group(gid), id, by: 0 })
+        best(wishes.filter(|wish| wish.is_open(now)), tid, Owner::Group(gid), 0)
     }
 
     /// Whether a request of this kind to or by the device is in its time, answered or not.
@@ -296,6 +298,7 @@ impl Ledger {
         whose: Whose,
     ) -> Request {
         self.last_id += 1;
+        let tid = tid.map(Box::new);
         Request { id: self.last_id, asked, tid, expires, answered: false, whose }
     }
 
@@ -381,8 +384,10 @@ fn position(requests: &VecDeque<Request>, id: u64) -> Option<usize> {
 fn best<'a>(
     mut requests: impl Iterator<Item = &'a Request> + Clone,
     tid: Option<&Tid>,
-) -> Option<u64> {
-    let oldest = requests.clone().next();
-    let same = tid.and_then(|tid| requests.find(|request| request.tid.as_ref() == Some(tid)));
-    same.or(oldest).map(|request| request.id)
+    owner: Owner,
+    by: u32,
+) -> Option<Found> {
+    let oldest = requests.clone().next()?;
+    let same = tid.and_then(|tid| requests.find(|request| request.tid.as_deref() == Some(tid)));
+    Some(Found { owner, id: same.unwrap_or(oldest).id, by, by_tid: same.is_some() })
 }

@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::registry::Gids;
 use super::settings::RspLimits;
-use crate::ids::{Gid, Nid, NidError, NidScheme};
+use crate::ids::{Gid, Nid, NidError, NidScheme, SessionKey};
 
 /// Broken lines that are reported one by one; further ones are only counted.
 pub const LINE_ERRORS_MAX: usize = 100;
@@ -30,7 +30,7 @@ pub struct ImportReport {
     /// Devices removed, because the new file no longer has them.
     pub removed: usize,
     /// Removed devices that were connected: these sessions have no mailbox any more.
-    pub orphans: Vec<crate::ids::SessionKey>,
+    pub orphans: Vec<SessionKey>,
     /// The first [`LINE_ERRORS_MAX`] broken lines.
     pub errors: Vec<LineError>,
 }

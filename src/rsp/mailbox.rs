@@ -85,6 +85,10 @@ impl Mailbox {
     pub(super) fn insert(&mut self, letter: OwnLetter) {
         self.bytes += letter.message.payload.len();
         let at = self.letters.partition_point(|other| other.id < letter.id);
+        if self.letters.is_empty() {
+            // Most mailboxes of a fleet hold one letter; do not reserve for four.
+            self.letters.reserve_exact(1);
+        }
         self.letters.insert(at, letter);
     }
 

@@ -21,6 +21,10 @@
 //! room.
 //! So whoever claims to be somebody else learns nothing about anybody.
 
+use std::time::Duration;
+
+use smallvec::{SmallVec, smallvec};
+
 use super::control::ControlUnit;
 use super::envelope::{Head, Kind, Tid};
 use super::exchange::Pair;
@@ -30,7 +34,6 @@ use super::refusal::Refusal;
 use super::registry::DeviceKey;
 use super::settings::{Initiator, Mode, Peer, RspTopic, Settings, TopicNames, Ttl};
 use crate::ids::{Gid, Nid, Timestamp};
-use smallvec::{SmallVec, smallvec};
 
 /// The ten messages of the patent's Table 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -324,8 +327,7 @@ impl ControlUnit {
         }
         let (id, effect) = match step {
             DeviceStep::TriggerAnswer => {
-                let found = self.find_own_trigger(key, head, now);
-                let found = found.or_else(|| self.find_group_trigger(key, None, head, now));
+                let found = self.find_trigger(key, None, head, now);
                 (MessageId::A2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
             DeviceStep::MsgAnswer => {
@@ -360,8 +362,7 @@ impl ControlUnit {
         }
         let (id, effect) = match step {
             DeviceStep::TriggerAnswer => {
-                let found = self.find_group_trigger(key, Some(gid), head, now);
-                let found = found.or_else(|| self.find_own_trigger(key, head, now));
+                let found = self.find_trigger(key, Some(gid), head, now);
                 (MessageId::A2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
             }
             DeviceStep::MsgAnswer => {
@@ -454,29 +455,30 @@ impl ControlUnit {
         if has_room { Ok(()) } else { Err(Refusal::OverQuota) }
     }
 
-    fn find_own_trigger(&self, key: DeviceKey, head: &Head, now: Timestamp) -> Option<Found> {
-        self.ledger.find(key.index, Asked::Trigger, head.tid.as_ref(), now)
-    }
-
-    /// An A1 to this group, else to any group of the device, that it has not answered.
-    fn find_group_trigger(
+    /// The A1 that an A2 answers: the one with its tid, else one of the same form, else one of the
+    /// other: who was triggered with its group may agree in its own name, and the reverse.
+    fn find_trigger(
         &self,
         key: DeviceKey,
-        gid: Option<Gid>,
+        group: Option<Gid>,
         head: &Head,
         now: Timestamp,
     ) -> Option<Found> {
-        let of = |gid: Gid| {
-            let tid = head.tid.as_ref();
-            match self.ledger.find_group(gid, key.index, Asked::Trigger, tid, now) {
+        let tid = head.tid.as_ref();
+        let own = self.ledger.find(key.index, Asked::Trigger, tid, now);
+        let of_group =
+            |gid: &Gid| match self.ledger.find_group(*gid, key.index, Asked::Trigger, tid, now) {
                 Answerable::Open(found) => Some(found),
                 Answerable::Answered | Answerable::Never => None,
+            };
+        let found: SmallVec<[Found; 2]> = match group {
+            Some(gid) => of_group(&gid).into_iter().chain(own).collect(),
+            None => {
+                let gids = self.registry.gids(key);
+                own.into_iter().chain(gids.iter().filter_map(of_group)).collect()
             }
         };
-        match gid {
-            Some(gid) => of(gid),
-            None => self.registry.gids(key).iter().find_map(|gid| of(*gid)),
-        }
+        found.iter().find(|found| found.by_tid).or(found.first()).copied()
     }
 
     /// Whether the device has asked to be provisioned, in its own name or in a group's.
@@ -613,7 +615,7 @@ fn both(head: &Head) -> Result<(Nid, Gid), Refusal> {
 
 /// A device in several groups may take as long as the most patient of them allows.
 fn longest(settings: &[Settings]) -> Ttl {
-    let longest = |pick: fn(&Ttl) -> std::time::Duration| {
+    let longest = |pick: fn(&Ttl) -> Duration| {
         settings.iter().map(|settings| pick(&settings.ttl)).max().unwrap_or_default()
     };
     Ttl {

@@ -59,7 +59,7 @@ refusals! {
     UnreadableEnvelope "unreadable_envelope" PayloadFormatInvalid
         "The payload is no JSON object or CBOR map with nid, gid, type and body, each once.";
     UnknownType "unknown_type" PayloadFormatInvalid
-        "Use trigger, msg, ret(trigger), ret(msg), req(<nid>) or profile(<nid>) as type.";
+        "Use trigger, msg, ret(trigger), ret(msg), req(n) or profile(n) as type.";
     BadEid "bad_eid" PayloadFormatInvalid
         "The nid is no valid EID (32 digits, 1 modulo 97) or number; check the digits.";
     WrongTopic "wrong_topic" TopicNameInvalid
@@ -85,7 +85,7 @@ refusals! {
     ForeignGid "foreign_gid" NotAuthorized
         "The publisher is no member of that group; use one of its own groups.";
     WrongPeer "wrong_peer" NotAuthorized
-        "The nid in req(<nid>) or profile(<nid>) is the publisher's own; put that number there.";
+        "The number in req(n) or profile(n) is the publisher's own; put that number there.";
     SamePeer "same_peer" PayloadFormatInvalid
         "A device exchanges profiles with another device; name another one as nid.";
     CrossGroupExchange "cross_group_exchange" NotAuthorized

@@ -259,6 +259,21 @@ fn a_trigger_is_answered_in_either_form_but_once() {
 }
 
 #[test]
+fn a_tid_beats_the_form_when_a_trigger_is_answered() {
+    let mut options = ControlOptions::default();
+    options.settings.ttl.trigger = Duration::from_secs(100);
+    let mut rig = Rig::with(options);
+    rig.server(0, 42, "trigger ,\"tid\":1").unwrap();
+    rig.wait(50);
+    rig.server(1, 0, "trigger ,\"tid\":2").unwrap();
+    rig.device(1, 1, 0, "ret(trigger) ,\"tid\":1").unwrap();
+    rig.wait(50);
+    // The group's is over by now; what is left to be answered is the device's own.
+    rig.device(1, 1, 0, "ret(trigger)").unwrap();
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "unsolicited_answer");
+}
+
+#[test]
 fn d2_mirrors_the_form_of_d1() {
     let mut rig = Rig::new();
     rig.device(1, 1, 0, "trigger").unwrap();
