@@ -32,9 +32,9 @@ use bytestring::ByteString;
 use crate::clock::Clock;
 use crate::ids::{NidScheme, SessionKey, Timestamp};
 use crate::log::{Repeats, Throttle};
-use crate::metrics::{Metrics, Snapshot};
+use crate::metrics::{Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
-use crate::rsp::{ControlUnit, Inbox, InboxLimits, TopicNames};
+use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, TopicNames};
 use crate::session::SessionLimits;
 use sessions::{Sessions, lock};
 
@@ -156,7 +156,11 @@ impl Broker {
     pub fn sweep(&self) {
         let now = self.now();
         self.end_expired(now);
-        lock(&self.control).sweep(now);
+        let swept = lock(&self.control).sweep(now);
+        let ExpiredLetters { to_devices, to_groups } = swept.letters;
+        self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);
+        self.metrics.rsp_settled(RspMode::Multi, RspDelivery::Expired, to_groups);
+        self.metrics.rsp_exchange(RspExchange::Expired, swept.exchanges);
         for (reason, repeats) in lock(&self.complaints).quiet(now) {
             tracing::warn!("{reason}: {repeats}");
         }

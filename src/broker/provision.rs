@@ -89,7 +89,7 @@ impl Broker {
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
         if let Some((wake, full_desks)) = servers {
-            (0..full_desks).for_each(|_| self.metrics.dropped(DropReason::QueueFull));
+            (0..full_desks).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
             self.sessions.call(&wake, Calls::MAIL);
         }
         Ok(())
@@ -175,8 +175,10 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                let change = lock(&self.control).acknowledge(device, number, now);
-                if let Some(change) = change {
+                let arrival = lock(&self.control).acknowledge(device, number, now);
+                let Some(arrival) = arrival else { return };
+                self.metrics.rsp_delivered(mode(arrival.form), now.since(arrival.published));
+                if let Some(change) = arrival.change {
                     self.announce(&change);
                 }
             }
@@ -184,7 +186,7 @@ impl Broker {
     }
 
     fn announce(&self, change: &ProfileChange) {
-        self.metrics.rsp_exchange(RspExchange::Completed);
+        self.metrics.rsp_exchange(RspExchange::Completed, 1);
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
@@ -196,14 +198,9 @@ impl Broker {
 
     fn count(&self, outcome: &Outcome) {
         let (kind, direction) = metric_labels(outcome.id);
-        let mode = match outcome.form {
-            Form::Single => RspMode::Single,
-            Form::Multi => RspMode::Multi,
-            Form::Peer => RspMode::Peer,
-        };
-        self.metrics.rsp_message(kind, mode, direction);
+        self.metrics.rsp_message(kind, mode(outcome.form), direction);
         if outcome.id == MessageId::E1 {
-            self.metrics.rsp_exchange(RspExchange::Requested);
+            self.metrics.rsp_exchange(RspExchange::Requested, 1);
         }
     }
 
@@ -225,6 +222,14 @@ impl Broker {
     }
 }
 
+fn mode(form: Form) -> RspMode {
+    match form {
+        Form::Single => RspMode::Single,
+        Form::Multi => RspMode::Multi,
+        Form::Peer => RspMode::Peer,
+    }
+}
+
 fn metric_labels(id: MessageId) -> (RspType, RspDirection) {
     use RspDirection::{ToEuicc, ToSmSr};
     match id {
@@ -240,10 +245,10 @@ fn metric_labels(id: MessageId) -> (RspType, RspDirection) {
 }
 
 /// What stands in the stamp of messages that the control unit itself writes.
-pub const CONTROL_UNIT: &str = "control-unit";
+const CONTROL_UNIT: &str = "control-unit";
 
 /// Name of the user property with the proven sender.
-pub const STAMP: &str = "nid";
+const STAMP: &str = "nid";
 
 /// Letters to fetch at once for a subscriber whose QoS 0 needs no window.
 const UNWINDOWED_BATCH: usize = 64;

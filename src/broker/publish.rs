@@ -115,10 +115,11 @@ impl Broker {
     /// The shared message of a PUBLISH.
     pub(super) fn message(&self, publish: Publish) -> Message {
         let expiry = publish.properties.as_ref().and_then(|p| p.message_expiry_secs);
+        let now = self.now();
         let expires = expiry.map_or(Timestamp::NEVER, |secs| {
-            self.now().after(std::time::Duration::from_secs(u64::from(secs)))
+            now.after(std::time::Duration::from_secs(u64::from(secs)))
         });
-        Message::from_publish(publish, expires)
+        Message::from_publish(publish, expires, now)
     }
 }
 

@@ -135,7 +135,7 @@ impl Handle {
         let mut seat = lock(&self.seat);
         match std::mem::replace(&mut *seat, Seat::Ended) {
             Seat::Free(session, until) if until <= now => Some(session),
-            other => {
+            other @ (Seat::Taken | Seat::Free(..) | Seat::Ended) => {
                 *seat = other;
                 None
             }

@@ -204,6 +204,8 @@ label! {
         NoSubscribers = "no_subscribers",
         /// The receiver's queue is full.
         QueueFull = "queue_full",
+        /// One of several SM-SR servers does not fetch what waits for it; another has it.
+        InboxFull = "inbox_full",
         /// QoS 0 to a receiver that does not read fast enough.
         SlowReader = "slow_reader",
         /// The message's time was over.

@@ -26,6 +26,8 @@ pub struct Message {
     pub properties: Option<Box<PublishProperties>>,
     /// When it is no longer to be delivered; [`Timestamp::NEVER`] without expiry.
     pub expires: Timestamp,
+    /// When the broker took it.
+    pub published: Timestamp,
     heads: [OnceLock<PublishHead>; 4],
 }
 
@@ -41,13 +43,14 @@ impl Message {
         properties: Option<Box<PublishProperties>>,
         expires: Timestamp,
     ) -> Self {
-        Self { topic, payload, qos, retain, properties, expires, heads: Default::default() }
+        let (published, heads) = (Timestamp::default(), Default::default());
+        Self { topic, payload, qos, retain, properties, expires, published, heads }
     }
 
     /// The message of a PUBLISH, to be kept for longer than the buffer the packet was read into:
     /// what is small is copied out of it, a large payload is worth keeping where it is.
     #[must_use]
-    pub fn from_publish(publish: Publish, expires: Timestamp) -> Self {
+    pub fn from_publish(publish: Publish, expires: Timestamp, published: Timestamp) -> Self {
         let Publish { topic, payload, qos, retain, properties, .. } = publish;
         let (topic, payload) = if payload.len() < SHARE_FROM_BYTES {
             copied_together(&topic, &payload)
@@ -56,7 +59,8 @@ impl Message {
         };
         let properties = properties.map(|properties| Box::new(forwarded(&properties)));
         let properties = properties.filter(|p| **p != PublishProperties::default());
-        Self::new(topic, payload, qos, retain, properties, expires)
+        let message = Self::new(topic, payload, qos, retain, properties, expires);
+        Self { published, ..message }
     }
 
     /// The head of the PUBLISH for receivers of `version`, with the message's own properties;

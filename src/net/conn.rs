@@ -210,10 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let waiting = output.len();
         let written = output.is_empty() || output.poll_write(stream, context)?.is_ready();
         self.broker.metrics().bytes_out(waiting - output.len());
-        if written && waiting > 0 {
-            if !self.unflushed.is_empty() || self.waiting != Calls::NONE {
-                return Poll::Ready(Ok(Event::Flushed));
-            }
+        let owed = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
+        if written && waiting > 0 && owed {
+            return Poll::Ready(Ok(Event::Flushed));
         }
         if let Poll::Ready(calls) = self.handle.signal.poll_take(context) {
             return Poll::Ready(Ok(Event::Calls(calls)));
@@ -296,9 +295,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             Action::Publish(publish, receipt) => {
                 self.broker.metrics().message_in(publish.qos);
+                let received = self.broker.now();
                 let publisher = self.handle.publisher();
                 let routed = self.broker.publish(&publisher, publish).await;
                 self.session.on_routed(receipt, routed, &mut self.actions);
+                if receipt.is_acknowledged() {
+                    let took = self.broker.now().since(received);
+                    self.broker.metrics().publish_acked(took);
+                }
                 self.close_if_untold(routed)?;
             }
             Action::Subscribe(subscribe) => {

@@ -121,7 +121,7 @@ impl Unwelcome {
             }
             Self::Violation(_, violation) => match violation.reason() {
                 ReasonCode::ClientIdentifierNotValid => ConnectResult::BadClientId,
-                _ => ConnectResult::ProtocolError,
+                _other => ConnectResult::ProtocolError,
             },
             Self::Identity(..) | Self::Anonymous(_) => ConnectResult::NotAuthorized,
             Self::Rejected(_, rejected) => match rejected {

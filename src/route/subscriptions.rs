@@ -302,7 +302,7 @@ mod tests {
         for slot in 1..=3 {
             subscriptions.subscribe(key(slot), "t", Some("g"), grant());
         }
-        let mut next = |able: &dyn Fn(SessionKey) -> bool| {
+        let next = |able: &dyn Fn(SessionKey) -> bool| {
             let mut slot = 0;
             subscriptions.matches("t", able, |member| slot = member.key.slot);
             slot

@@ -10,8 +10,8 @@ use super::envelope::Tid;
 use super::exchange::Exchanges;
 use super::flow::{Asked, Ledger};
 use super::import::{self, ImportReport, LineReason, Record};
-use super::mail::Mail;
-use super::mailbox::{Letter, ProfileChange};
+use super::mail::{ExpiredLetters, Mail};
+use super::mailbox::{Arrival, Letter, ProfileChange};
 use super::policy::{Audience, Decision, Effect, Form, MessageId, Submission};
 use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
@@ -47,8 +47,8 @@ pub struct Outcome {
 /// What a sweep put away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Letters that expired; a group letter counts once.
-    pub letters: u64,
+    /// Letters that expired.
+    pub letters: ExpiredLetters,
     /// Requests whose time was over without an answer.
     pub requests: u64,
     /// Exchanges whose time was over without a profile.
@@ -195,7 +195,7 @@ impl ControlUnit {
             Audience::Servers => outcome.to_servers = true,
             Audience::Device(nid) => {
                 if let Some(key) = self.registry.key(nid) {
-                    outcome.wake.extend(self.mail.post(key.index, message, expires, change));
+                    outcome.wake.extend(self.mail.post(key.index, message, expires, form, change));
                     outcome.reached = 1;
                 }
             }
@@ -257,12 +257,13 @@ impl ControlUnit {
         device: DeviceKey,
         letter: u64,
         now: Timestamp,
-    ) -> Option<ProfileChange> {
+    ) -> Option<Arrival> {
         self.registry.nid(device)?;
-        let change = self.mail.acknowledge(device.index, self.registry.gids(device), letter)?;
+        let arrival = self.mail.acknowledge(device.index, self.registry.gids(device), letter)?;
+        let Some(change) = arrival.change else { return Some(arrival) };
         let ttl = self.settings_of_group(change.gid).ttl.msg;
         self.ledger.open(device.index, Asked::Report, None, ttl, now);
-        Some(change)
+        Some(arrival)
     }
 
     /// What the control unit tells the servers on `To_SM-SR` about a profile change `[0098]`:

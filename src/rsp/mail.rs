@@ -16,7 +16,7 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::exchange::due;
-use super::mailbox::{Letter, Mailbox, OwnLetter, ProfileChange};
+use super::mailbox::{Arrival, Letter, Mailbox, OwnLetter, ProfileChange};
 use super::policy::Form;
 use super::roll::Roll;
 use super::settings::RspLimits;
@@ -45,6 +45,15 @@ struct GroupLetter {
     message: Arc<Message>,
     roll: Roll,
     expires: Timestamp,
+}
+
+/// Letters that nobody came for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpiredLetters {
+    /// Each for one device.
+    pub to_devices: u64,
+    /// Each for a group, whatever the number of members it still waited for.
+    pub to_groups: u64,
 }
 
 #[derive(Debug)]
@@ -109,11 +118,13 @@ impl Mail {
         index: u32,
         message: &Arc<Message>,
         expires: Timestamp,
+        form: Form,
         change: Option<ProfileChange>,
     ) -> Option<SessionKey> {
         self.last_id += 1;
         let (id, message) = (self.last_id, Arc::clone(message));
-        self.insert(index, OwnLetter { id, message, expires, change: change.map(Box::new) });
+        let change = change.map(Box::new);
+        self.insert(index, OwnLetter { id, message, expires, form, change });
         self.mailbox(index)?.reader()
     }
 
@@ -218,24 +229,20 @@ impl Mail {
         mailbox.is_some_and(|mailbox| mailbox.reader() == Some(reader) && mailbox.has_taken(id))
     }
 
-    /// A letter has arrived; the answer is its profile change, if it was an E2. Only what the
-    /// reader was given counts, and only once.
-    pub(super) fn acknowledge(
-        &mut self,
-        index: u32,
-        gids: &[Gid],
-        id: u64,
-    ) -> Option<ProfileChange> {
+    /// A letter has arrived. Only what the reader was given counts, and only once.
+    pub(super) fn acknowledge(&mut self, index: u32, gids: &[Gid], id: u64) -> Option<Arrival> {
         let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
         if !mailbox.finish(id) {
             return None;
         }
         if let Some(letter) = self.remove_own(index, id) {
-            return letter.change.map(|change| *change);
+            let OwnLetter { message, form, change, .. } = letter;
+            let change = change.map(|change| *change);
+            return Some(Arrival { form, published: message.published, change });
         }
         // An id names one letter, so it lies in one group at most.
-        gids.iter().any(|gid| self.finish_in_group(index, *gid, id));
-        None
+        let published = gids.iter().find_map(|gid| self.finish_in_group(index, *gid, id))?;
+        Some(Arrival { form: Form::Multi, published, change: None })
     }
 
     /// The device is a member now; it does not see what was published before.
@@ -276,15 +283,17 @@ impl Mail {
 
     /// Puts away expired letters, at most `budget` of them; returns how many. A letter its reader
     /// has taken is spared until it is acknowledged or goes back.
-    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> u64 {
-        let mut expired = 0;
+    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> ExpiredLetters {
+        let mut expired = ExpiredLetters::default();
         while let Some((at, (id, place))) = due(&self.expiries, now, budget) {
             self.expiries.remove(&(at, (id, place)));
             match place {
-                Place::Group(gid) => expired += u64::from(self.remove_group_letter(gid, id)),
+                Place::Group(gid) => {
+                    expired.to_groups += u64::from(self.remove_group_letter(gid, id));
+                }
                 Place::Device(index) => {
                     if !self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
-                        expired += u64::from(self.remove_own(index, id).is_some());
+                        expired.to_devices += u64::from(self.remove_own(index, id).is_some());
                     }
                 }
             }
@@ -354,7 +363,8 @@ impl Mail {
         for letter in &mut log.letters {
             if letter.roll.finish(index) {
                 let (message, expires) = (Arc::clone(&letter.message), letter.expires);
-                withdrawn.push(OwnLetter { id: letter.id, message, expires, change: None });
+                let (id, form) = (letter.id, Form::Multi);
+                withdrawn.push(OwnLetter { id, message, expires, form, change: None });
             }
         }
         for letter in &withdrawn {
@@ -366,14 +376,16 @@ impl Mail {
         withdrawn
     }
 
-    fn finish_in_group(&mut self, index: u32, gid: Gid, id: u64) -> bool {
-        let Some(log) = self.logs.get_mut(&gid) else { return false };
-        let Ok(at) = log.position(id) else { return false };
+    /// Gives when the letter was published, if it was still waiting for this device.
+    fn finish_in_group(&mut self, index: u32, gid: Gid, id: u64) -> Option<Timestamp> {
+        let log = self.logs.get_mut(&gid)?;
+        let at = log.position(id).ok()?;
+        let published = log.letters[at].message.published;
         let finished = log.letters[at].roll.finish(index);
         if log.letters[at].is_done() {
             self.remove_group_letter(gid, id);
         }
-        finished
+        finished.then_some(published)
     }
 
     fn remove_group_letter(&mut self, gid: Gid, id: u64) -> bool {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::policy::Form;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
 
@@ -30,12 +31,24 @@ pub struct ProfileChange {
     pub gid: Gid,
 }
 
+/// A device has acknowledged a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// How it was addressed.
+    pub form: Form,
+    /// When it was published.
+    pub published: Timestamp,
+    /// What it means, if it was an E2.
+    pub change: Option<ProfileChange>,
+}
+
 /// A letter to one device alone.
 #[derive(Debug)]
 pub(super) struct OwnLetter {
     pub(super) id: u64,
     pub(super) message: Arc<Message>,
     pub(super) expires: Timestamp,
+    pub(super) form: Form,
     /// Present on an E2: what its acknowledgement means.
     pub(super) change: Option<Box<ProfileChange>>,
 }

@@ -80,6 +80,14 @@ pub struct Receipt {
     packet_id: Option<PacketId>,
 }
 
+impl Receipt {
+    /// Whether the publisher waits for an acknowledgement.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.qos != QoS::AtMostOnce
+    }
+}
+
 /// What became of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routed {

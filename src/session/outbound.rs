@@ -21,6 +21,7 @@ struct InFlight {
 }
 
 #[derive(Debug)]
+#[allow(clippy::enum_variant_names, reason = "the names of the packets")]
 enum WaitsFor {
     PubAck(Delivery),
     PubRec(Delivery),

@@ -188,7 +188,8 @@ impl World {
         let model = &mut self.devices[device];
         let Some(payload) = model.taken.iter().copied().nth(at) else { return };
         let id = self.ids[device][&payload];
-        assert_eq!(self.unit.acknowledge(key, id, self.now), None);
+        let arrival = self.unit.acknowledge(key, id, self.now);
+        assert_eq!(arrival.map(|arrival| arrival.change), Some(None));
         // Stays in `ids`: a second acknowledgement would be a stray one.
         model.taken.remove(&payload);
         model.letters.remove(&payload);

@@ -81,7 +81,7 @@ fn an_acknowledged_profile_is_told_once_and_owes_a_report() {
     assert_eq!(refused(rig.device(2, 2, 0, "ret(msg)")), "unsolicited_answer", "not yet");
     let device = rig.attach(2, 7);
     let letters = rig.pull(device, 7);
-    let change = rig.unit.acknowledge(device, letters[0].id, rig.now).unwrap();
+    let change = rig.unit.acknowledge(device, letters[0].id, rig.now).unwrap().change.unwrap();
     assert_eq!(change, ProfileChange { from: eid(1), to: eid(2), gid: gid(42) });
     assert_eq!(rig.unit.acknowledge(device, letters[0].id, rig.now), None, "once");
     let notice = ControlUnit::profile_change_notice(&change);
