@@ -81,6 +81,20 @@ fn register_a_million() -> ControlUnit {
     fleet(FLEET)
 }
 
+/// The same for a letter that waits and its open request, without the payload: a B1 to everyone.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn address_each_of_a_million(bencher: Bencher<'_, '_>) {
+    let message = message();
+    bencher.with_inputs(|| fleet(FLEET)).bench_local_values(|mut unit| {
+        for number in 0..FLEET {
+            let nid = Some(nid(number));
+            let head = Head { nid, gid: None, kind: Kind::Msg, tid: None, rc: None };
+            publish(&mut unit, &head, &message);
+        }
+        unit
+    });
+}
+
 /// Decide, commit, pull, acknowledge: the whole way of a B1 to one device of many.
 #[divan::bench(args = [1_000, FLEET])]
 fn single_publish_among(bencher: Bencher<'_, '_>, devices: usize) {
