@@ -34,7 +34,7 @@ const SHARE_FROM_BYTES: usize = 1024;
 const SLICES_MAX: usize = 64;
 
 /// What an idle connection may keep of its open piece.
-const IDLE_CAPACITY: usize = 1024;
+const IDLE_CAPACITY: usize = 256;
 
 impl Output {
     /// Bytes not yet written.
