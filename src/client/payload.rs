@@ -7,7 +7,9 @@
 mod bpp;
 mod es9;
 
-pub use bpp::{BPP_BYTES, BppError, Outline, PayloadError, bound_profile_package, split, verify};
+pub use bpp::{
+    BPP_BYTES, BPP_TAG, BppError, Outline, PayloadError, bound_profile_package, split, verify,
+};
 pub use es9::{Step, answer, request};
 
 use crate::ids::{Nid, NidScheme};
