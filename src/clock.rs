@@ -29,3 +29,11 @@ impl Clock {
         Timestamp(self.origin_ms).after(Instant::now().duration_since(self.started))
     }
 }
+
+/// The wall clock, for what people read: log lines and certificates. It may be stepped, so no
+/// deadline is made from it.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}

@@ -149,6 +149,14 @@ impl Nid {
         Self::new(decimal(digits).ok_or(NidError::NotANumber)?, scheme)
     }
 
+    /// The EID that begins with these 30 digits. `None` when there are fewer or more.
+    #[must_use]
+    pub fn with_check_digits(body: u128) -> Option<Self> {
+        // ISO 7064 MOD 97-10: the whole number modulo 97 is 1.
+        let shifted = body.checked_mul(100)?;
+        Self::new(shifted + (98 - shifted % 97), NidScheme::Eid).ok()
+    }
+
     /// The number itself.
     #[must_use]
     pub fn get(self) -> u128 {
@@ -239,6 +247,14 @@ mod tests {
         {
             assert_eq!(Nid::parse(text, NidScheme::Decimal), Err(NidError::NotANumber), "{text:?}");
         }
+    }
+
+    #[test]
+    fn check_digits_make_an_eid_of_thirty_digits() {
+        let nid = Nid::with_check_digits(890_490_321_234_512_345_123_456_789_012).unwrap();
+        assert_eq!(nid.to_string(), EID);
+        assert_eq!(Nid::with_check_digits(1), None);
+        assert_eq!(Nid::with_check_digits(u128::MAX), None);
     }
 
     #[test]

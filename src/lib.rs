@@ -37,4 +37,5 @@ pub mod net;
 pub mod pki;
 pub mod route;
 pub mod rsp;
+pub mod service;
 pub mod session;

@@ -15,12 +15,30 @@ use simcast::client::envelope::{Kind, Wire};
 use simcast::client::link::LinkOptions;
 use simcast::client::payload::{BPP_BYTES, Step, answer, bound_profile_package, sample_eid};
 use simcast::client::server::{Server, ServerOptions};
+use simcast::client::tls::{TlsError, TlsIdentity};
 use simcast::client::{ClientError, TO_EUICC};
 use simcast::ids::Gid;
+use simcast::pki::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+#[test]
+fn a_key_must_fit_its_certificate() {
+    let ca = Authority::in_memory().unwrap();
+    let (one, two) = (ca.issue_server("one").unwrap(), ca.issue_server("two").unwrap());
+    let identity = |cert: &str, key: &str| TlsIdentity {
+        ca_pem: ca.ca_pem().into(),
+        cert_and_key_pem: Some((cert.into(), key.into())),
+    };
+    assert!(identity(&one.cert_pem, &one.key_pem).config().is_ok());
+    let mixed = identity(&one.cert_pem, &two.key_pem).config();
+    assert!(matches!(mixed, Err(TlsError::Rustls(_))));
+    let no_key = identity(&one.cert_pem, "").config();
+    assert!(matches!(no_key, Err(TlsError::BadPem { what: "private key" })));
+    assert!(matches!(TlsIdentity::default().config(), Err(TlsError::BadPem { .. })));
+}
 
 type Subscribers = Arc<Mutex<HashMap<String, Vec<mpsc::UnboundedSender<v4::Publish>>>>>;
 

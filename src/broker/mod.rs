@@ -1,1 +1,206 @@
-//! (to come)
+//! The meeting place: use cases over the state that connections share, and the only locks.
+//!
+//! Lock order; whoever holds one may take those to the right, never to the left:
+//! `seat` → `interests` → `inbox` → `control` → `subscriptions` → `retained` → `slots` → `outbox`.
+//! No lock is held across an `.await`.
+//!
+//! A message is decided upon once, when it is published; per receiver nothing is left but to
+//! append a reference. [`publish`](Broker::publish) returns when the broker owns the message.
+
+mod attach;
+mod outbox;
+mod provision;
+mod publish;
+mod sessions;
+mod signal;
+mod subscribe;
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+pub use attach::{Attached, Parting, Rejected};
+pub use outbox::OutboxLimits;
+pub use provision::Waiting;
+pub use publish::{Publisher, Who};
+pub use sessions::Handle;
+pub use signal::{Calls, Signal};
+
+use bytestring::ByteString;
+
+use crate::clock::Clock;
+use crate::ids::{NidScheme, SessionKey, Timestamp};
+use crate::log::{Repeats, Throttle};
+use crate::metrics::{Metrics, Snapshot};
+use crate::route::{Retained, RetainedLimits, Subscriptions};
+use crate::rsp::{ControlUnit, Inbox, InboxLimits, TopicNames};
+use crate::session::SessionLimits;
+use sessions::{Sessions, lock};
+
+/// What the broker needs to know to be made.
+#[derive(Debug)]
+pub struct BrokerOptions {
+    /// Bounds of each session.
+    pub session: SessionLimits,
+    /// Bounds of each session's queue.
+    pub outbox: OutboxLimits,
+    /// Bounds of retained messages.
+    pub retained: RetainedLimits,
+    /// Bounds of the servers' inbox.
+    pub inbox: InboxLimits,
+    /// Sessions, connected or not.
+    pub sessions_max: usize,
+    /// Subscriptions of one session.
+    pub subscriptions_max: usize,
+    /// Levels of a topic name or filter.
+    pub topic_levels_max: usize,
+    /// How devices are numbered.
+    pub scheme: NidScheme,
+    /// The names of the two RSP topics.
+    pub topics: TopicNames,
+    /// Close a 3.x connection that spoofs a nid or a group (5 is told by reason code).
+    pub close_on_identity_violation: bool,
+}
+
+/// The broker.
+#[derive(Debug)]
+pub struct Broker {
+    options: BrokerOptions,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    sessions: Sessions,
+    expirations: Mutex<std::collections::BTreeSet<(Timestamp, SessionKey)>>,
+    subscriptions: RwLock<Subscriptions>,
+    retained: RwLock<Retained>,
+    control: Mutex<ControlUnit>,
+    inbox: Mutex<Inbox>,
+    fresh_ids: AtomicU64,
+    hasher: std::hash::RandomState,
+    complaints: Mutex<Throttle<&'static str>>,
+}
+
+impl Broker {
+    /// A broker without sessions.
+    #[must_use]
+    pub fn new(
+        options: BrokerOptions,
+        control: ControlUnit,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            clock,
+            metrics,
+            sessions: Sessions::new(options.sessions_max),
+            expirations: Mutex::default(),
+            subscriptions: RwLock::default(),
+            retained: RwLock::default(),
+            control: Mutex::new(control),
+            inbox: Mutex::new(Inbox::new(options.inbox)),
+            fresh_ids: AtomicU64::new(0),
+            hasher: std::hash::RandomState::new(),
+            complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
+            options,
+        }
+    }
+
+    /// The bounds this broker was made with.
+    #[must_use]
+    pub fn options(&self) -> &BrokerOptions {
+        &self.options
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The present moment.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whether a complaint about a peer is to be logged now, and how many like it were not since
+    /// the last one. Peers decide how often they are refused, not how fast the log grows.
+    #[must_use]
+    pub fn complain(&self, reason: &'static str) -> Option<Repeats> {
+        lock(&self.complaints).admit(reason, self.now())
+    }
+
+    /// Runs a function on the control unit: registry changes and queries of operators.
+    pub fn with_control<T>(&self, change: impl FnOnce(&mut ControlUnit) -> T) -> T {
+        change(&mut lock(&self.control))
+    }
+
+    /// An id for a client that brings none `[MQTT-3.1.3-6]`: hard to guess, because whoever knows
+    /// a client id may try to take its session.
+    #[must_use]
+    pub fn fresh_client_id(&self) -> ByteString {
+        let random: [u64; 2] = [0, 1].map(|half| {
+            let number = self.fresh_ids.fetch_add(1, Ordering::Relaxed);
+            self.hasher.hash_one((number, half, self.now().0))
+        });
+        format!("auto-{:016x}{:016x}", random[0], random[1]).into()
+    }
+
+    /// Tells every connection to say goodbye.
+    pub fn shut_down(&self) {
+        self.sessions.all().iter().for_each(|handle| handle.signal.raise(Calls::SHUTDOWN));
+    }
+
+    /// What time alone does: sessions, mail, requests and exchanges expire. To be called about
+    /// once a [`SWEEP_INTERVAL`].
+    pub fn sweep(&self) {
+        let now = self.now();
+        self.end_expired(now);
+        lock(&self.control).sweep(now);
+        for (reason, repeats) in lock(&self.complaints).quiet(now) {
+            tracing::warn!("{reason}: {repeats}");
+        }
+    }
+
+    /// Sizes for the gauges. Looks at every session: for scrapes, not for the path of a message.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for handle in self.sessions.all() {
+            let (messages, bytes) = lock(&handle.outbox).size();
+            snapshot.queue_messages += messages;
+            snapshot.queue_bytes += bytes;
+            if handle.is_online() {
+                snapshot.sessions_connected += 1;
+            } else {
+                snapshot.sessions_away += 1;
+            }
+        }
+        snapshot.subscriptions = read(&self.subscriptions).len();
+        snapshot.retained_messages = read(&self.retained).len();
+        let stats = lock(&self.control).stats();
+        snapshot.rsp_mail_messages = stats.mail_messages;
+        snapshot.rsp_mail_bytes = stats.mail_bytes;
+        snapshot.rsp_devices_connected = stats.devices_online;
+        snapshot.rsp_devices_away = stats.devices - stats.devices_online;
+        snapshot.rsp_groups = stats.groups;
+        snapshot
+    }
+}
+
+/// One complaint of each kind is logged in this time.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Kinds of complaints that are told apart.
+const COMPLAINT_REASONS_MAX: usize = 256;
+
+/// How often [`Broker::sweep`] is due.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

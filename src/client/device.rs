@@ -206,6 +206,11 @@ impl Device {
         self.report.borrow().clone()
     }
 
+    /// Looks at the report without copying it. The device waits meanwhile.
+    pub fn with_report(&self, look: impl FnOnce(&DeviceReport)) {
+        look(&self.report.borrow());
+    }
+
     /// Waits until the report satisfies a condition; `false` when the device ended before.
     pub async fn until(&self, condition: impl FnMut(&DeviceReport) -> bool) -> bool {
         self.report.clone().wait_for(condition).await.is_ok()

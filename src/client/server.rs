@@ -28,9 +28,9 @@ use crate::ids::{Gid, Nid, decimal};
 /// Messages that a report lists; older ones remain in its counts.
 const HISTORY_MAX: usize = 4096;
 /// Requests whose answers are awaited at one time.
-const OPEN_MAX: usize = 10_000;
+const OPEN_MAX: usize = 20_000;
 /// D1s that are served at one time; further ones are counted and left alone.
-const FLOWS_MAX: usize = 256;
+const FLOWS_MAX: usize = 10_000;
 
 /// How a server behaves.
 #[derive(Clone, Debug)]

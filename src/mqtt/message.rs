@@ -1,13 +1,18 @@
 //! The application message: what was published, shared by everyone who receives it.
 
-use bytes::Bytes;
-use bytestring::ByteString;
+use std::fmt;
+use std::sync::OnceLock;
 
-use super::packet::{PublishProperties, QoS};
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use smallvec::SmallVec;
+
+use super::encode::PublishHead;
+use super::packet::{Publish, PublishProperties, QoS, Version};
 use crate::ids::Timestamp;
 
-/// An application message. Shared as `Arc<Message>`: its payload is never copied per receiver.
-#[derive(Debug)]
+/// An application message. Shared as `Arc<Message>`: its payload is never copied per receiver, and
+/// the bytes in front of the payload are encoded once per layout.
 pub struct Message {
     /// Topic name.
     pub topic: ByteString,
@@ -21,4 +26,91 @@ pub struct Message {
     pub properties: Option<Box<PublishProperties>>,
     /// When it is no longer to be delivered; [`Timestamp::NEVER`] without expiry.
     pub expires: Timestamp,
+    heads: [OnceLock<PublishHead>; 4],
+}
+
+impl Message {
+    /// A message as it was published. Its fields are not to be changed once it has been sent to
+    /// anyone: [`Self::head`] remembers them.
+    #[must_use]
+    pub fn new(
+        topic: ByteString,
+        payload: Bytes,
+        qos: QoS,
+        retain: bool,
+        properties: Option<Box<PublishProperties>>,
+        expires: Timestamp,
+    ) -> Self {
+        Self { topic, payload, qos, retain, properties, expires, heads: Default::default() }
+    }
+
+    /// The message of a PUBLISH, to be kept for longer than the buffer the packet was read into:
+    /// what is small is copied out of it, a large payload is worth keeping where it is.
+    #[must_use]
+    pub fn from_publish(publish: Publish, expires: Timestamp) -> Self {
+        let Publish { topic, payload, qos, retain, properties, .. } = publish;
+        let (topic, payload) = if payload.len() < SHARE_FROM_BYTES {
+            copied_together(&topic, &payload)
+        } else {
+            (topic, payload)
+        };
+        let properties = properties.map(|properties| Box::new(forwarded(&properties)));
+        let properties = properties.filter(|p| **p != PublishProperties::default());
+        Self::new(topic, payload, qos, retain, properties, expires)
+    }
+
+    /// The head of the PUBLISH for receivers of `version`, with the message's own properties;
+    /// `with_packet_id` where QoS is not 0. Who needs other properties (subscription ids, an
+    /// alias, what is left of the expiry) builds a [`PublishHead`] of their own.
+    pub fn head(&self, version: Version, with_packet_id: bool) -> &PublishHead {
+        // 3.1 and 3.1.1 share their layouts.
+        let index = usize::from(version == Version::V5) * 2 + usize::from(with_packet_id);
+        self.heads[index].get_or_init(|| {
+            let properties = self.properties.as_deref();
+            PublishHead::new(version, with_packet_id, &self.topic, properties, self.payload.len())
+        })
+    }
+}
+
+/// A payload from this size on stays in the buffer it was read into.
+const SHARE_FROM_BYTES: usize = 2048;
+
+/// Topic and payload in one allocation of their own.
+fn copied_together(topic: &str, payload: &[u8]) -> (ByteString, Bytes) {
+    let mut both = BytesMut::with_capacity(topic.len() + payload.len());
+    both.extend_from_slice(topic.as_bytes());
+    both.extend_from_slice(payload);
+    let mut both = both.freeze();
+    let name = both.split_to(topic.len());
+    // Text that was text before.
+    (ByteString::try_from(name).unwrap_or_default(), both)
+}
+
+/// The properties that travel with a message `[MQTT-3.3.2-4]`, each with bytes of its own. The
+/// topic alias was between the publisher and us.
+fn forwarded(properties: &PublishProperties) -> PublishProperties {
+    let text = |text: &ByteString| ByteString::from(&**text);
+    PublishProperties {
+        payload_is_utf8: properties.payload_is_utf8,
+        message_expiry_secs: properties.message_expiry_secs,
+        topic_alias: None,
+        response_topic: properties.response_topic.as_ref().map(text),
+        correlation_data: properties.correlation_data.as_deref().map(Bytes::copy_from_slice),
+        subscription_ids: SmallVec::new(),
+        content_type: properties.content_type.as_ref().map(text),
+        user: properties.user.iter().map(|(name, value)| (text(name), text(value))).collect(),
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Without the payload: it is not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic)
+            .field("payload_len", &self.payload.len())
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }

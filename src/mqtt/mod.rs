@@ -2,11 +2,27 @@
 //!
 //! Pure and strict: whatever the standards call malformed is a decode error, and nothing else
 //! is. No session, no routing, no IO.
+//!
+//! ```text
+//! bytes ─ decode ─► packet ─ encode ─► bytes      wire      numbers, text, lengths
+//!           │          │                          property  blocks of version 5
+//!         error      check                        topic     names, filters, matching
+//! ```
 
+pub mod check;
+pub mod decode;
+pub mod encode;
+mod error;
 pub mod message;
 pub mod packet;
+pub mod property;
 pub mod reason;
+pub mod topic;
+pub mod wire;
 
+pub use check::CheckError;
+pub use decode::{DecodeError, Sender, decode, frame_len};
+pub use encode::{PublishHead, encode, encoded_len};
 pub use message::Message;
 pub use packet::*;
 pub use reason::ReasonCode;

@@ -4,6 +4,8 @@
 //! have is absent: `properties` is `None` in 3.1 and 3.1.1, and also in a packet of version 5 that
 //! carries none.
 
+use std::fmt;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
@@ -86,13 +88,11 @@ pub enum Packet {
     Auth(Auth),
 }
 
-/// CONNECT.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// CONNECT. Its `Debug` shows neither the password nor authentication data.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect {
     /// Which protocol the client speaks from here on.
     pub version: Version,
-    /// Bit 7 of the level byte, set by bridges of mosquitto's family (3.1 and 3.1.1 only).
-    pub bridge: bool,
     /// Clean Start (5) or Clean Session (3.1, 3.1.1).
     pub clean_start: bool,
     /// Seconds; 0 switches the mechanism off.
@@ -107,6 +107,21 @@ pub struct Connect {
     pub password: Option<Bytes>,
     /// Properties of version 5, defaults applied.
     pub properties: ConnectProperties,
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive_secs", &self.keep_alive_secs)
+            .field("client_id", &self.client_id)
+            .field("will_topic", &self.will.as_ref().map(|will| &will.topic))
+            .field("username", &self.username)
+            .field("has_password", &self.password.is_some())
+            .field("authentication_method", &self.properties.authentication_method)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Properties of a CONNECT with the standard's defaults filled in.

@@ -51,9 +51,209 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// Every reason code there is.
+    pub const ALL: [Self; 43] = [
+        Self::Success,
+        Self::GrantedQoS1,
+        Self::GrantedQoS2,
+        Self::DisconnectWithWill,
+        Self::NoMatchingSubscribers,
+        Self::NoSubscriptionExisted,
+        Self::ContinueAuthentication,
+        Self::ReAuthenticate,
+        Self::UnspecifiedError,
+        Self::MalformedPacket,
+        Self::ProtocolError,
+        Self::ImplementationSpecificError,
+        Self::UnsupportedProtocolVersion,
+        Self::ClientIdentifierNotValid,
+        Self::BadUserNameOrPassword,
+        Self::NotAuthorized,
+        Self::ServerUnavailable,
+        Self::ServerBusy,
+        Self::Banned,
+        Self::ServerShuttingDown,
+        Self::BadAuthenticationMethod,
+        Self::KeepAliveTimeout,
+        Self::SessionTakenOver,
+        Self::TopicFilterInvalid,
+        Self::TopicNameInvalid,
+        Self::PacketIdentifierInUse,
+        Self::PacketIdentifierNotFound,
+        Self::ReceiveMaximumExceeded,
+        Self::TopicAliasInvalid,
+        Self::PacketTooLarge,
+        Self::MessageRateTooHigh,
+        Self::QuotaExceeded,
+        Self::AdministrativeAction,
+        Self::PayloadFormatInvalid,
+        Self::RetainNotSupported,
+        Self::QoSNotSupported,
+        Self::UseAnotherServer,
+        Self::ServerMoved,
+        Self::SharedSubscriptionsNotSupported,
+        Self::ConnectionRateExceeded,
+        Self::MaximumConnectTime,
+        Self::SubscriptionIdentifiersNotSupported,
+        Self::WildcardSubscriptionsNotSupported,
+    ];
+
+    /// The reason code with this value, if there is one. Not every packet can carry every code:
+    /// the decoder knows which.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&reason| reason as u8 == byte)
+    }
+
     /// Codes from 0x80 on say that something failed.
     #[must_use]
     pub fn is_error(self) -> bool {
         self as u8 >= 0x80
     }
+
+    /// The CONNACK return code of 3.1 and 3.1.1 that says it best; what they have no word for is
+    /// "server unavailable".
+    pub(super) fn return_code(self) -> u8 {
+        if !self.is_error() {
+            return 0;
+        }
+        let known = RETURN_CODES.iter().find(|(reason, _)| *reason == self);
+        known.map_or(3, |&(_, code)| code)
+    }
+
+    /// What a CONNACK return code of 3.1 and 3.1.1 means.
+    pub(super) fn from_return_code(code: u8) -> Option<Self> {
+        if code == 0 {
+            return Some(Self::Success);
+        }
+        let known = RETURN_CODES.iter().find(|(_, known)| *known == code);
+        known.map(|&(reason, _)| reason)
+    }
 }
+
+use ReasonCode as R; // shorter tables
+
+/// The refusals of 3.1 and 3.1.1; the first of several is what the code is read as.
+const RETURN_CODES: [(ReasonCode, u8); 7] = [
+    (R::UnsupportedProtocolVersion, 1),
+    (R::ClientIdentifierNotValid, 2),
+    (R::ServerUnavailable, 3),
+    (R::BadUserNameOrPassword, 4),
+    (R::NotAuthorized, 5),
+    (R::Banned, 5),
+    (R::BadAuthenticationMethod, 5),
+];
+
+/// Section 3.2.2.2.
+pub(super) const CONNACK: &[ReasonCode] = &[
+    R::Success,
+    R::UnspecifiedError,
+    R::MalformedPacket,
+    R::ProtocolError,
+    R::ImplementationSpecificError,
+    R::UnsupportedProtocolVersion,
+    R::ClientIdentifierNotValid,
+    R::BadUserNameOrPassword,
+    R::NotAuthorized,
+    R::ServerUnavailable,
+    R::ServerBusy,
+    R::Banned,
+    R::BadAuthenticationMethod,
+    R::TopicNameInvalid,
+    R::PacketTooLarge,
+    R::QuotaExceeded,
+    R::PayloadFormatInvalid,
+    R::RetainNotSupported,
+    R::QoSNotSupported,
+    R::UseAnotherServer,
+    R::ServerMoved,
+    R::ConnectionRateExceeded,
+];
+
+/// PUBACK and PUBREC: sections 3.4.2.1 and 3.5.2.1.
+pub(super) const RECEIPT: &[ReasonCode] = &[
+    R::Success,
+    R::NoMatchingSubscribers,
+    R::UnspecifiedError,
+    R::ImplementationSpecificError,
+    R::NotAuthorized,
+    R::TopicNameInvalid,
+    R::PacketIdentifierInUse,
+    R::QuotaExceeded,
+    R::PayloadFormatInvalid,
+];
+
+/// PUBREL and PUBCOMP: sections 3.6.2.1 and 3.7.2.1.
+pub(super) const RELEASE: &[ReasonCode] = &[R::Success, R::PacketIdentifierNotFound];
+
+/// Section 3.9.3.
+pub(super) const SUBACK: &[ReasonCode] = &[
+    R::Success,
+    R::GrantedQoS1,
+    R::GrantedQoS2,
+    R::UnspecifiedError,
+    R::ImplementationSpecificError,
+    R::NotAuthorized,
+    R::TopicFilterInvalid,
+    R::PacketIdentifierInUse,
+    R::QuotaExceeded,
+    R::SharedSubscriptionsNotSupported,
+    R::SubscriptionIdentifiersNotSupported,
+    R::WildcardSubscriptionsNotSupported,
+];
+
+/// The return codes of a SUBACK before version 5; 0x80 is failure.
+pub(super) const SUBACK_V3: &[ReasonCode] =
+    &[R::Success, R::GrantedQoS1, R::GrantedQoS2, R::UnspecifiedError];
+
+/// Section 3.11.3.
+pub(super) const UNSUBACK: &[ReasonCode] = &[
+    R::Success,
+    R::NoSubscriptionExisted,
+    R::UnspecifiedError,
+    R::ImplementationSpecificError,
+    R::NotAuthorized,
+    R::TopicFilterInvalid,
+    R::PacketIdentifierInUse,
+];
+
+/// What a client may say in a DISCONNECT (section 3.14.2.1).
+pub(super) const DISCONNECT_CLIENT: &[ReasonCode] = &[
+    R::Success,
+    R::DisconnectWithWill,
+    R::UnspecifiedError,
+    R::MalformedPacket,
+    R::ProtocolError,
+    R::ImplementationSpecificError,
+    R::BadAuthenticationMethod, // section 4.12 sends it in a DISCONNECT, without a direction
+    R::TopicNameInvalid,
+    R::ReceiveMaximumExceeded,
+    R::TopicAliasInvalid,
+    R::PacketTooLarge,
+    R::MessageRateTooHigh,
+    R::QuotaExceeded,
+    R::AdministrativeAction,
+    R::PayloadFormatInvalid,
+];
+
+/// What only a server may say in a DISCONNECT; it may say the rest too, but for 0x04.
+pub(super) const DISCONNECT_SERVER: &[ReasonCode] = &[
+    R::NotAuthorized,
+    R::ServerBusy,
+    R::ServerShuttingDown,
+    R::KeepAliveTimeout,
+    R::SessionTakenOver,
+    R::TopicFilterInvalid,
+    R::RetainNotSupported,
+    R::QoSNotSupported,
+    R::UseAnotherServer,
+    R::ServerMoved,
+    R::SharedSubscriptionsNotSupported,
+    R::ConnectionRateExceeded,
+    R::MaximumConnectTime,
+    R::SubscriptionIdentifiersNotSupported,
+    R::WildcardSubscriptionsNotSupported,
+];
+
+/// Section 3.15.2.1.
+pub(super) const AUTH: &[ReasonCode] = &[R::Success, R::ContinueAuthentication, R::ReAuthenticate];

@@ -1,1 +1,454 @@
-//! (to come)
+//! What one client may do, as a state machine without sockets, locks or clocks.
+//!
+//! The contract with the shell that drives it: *one input, then carry out all actions, in order,
+//! then the next input; read the deadline again after each.* Inputs are [`Session::on_packet`],
+//! [`Session::on_routed`], [`Session::on_subscribed`], [`Session::on_unsubscribed`],
+//! [`Session::on_delivery`] and [`Session::on_deadline`]. An [`Action::Publish`] must have been
+//! accepted by the broker (and, with a store, be durable) before the shell calls `on_routed`,
+//! which alone makes the PUBACK or PUBREC: nothing is acknowledged that is not owned.
+//!
+//! MQTT 3.1, 3.1.1 and 5 are one machine with the version as a field. The session outlives its
+//! connections; what belongs to one connection is set anew by [`Session::open`].
+
+mod connect;
+mod delivery;
+mod outbound;
+mod violation;
+
+use std::time::Duration;
+
+use bytestring::ByteString;
+use smallvec::SmallVec;
+
+pub use connect::{Opening, refused};
+pub use delivery::{Delivery, Origin, Outgoing};
+pub use outbound::Resend;
+pub use violation::Violation;
+
+use crate::ids::{PacketId, Timestamp};
+use crate::mqtt::{
+    Ack, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, ReasonProperties,
+    Sender, SubAck, Subscribe, Unsubscribe, Version, Will,
+};
+use outbound::Outbound;
+
+/// Bounds of one session (`[limits]`).
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// QoS 2 messages a client may leave unreleased (Receive Maximum of the CONNACK).
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages in flight towards the client, whatever the client allows.
+    pub in_flight_max: u16,
+    /// Largest packet taken, in bytes.
+    pub packet_bytes_max: u32,
+    /// Longest keep alive granted to version 5, in seconds.
+    pub keep_alive_secs_max: u16,
+    /// Longest client id.
+    pub client_id_bytes_max: usize,
+    /// Topic aliases of one client (Topic Alias Maximum of the CONNACK).
+    pub topic_alias_max: u16,
+    /// How long a session may outlive its connection.
+    pub expiry_max: Duration,
+}
+
+/// What the shell has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Encode and send.
+    Send(Packet),
+    /// Encode and send a message.
+    Deliver(Outgoing),
+    /// Have it routed, then call [`Session::on_routed`] with the receipt.
+    Publish(Publish, Receipt),
+    /// Have it carried out, then call [`Session::on_subscribed`].
+    Subscribe(Subscribe),
+    /// Have it carried out, then call [`Session::on_unsubscribed`].
+    Unsubscribe(Unsubscribe),
+    /// The client owns the message: whoever keeps it may forget it.
+    Delivered(Origin),
+    /// The client said goodbye: close the connection.
+    Close,
+}
+
+/// Actions of one input; nearly always one.
+pub type Actions = SmallVec<[Action; 2]>;
+
+/// Ties an [`Action::Publish`] to its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    qos: QoS,
+    packet_id: Option<PacketId>,
+}
+
+/// What became of a published message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routed {
+    /// The broker owns it.
+    Accepted,
+    /// The broker owns it and nobody wanted it.
+    NoSubscribers,
+    /// Nobody will ever receive it.
+    Refused(Refused),
+}
+
+/// Why a message was refused, and what a client of version 5 is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Reason code of the PUBACK or PUBREC.
+    pub reason: ReasonCode,
+    /// Its Reason String.
+    pub name: &'static str,
+    /// A client that cannot be told so is disconnected.
+    pub closes: bool,
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    version: Version,
+    outbound: Outbound,
+    received: SmallVec<[PacketId; 4]>, // QoS 2 messages taken and not yet released
+    receive_maximum: u16,
+    window: u16,
+    packet_bytes_max: usize,
+    problem_information: bool,
+    keep_alive: Option<Duration>,
+    heard: Timestamp,
+    expiry: Duration,
+    expiry_max: Duration,
+    will: Option<Box<Will>>,
+    topic_alias_max: u16,
+    /// Topic aliases of the client, at most `topic_alias_max`.
+    aliases: Vec<(u16, ByteString)>,
+}
+
+impl Session {
+    /// A session without a past.
+    #[must_use]
+    pub fn new(opening: &Opening, limits: &SessionLimits, now: Timestamp) -> Self {
+        let mut session = Self {
+            version: opening.version,
+            outbound: Outbound::default(),
+            received: SmallVec::new(),
+            receive_maximum: limits.receive_maximum,
+            window: 0,
+            packet_bytes_max: 0,
+            problem_information: true,
+            keep_alive: None,
+            heard: now,
+            expiry: Duration::ZERO,
+            expiry_max: limits.expiry_max,
+            will: None,
+            topic_alias_max: limits.topic_alias_max,
+            aliases: Vec::new(),
+        };
+        session.open(opening, now);
+        session
+    }
+
+    /// Begins a connection: what belongs to the connection is set anew.
+    pub fn open(&mut self, opening: &Opening, now: Timestamp) {
+        self.version = opening.version;
+        self.window = opening.window;
+        self.packet_bytes_max = opening.packet_bytes_max;
+        self.problem_information = opening.problem_information;
+        // [MQTT-3.1.2-22]: one and a half times the keep alive.
+        self.keep_alive = (opening.keep_alive_secs > 0)
+            .then(|| Duration::from_millis(u64::from(opening.keep_alive_secs) * 1500));
+        self.heard = now;
+        self.expiry = opening.expiry;
+        self.will.clone_from(&opening.will);
+        // [MQTT-3.3.2-7]: aliases are of one connection.
+        self.aliases = Vec::new();
+    }
+
+    /// After a resume: everything unacknowledged again, in its order `[MQTT-4.4.0-1]`.
+    pub fn resend(&self, actions: &mut Actions) {
+        for resend in self.outbound.resend() {
+            actions.push(match resend {
+                Resend::Publish(outgoing) => Action::Deliver(outgoing),
+                Resend::PubRel(id) => Action::Send(Packet::PubRel(ack(id, ReasonCode::Success))),
+            });
+        }
+    }
+
+    /// Forgets in-flight messages that their keeper has taken back while the client was away.
+    pub fn retain_in_flight(&mut self, keep: impl FnMut(Origin) -> bool) {
+        self.outbound.retain(keep);
+    }
+
+    /// Bytes have come: the client lives.
+    pub fn heard(&mut self, now: Timestamp) {
+        self.heard = now;
+    }
+
+    /// A packet of the client.
+    ///
+    /// # Errors
+    /// The rule it breaks; the connection must be closed.
+    pub fn on_packet(&mut self, packet: Packet, actions: &mut Actions) -> Result<(), Violation> {
+        match packet {
+            Packet::Publish(publish) => return self.on_publish(publish, actions),
+            Packet::PubAck(ack) => self.on_puback(&ack, actions),
+            Packet::PubRec(ack) => self.on_pubrec(&ack, actions),
+            Packet::PubRel(ack) => self.on_pubrel(&ack, actions),
+            Packet::PubComp(ack) => {
+                self.outbound.on_pubcomp(ack.packet_id);
+            }
+            Packet::Subscribe(subscribe) => actions.push(Action::Subscribe(subscribe)),
+            Packet::Unsubscribe(unsubscribe) => actions.push(Action::Unsubscribe(unsubscribe)),
+            Packet::PingReq => actions.push(Action::Send(Packet::PingResp)),
+            Packet::Disconnect(disconnect) => return self.on_disconnect(&disconnect, actions),
+            Packet::Connect(_) => return Err(Violation::SecondConnect),
+            Packet::Auth(_) => return Err(Violation::UnexpectedAuth),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                return Err(Violation::ServerPacket);
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker has decided on an [`Action::Publish`]: the acknowledgement, if one is due.
+    pub fn on_routed(&mut self, receipt: Receipt, routed: Routed, actions: &mut Actions) {
+        let Some(packet_id) = receipt.packet_id else { return };
+        let answer = self.acknowledgement(packet_id, routed);
+        if receipt.qos == QoS::AtLeastOnce {
+            actions.push(Action::Send(Packet::PubAck(answer)));
+            return;
+        }
+        // An error in PUBREC ends the exchange and frees the id (4.3.3); without one the id is
+        // kept so that a repeated PUBLISH is not routed twice [MQTT-4.3.3-10].
+        if !answer.reason.is_error() {
+            self.received.push(packet_id);
+        }
+        actions.push(Action::Send(Packet::PubRec(answer)));
+    }
+
+    /// A SUBSCRIBE has been carried out; one reason for each filter `[MQTT-3.9.3-1]`.
+    pub fn on_subscribed(
+        &self,
+        packet_id: PacketId,
+        reasons: SmallVec<[ReasonCode; 1]>,
+        text: Option<&'static str>,
+        actions: &mut Actions,
+    ) {
+        let properties = text.and_then(|text| self.reason_string(text));
+        actions.push(Action::Send(Packet::SubAck(SubAck { packet_id, properties, reasons })));
+    }
+
+    /// An UNSUBSCRIBE has been carried out; one reason for each filter.
+    pub fn on_unsubscribed(
+        &self,
+        packet_id: PacketId,
+        reasons: SmallVec<[ReasonCode; 1]>,
+        actions: &mut Actions,
+    ) {
+        let answer = SubAck { packet_id, properties: None, reasons };
+        actions.push(Action::Send(Packet::UnsubAck(answer)));
+    }
+
+    /// How many QoS 1 and 2 messages the client may be sent now `[MQTT-3.3.4-9]`.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        usize::from(self.window).saturating_sub(self.outbound.len())
+    }
+
+    /// A message for the client. The caller has checked [`Session::room`] for QoS above 0, and
+    /// that the packet fits [`Session::packet_bytes_max`].
+    pub fn on_delivery(&mut self, delivery: Delivery) -> Outgoing {
+        self.outbound.send(delivery)
+    }
+
+    /// When [`Session::on_deadline`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        self.keep_alive.map_or(Timestamp::NEVER, |wait| self.heard.after(wait))
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// [`Violation::KeepAliveTimeout`] when nothing was heard for too long `[MQTT-3.1.2-22]`.
+    pub fn on_deadline(&self, now: Timestamp) -> Result<(), Violation> {
+        if now >= self.deadline() { Err(Violation::KeepAliveTimeout) } else { Ok(()) }
+    }
+
+    /// The connection is over. Gives the Will if it is to be published `[MQTT-3.1.2-8]`: always,
+    /// unless the client said goodbye properly.
+    pub fn close(&mut self) -> Option<Box<Will>> {
+        self.keep_alive = None;
+        self.will.take()
+    }
+
+    /// Protocol of the connection.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Largest packet the client takes, in bytes.
+    #[must_use]
+    pub fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max
+    }
+
+    /// How long the session outlives its connection; zero ends it at once.
+    #[must_use]
+    pub fn expiry(&self) -> Duration {
+        self.expiry
+    }
+
+    /// QoS 1 and 2 messages on their way to the client.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.outbound.len()
+    }
+
+    /// The DISCONNECT that tells a client of version 5 why the broker closes; older versions have
+    /// none from the server.
+    #[must_use]
+    pub fn goodbye(&self, reason: ReasonCode, text: &str) -> Option<Packet> {
+        if self.version != Version::V5 {
+            return None;
+        }
+        let properties = (!text.is_empty()).then(|| {
+            Box::new(DisconnectProperties {
+                reason_string: Some(text.into()),
+                ..DisconnectProperties::default()
+            })
+        });
+        Some(Packet::Disconnect(Disconnect { reason, properties }))
+    }
+
+    fn on_publish(&mut self, mut publish: Publish, actions: &mut Actions) -> Result<(), Violation> {
+        self.resolve_alias(&mut publish)?;
+        let receipt = Receipt { qos: publish.qos, packet_id: publish.packet_id };
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+            if self.received.contains(&id) {
+                // Taken before, not yet released: answer again, route nothing.
+                actions.push(Action::Send(Packet::PubRec(ack(id, ReasonCode::Success))));
+                return Ok(());
+            }
+            if self.received.len() >= usize::from(self.receive_maximum) {
+                return Err(Violation::ReceiveMaximumExceeded);
+            }
+        }
+        actions.push(Action::Publish(publish, receipt));
+        Ok(())
+    }
+
+    /// Puts the topic name in place of its alias, and remembers the name that comes with one.
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Violation> {
+        let alias = publish.properties.as_ref().and_then(|p| p.topic_alias);
+        let Some(alias) = alias else { return Ok(()) };
+        // [MQTT-3.3.2-9]
+        if alias > self.topic_alias_max {
+            return Err(Violation::TopicAliasInvalid);
+        }
+        let known = self.aliases.iter().position(|(number, _)| *number == alias);
+        match (publish.topic.is_empty(), known) {
+            (true, Some(at)) => publish.topic = self.aliases[at].1.clone(),
+            (true, None) => return Err(Violation::TopicAliasInvalid),
+            (false, Some(at)) => self.aliases[at].1 = owned(&publish.topic),
+            (false, None) => self.aliases.push((alias, owned(&publish.topic))),
+        }
+        Ok(())
+    }
+
+    fn on_puback(&mut self, ack: &Ack, actions: &mut Actions) {
+        if let Some(origin) = self.outbound.on_puback(ack.packet_id) {
+            actions.push(Action::Delivered(origin));
+        }
+    }
+
+    fn on_pubrec(&mut self, pubrec: &Ack, actions: &mut Actions) {
+        let id = pubrec.packet_id;
+        if pubrec.reason.is_error() {
+            actions.extend(self.outbound.on_pubrec_error(id).map(Action::Delivered));
+            return;
+        }
+        match self.outbound.on_pubrec(id) {
+            Ok(origin) => {
+                actions.extend(origin.map(Action::Delivered));
+                actions.push(Action::Send(Packet::PubRel(ack(id, ReasonCode::Success))));
+            }
+            Err(()) => {
+                let answer = ack(id, ReasonCode::PacketIdentifierNotFound);
+                actions.push(Action::Send(Packet::PubRel(answer)));
+            }
+        }
+    }
+
+    fn on_pubrel(&mut self, pubrel: &Ack, actions: &mut Actions) {
+        let id = pubrel.packet_id;
+        let reason = match self.received.iter().position(|known| *known == id) {
+            Some(at) => {
+                self.received.swap_remove(at);
+                ReasonCode::Success
+            }
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        actions.push(Action::Send(Packet::PubComp(ack(id, reason))));
+    }
+
+    fn on_disconnect(
+        &mut self,
+        disconnect: &Disconnect,
+        actions: &mut Actions,
+    ) -> Result<(), Violation> {
+        disconnect.check(Sender::Client)?;
+        let properties = disconnect.properties.as_deref();
+        if let Some(secs) = properties.and_then(|p| p.session_expiry_secs) {
+            if self.expiry.is_zero() && secs > 0 {
+                return Err(Violation::SessionExpiryRaised);
+            }
+            self.expiry = connect::expiry(secs).min(self.expiry_max);
+        }
+        // [MQTT-3.14.4-3]: a proper goodbye discards the Will.
+        if disconnect.reason == ReasonCode::Success {
+            self.will = None;
+        }
+        actions.push(Action::Close);
+        Ok(())
+    }
+
+    fn acknowledgement(&self, packet_id: PacketId, routed: Routed) -> Ack {
+        match routed {
+            Routed::Accepted => ack(packet_id, ReasonCode::Success),
+            Routed::NoSubscribers => ack(packet_id, ReasonCode::NoMatchingSubscribers),
+            // Before version 5 there is no negative acknowledgement: acknowledge and drop.
+            Routed::Refused(_) if self.version != Version::V5 => {
+                ack(packet_id, ReasonCode::Success)
+            }
+            Routed::Refused(Refused { reason, name, .. }) => {
+                Ack { packet_id, reason, properties: self.reason_string(name) }
+            }
+        }
+    }
+
+    fn reason_string(&self, text: &'static str) -> Option<Box<ReasonProperties>> {
+        let wanted = self.version == Version::V5 && self.problem_information;
+        wanted.then(|| {
+            Box::new(ReasonProperties { reason_string: Some(text.into()), user: Vec::new() })
+        })
+    }
+}
+
+fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack {
+    Ack { packet_id, reason, properties: None }
+}
+
+/// The answer to a SUBSCRIBE filter that was granted with this QoS.
+#[must_use]
+pub fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+/// A name that is kept must not keep the packet that it came in.
+fn owned(name: &ByteString) -> ByteString {
+    ByteString::from(&**name)
+}

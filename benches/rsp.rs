@@ -1,0 +1,183 @@
+//! The control unit: what one publish costs, and what a registered device costs.
+//!
+//! The cost of a single-mode publish must not depend on how many devices there are, and that of a
+//! group publish not on how many members are away.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use divan::{Bencher, black_box};
+use simcast::ids::{Gid, Nid, NidScheme, SessionKey, Timestamp};
+use simcast::mqtt::Message;
+use simcast::rsp::{
+    ControlOptions, ControlUnit, Head, Identity, Kind, RspLimits, RspTopic, Submission, envelope,
+};
+
+fn main() {
+    print_memory_per_device();
+    divan::main();
+}
+
+const NOW: Timestamp = Timestamp(1);
+const FLEET: usize = 1_000_000;
+
+fn nid(number: usize) -> Nid {
+    Nid::new(number as u128 + 1, NidScheme::Decimal).expect("is not 0")
+}
+
+fn group() -> Gid {
+    Gid::new(42).expect("is not 0")
+}
+
+/// Devices, all in one group; room for as much mail as a benchmark makes.
+fn fleet(devices: usize) -> ControlUnit {
+    let limits = RspLimits {
+        mail_messages_max: usize::MAX,
+        mail_bytes_max: usize::MAX,
+        group_messages_max: 16,
+        group_bytes_max: usize::MAX,
+        ..RspLimits::default()
+    };
+    let scheme = NidScheme::Decimal;
+    let mut unit = ControlUnit::new(ControlOptions { scheme, limits, ..ControlOptions::default() });
+    for number in 0..devices {
+        unit.put_device(nid(number), &[group()], "").expect("one group is not too many");
+    }
+    unit
+}
+
+fn message() -> Arc<Message> {
+    Arc::new(Message {
+        topic: "To_eUICC".into(),
+        payload: Bytes::from_static(&[0; 256]),
+        qos: simcast::mqtt::QoS::AtLeastOnce,
+        retain: false,
+        properties: None,
+        expires: Timestamp::NEVER,
+    })
+}
+
+fn publish(unit: &mut ControlUnit, head: &Head, message: &Arc<Message>) -> usize {
+    let from = Identity::server("sm-sr");
+    let submission = Submission {
+        from: &from,
+        topic: RspTopic::ToEuicc,
+        head,
+        payload_len: message.payload.len(),
+        retain: false,
+    };
+    let decision = unit.decide(&submission, NOW).expect("is permitted");
+    unit.commit(decision, message, NOW).wake.len()
+}
+
+/// Decide, commit, pull, acknowledge: the whole way of a B1 to one device of many.
+#[divan::bench(args = [1_000, FLEET])]
+fn single_publish_among(bencher: Bencher<'_, '_>, devices: usize) {
+    let mut unit = fleet(devices);
+    let reader = SessionKey { slot: 7, generation: 0 };
+    let device = unit.attach(nid(devices / 2), reader).expect("is registered");
+    let head =
+        Head { nid: Some(nid(devices / 2)), gid: None, kind: Kind::Msg, tid: None, rc: None };
+    let message = message();
+    bencher.bench_local(|| {
+        publish(&mut unit, &head, &message);
+        for letter in unit.pull(device, reader, 1, NOW) {
+            unit.acknowledge(device, letter.id, NOW);
+        }
+    });
+}
+
+/// Decide and commit a C1 to a million devices with this many of them online.
+#[divan::bench(args = [100, 10_000], sample_count = 16, sample_size = 1)]
+fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
+    let mut unit = fleet(FLEET);
+    for number in 0..online {
+        let slot = u32::try_from(number).expect("is small");
+        let reader = SessionKey { slot, generation: 0 };
+        unit.attach(nid(number * (FLEET / online)), reader).expect("is registered");
+    }
+    let head = Head { nid: None, gid: Some(group()), kind: Kind::Msg, tid: None, rc: None };
+    let message = message();
+    bencher.bench_local(|| assert_eq!(publish(&mut unit, &head, &message), online));
+}
+
+const SIZES: [usize; 3] = [256, 12_500, 32_768];
+
+#[divan::bench(args = SIZES)]
+fn read_json(bencher: Bencher<'_, '_>, size: usize) {
+    let mut text =
+        String::from(r#"{"nid":"89049032123451234512345678901235","gid":0,"type":"msg","body":""#);
+    while text.len() < size - 2 {
+        text.push('A');
+    }
+    text.push_str("\"}");
+    bencher.bench(|| envelope::read(black_box(text.as_bytes()), NidScheme::Eid));
+}
+
+/// A body of many small members: the depth has to be counted.
+#[divan::bench(args = SIZES)]
+fn read_json_with_object_body(bencher: Bencher<'_, '_>, size: usize) {
+    let mut text = String::from(
+        r#"{"nid":"89049032123451234512345678901235","gid":0,"type":"msg","body":{"a":0"#,
+    );
+    let mut member = 0;
+    while text.len() < size - 30 {
+        member += 1;
+        write!(text, r#","m{member}":[{member},"x"]"#).expect("a String takes everything");
+    }
+    text.push_str("}}");
+    bencher.bench(|| envelope::read(black_box(text.as_bytes()), NidScheme::Eid));
+}
+
+#[divan::bench(args = SIZES)]
+fn read_cbor(bencher: Bencher<'_, '_>, size: usize) {
+    let mut bytes = Vec::new();
+    let mut encoder = minicbor::Encoder::new(&mut bytes);
+    let nid = 89_049_032_123_451_234_512_345_678_901_235_u128.to_be_bytes();
+    let written = (|| {
+        encoder.map(4)?.u8(1)?.tag(minicbor::data::Tag::new(2))?.bytes(&nid)?;
+        encoder.u8(2)?.u8(0)?.u8(3)?.str("msg")?.u8(4)?.bytes(&vec![0; size - 40])?;
+        Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
+    })();
+    written.expect("a Vec takes everything");
+    bencher.bench(|| envelope::read(black_box(&bytes), NidScheme::Eid));
+}
+
+/// Counts what is allocated, for [`print_memory_per_device`].
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+#[allow(unsafe_code, reason = "an allocator that counts can be written in no other way")]
+// SAFETY: every call is handed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system allocator's conditions.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[allow(clippy::print_stdout, reason = "a benchmark reports to whoever runs it")]
+fn print_memory_per_device() {
+    let before = ALLOCATED.load(Ordering::Relaxed);
+    let unit = fleet(FLEET);
+    let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
+    println!(
+        "{} registered idle devices: {} bytes each",
+        unit.stats().devices,
+        bytes / unit.stats().devices
+    );
+}

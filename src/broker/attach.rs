@@ -1,0 +1,228 @@
+//! Connections come and go: new sessions, resumed ones, take-over, the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::publish::Who;
+use super::sessions::{Handle, TooManySessions, lock};
+use super::{Broker, write};
+use crate::ids::{ClientId, Timestamp};
+use crate::mqtt::{Publish, ReasonCode, Will, topic};
+use crate::rsp::Refusal;
+use crate::session::{Opening, Origin, Session};
+
+/// A connection with its session.
+#[derive(Debug)]
+pub struct Attached {
+    /// What the broker holds of the session.
+    pub handle: Arc<Handle>,
+    /// The state machine, owned by the connection from here on.
+    pub session: Box<Session>,
+    /// The session existed before `[MQTT-3.2.2-2]`.
+    pub present: bool,
+}
+
+/// Why a client gets no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The client id belongs to somebody else: no other identity inherits a session.
+    #[error("the client id is in use by another identity")]
+    OtherIdentity,
+    /// `limits.max_sessions`
+    #[error("too many sessions")]
+    TooManySessions,
+    /// The former connection of this client did not let go in time.
+    #[error("the former connection of this client is still busy")]
+    StillBusy,
+    /// The Will would break a rule of the control unit.
+    #[error("the Will is not permitted: {}", .0.name())]
+    Will(Refusal),
+    /// The Will names a topic that clients may not publish to, or one too deep.
+    #[error("the Will topic is not permitted")]
+    WillTopic,
+}
+
+impl Rejected {
+    /// What the CONNACK says.
+    #[must_use]
+    pub fn reason(self) -> ReasonCode {
+        match self {
+            Self::OtherIdentity => ReasonCode::ClientIdentifierNotValid,
+            Self::TooManySessions => ReasonCode::QuotaExceeded,
+            Self::StillBusy => ReasonCode::ServerBusy,
+            Self::Will(refusal) => refusal.reason_code(),
+            Self::WillTopic => ReasonCode::TopicNameInvalid,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// In the course of things: what remains of the session decides, and its Will is published
+    /// unless the client has withdrawn it.
+    Ended,
+    /// The broker itself shuts down: nobody is left to read a Will.
+    Shutdown,
+}
+
+impl Broker {
+    /// Gives a connection its session: a new one, or the one this client left behind.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why there is none.
+    pub async fn attach(&self, who: &Who<'_>, opening: &Opening) -> Result<Attached, Rejected> {
+        if let Some(will) = &opening.will {
+            self.check_will(who, will)?;
+        }
+        let identity = who.identity;
+        let client_id = ClientId::from(&*opening.client_id);
+        loop {
+            let Some(handle) = self.sessions.of_client(&client_id) else {
+                match self.sessions.create(&client_id, identity) {
+                    Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening)),
+                    Ok(None) => continue,
+                    Err(TooManySessions) => return Err(Rejected::TooManySessions),
+                }
+            };
+            if handle.identity != *identity {
+                return Err(Rejected::OtherIdentity);
+            }
+            let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
+            let Some(session) = claim.map_err(|_| Rejected::StillBusy)? else { continue };
+            if opening.clean_start {
+                // [MQTT-3.1.4-4]: clean start ends the old session.
+                self.end(&handle);
+                continue;
+            }
+            *lock(&handle.peer) = who.peer;
+            return Ok(self.resume(handle, session, opening));
+        }
+    }
+
+    /// A connection is over. Publishes the Will where one is due, and parks or ends the session.
+    pub async fn detach(&self, handle: &Arc<Handle>, mut session: Box<Session>, parting: Parting) {
+        let will = session.close();
+        if let (Some(will), Parting::Ended) = (will, parting) {
+            *lock(&handle.peer) = None;
+            let publisher = handle.publisher();
+            // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal
+            // has been counted and logged like any other.
+            let _refused_or_not = self.publish(&publisher, will_message(*will)).await;
+        }
+        if session.expiry().is_zero() {
+            self.end(handle);
+            return;
+        }
+        lock(&handle.outbox).drop_at_most_once();
+        let until = self.now().after(session.expiry());
+        if until != Timestamp::NEVER {
+            lock(&self.expirations).insert((until, handle.key));
+        }
+        handle.park(session, until);
+    }
+
+    /// Whether the Will would be accepted if it were published now.
+    fn check_will(&self, who: &Who<'_>, will: &Will) -> Result<(), Rejected> {
+        let Some(rsp_topic) = self.options.topics.topic(&will.topic) else {
+            let allowed = !will.topic.starts_with('$')
+                && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
+            return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
+        };
+        self.judge(who.identity, rsp_topic, &will.payload, will.retain).map(|_decision| ()).map_err(
+            |refusal| {
+                self.note_refusal(who, refusal);
+                Rejected::Will(refusal)
+            },
+        )
+    }
+
+    fn fresh(&self, handle: Arc<Handle>, who: &Who<'_>, opening: &Opening) -> Attached {
+        *lock(&handle.peer) = who.peer;
+        let session = Box::new(Session::new(opening, &self.options.session, self.now()));
+        Attached { handle, session, present: false }
+    }
+
+    fn resume(
+        &self,
+        handle: Arc<Handle>,
+        mut session: Box<Session>,
+        opening: &Opening,
+    ) -> Attached {
+        session.open(opening, self.now());
+        // Mail belongs to the device: what another session of the device took over meanwhile is
+        // not sent twice.
+        session.retain_in_flight(|origin| self.still_holds(&handle, origin));
+        handle.signal.raise(super::Calls::QUEUE);
+        handle.signal.raise(super::Calls::MAIL);
+        Attached { handle, session, present: true }
+    }
+
+    fn still_holds(&self, handle: &Handle, origin: Origin) -> bool {
+        match origin {
+            Origin::Queue => true,
+            Origin::Inbox(number) => lock(&self.inbox).holds(handle.key, number),
+            Origin::Mailbox(number) => {
+                let mailbox = lock(&handle.interests).mailbox;
+                mailbox.is_some_and(|(device, _)| {
+                    lock(&self.control).holds(device, handle.key, number)
+                })
+            }
+        }
+    }
+
+    /// Ends a session: everything that refers to it goes; mail that it had not acknowledged goes
+    /// back to where it belongs.
+    fn end(&self, handle: &Handle) {
+        let interests = std::mem::take(&mut *lock(&handle.interests));
+        if interests.inbox.is_some() {
+            let wake = lock(&self.inbox).leave(handle.key);
+            self.sessions.call(&wake, super::Calls::MAIL);
+        }
+        if let Some((device, _)) = interests.mailbox {
+            lock(&self.control).detach(device, handle.key);
+        }
+        if !interests.filters.is_empty() {
+            let mut subscriptions = write(&self.subscriptions);
+            for filter in interests.filters.keys() {
+                let (group, filter) = topic::split_shared(filter);
+                subscriptions.unsubscribe(handle.key, filter, group);
+            }
+        }
+        self.sessions.remove(handle);
+        handle.end();
+    }
+
+    /// Ends the sessions whose clients have been away until their expiry.
+    pub(super) fn end_expired(&self, now: Timestamp) {
+        loop {
+            let key = {
+                let mut expirations = lock(&self.expirations);
+                match expirations.first() {
+                    Some((until, _)) if *until <= now => expirations.pop_first(),
+                    _ => return,
+                }
+            };
+            let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
+            let Some(handle) = handle else { continue };
+            if handle.claim_expired(now).is_some() {
+                self.end(&handle);
+            }
+        }
+    }
+}
+
+/// How long a new connection waits for the former one of its client to let go.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);
+
+fn will_message(will: Will) -> Publish {
+    Publish {
+        dup: false,
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic,
+        packet_id: None,
+        properties: will.properties,
+        payload: will.payload,
+    }
+}

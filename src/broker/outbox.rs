@@ -1,0 +1,121 @@
+//! What waits to be sent to one session, beside its mail.
+
+use std::collections::VecDeque;
+
+use crate::mqtt::QoS;
+use crate::session::Delivery;
+
+/// Bounds of one queue (`limits.max_queued_messages`, `limits.max_queued_bytes`).
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    /// Messages.
+    pub messages_max: usize,
+    /// Payload and topic bytes.
+    pub bytes_max: usize,
+}
+
+/// The queue of one session. The messages in it are shared, so a full queue costs references.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: VecDeque<Delivery>,
+    bytes: usize,
+}
+
+/// What became of a message put into an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits; the queue was empty before.
+    First,
+    /// It waits behind others.
+    Queued,
+    /// It waits, and more than three quarters of the room are used: publishers should slow down.
+    Congested,
+    /// No room: dropped for this receiver.
+    Full,
+}
+
+/// What remains after something was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing waits.
+    Nothing,
+    /// More waits and may be taken as soon as there is room for bytes.
+    More,
+    /// More waits, and needs an acknowledgement of the client first.
+    Blocked,
+}
+
+impl Outbox {
+    /// Appends a delivery if there is room.
+    pub fn push(&mut self, delivery: Delivery, limits: &OutboxLimits) -> Pushed {
+        let bytes = self.bytes + delivery.bytes();
+        if self.queue.len() >= limits.messages_max || bytes > limits.bytes_max {
+            return Pushed::Full;
+        }
+        self.append(delivery);
+        if self.queue.len() == 1 {
+            Pushed::First
+        } else if self.is_congested(limits) {
+            Pushed::Congested
+        } else {
+            Pushed::Queued
+        }
+    }
+
+    /// Appends retained messages, which have their own bound and are no backlog of this receiver.
+    pub fn push_retained(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
+        deliveries.into_iter().for_each(|delivery| self.append(delivery));
+    }
+
+    /// Moves deliveries to `batch`, oldest first: at most `room` with QoS above 0, and no more
+    /// once `bytes_max` payload bytes are taken. A message without room holds up those behind it:
+    /// order is kept.
+    pub fn take(&mut self, room: usize, bytes_max: usize, batch: &mut Vec<Delivery>) -> Left {
+        let (mut room, mut bytes) = (room, 0);
+        while let Some(front) = self.queue.front() {
+            let counts = usize::from(front.qos != QoS::AtMostOnce);
+            if counts > room {
+                return Left::Blocked;
+            }
+            if bytes > bytes_max {
+                return Left::More;
+            }
+            room -= counts;
+            bytes += front.bytes();
+            self.bytes -= front.bytes();
+            batch.extend(self.queue.pop_front());
+        }
+        // An idle session holds no buffer of a busy hour.
+        if self.queue.capacity() > IDLE_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        Left::Nothing
+    }
+
+    /// Three quarters of the room are used.
+    #[must_use]
+    pub fn is_congested(&self, limits: &OutboxLimits) -> bool {
+        self.queue.len() >= limits.messages_max / 4 * 3 || self.bytes >= limits.bytes_max / 4 * 3
+    }
+
+    /// Drops what is not kept for a client that is away: QoS 0 (4.1.0 allows it).
+    pub fn drop_at_most_once(&mut self) {
+        self.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
+        self.bytes = self.queue.iter().map(Delivery::bytes).sum();
+        self.queue.shrink_to_fit();
+    }
+
+    /// Messages and bytes waiting.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.queue.len(), self.bytes)
+    }
+
+    fn append(&mut self, delivery: Delivery) {
+        self.bytes += delivery.bytes();
+        self.queue.push_back(delivery);
+    }
+}
+
+/// Queue slots that an empty outbox may keep for the next messages.
+const IDLE_CAPACITY: usize = 32;

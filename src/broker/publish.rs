@@ -1,0 +1,168 @@
+//! A message is published: who receives it, and what the publisher is told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::outbox::Pushed;
+use super::sessions::{Handle, lock};
+use super::{Broker, Calls, read, write};
+use crate::ids::{SessionKey, Timestamp};
+use crate::metrics::DropReason;
+use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
+use crate::route::{Grant, Member};
+use crate::rsp::Identity;
+use crate::session::{Delivery, Origin, Refused, Routed};
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug)]
+pub struct Publisher<'a> {
+    /// The session, where a client publishes through one.
+    pub key: Option<SessionKey>,
+    /// The client.
+    pub who: Who<'a>,
+}
+
+/// A client, as refusals name it in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// Proven by the certificate, the password or the listener's rule.
+    pub identity: &'a Identity,
+    /// What it calls itself.
+    pub client_id: &'a str,
+    /// Where it is connected from; nowhere when its Will is published.
+    pub peer: Option<SocketAddr>,
+}
+
+/// The sessions that receive one message; most messages have few.
+type Receivers = SmallVec<[Member; 8]>;
+
+impl Broker {
+    /// Publishes a message. When this returns, the broker owns it or has refused it.
+    pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
+        if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
+            return self.provision(from, rsp_topic, publish);
+        }
+        if publish.topic.starts_with('$') {
+            self.metrics.dropped(DropReason::NotAuthorized);
+            return refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics");
+        }
+        if topic::levels(&publish.topic).count() > self.options.topic_levels_max {
+            self.metrics.dropped(DropReason::NotAuthorized);
+            return refused(ReasonCode::TopicNameInvalid, "too many topic levels");
+        }
+        self.route(from, publish).await
+    }
+
+    async fn route(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
+        let message = Arc::new(self.message(publish));
+        if message.retain {
+            let kept = write(&self.retained).keep(&message, &self.options.retained);
+            if !kept {
+                self.metrics.dropped(DropReason::RetainedFull);
+                return refused(ReasonCode::QuotaExceeded, "no room for retained messages");
+            }
+        }
+        let receivers = self.receivers(from.key, &message.topic);
+        if receivers.is_empty() {
+            return Routed::NoSubscribers;
+        }
+        if let Some(congested) = self.fan_out(&message, &receivers) {
+            congested.wait_for_room(self).await;
+        }
+        Routed::Accepted
+    }
+
+    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
+        let mut receivers = Receivers::new();
+        let able = |key| self.sessions.slots().find(key).is_some_and(|handle| handle.is_online());
+        let overlap = read(&self.subscriptions).matches(topic, able, |member| {
+            // [MQTT-3.8.3-3]
+            if !(member.grant.no_local && Some(member.key) == from) {
+                receivers.push(member);
+            }
+        });
+        if overlap {
+            receivers.sort_by_key(|member| member.key);
+        }
+        receivers
+    }
+
+    /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
+    /// nearly full, for the publisher to wait for.
+    fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
+        let mut congested = None;
+        let slots = self.sessions.slots();
+        for same in receivers.chunk_by(|a, b| a.key == b.key) {
+            let Some(handle) = slots.find(same[0].key) else { continue };
+            let delivery = delivery(message, same);
+            if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
+                continue;
+            }
+            let pushed = lock(&handle.outbox).push(delivery, &self.options.outbox);
+            match pushed {
+                Pushed::First => handle.signal.raise(Calls::QUEUE),
+                Pushed::Queued => {}
+                Pushed::Congested if handle.is_online() => congested = Some(handle),
+                Pushed::Congested => {}
+                Pushed::Full => self.metrics.dropped(DropReason::QueueFull),
+            }
+        }
+        congested.cloned()
+    }
+
+    /// The shared message of a PUBLISH.
+    pub(super) fn message(&self, publish: Publish) -> Message {
+        let expiry = publish.properties.as_ref().and_then(|p| p.message_expiry_secs);
+        let expires = expiry.map_or(Timestamp::NEVER, |secs| {
+            self.now().after(std::time::Duration::from_secs(u64::from(secs)))
+        });
+        Message::from_publish(publish, expires)
+    }
+}
+
+impl Handle {
+    /// Slows a publisher down while this receiver's queue is nearly full. A receiver that does not
+    /// read at all fills its queue soon, loses messages by itself and holds nobody up.
+    async fn wait_for_room(&self, broker: &Broker) {
+        let drained = self.drained.notified();
+        tokio::pin!(drained);
+        drained.as_mut().enable();
+        if lock(&self.outbox).is_congested(&broker.options.outbox) {
+            let _drained_or_not = tokio::time::timeout(STALL_MAX, drained).await;
+        }
+    }
+}
+
+fn refused(reason: ReasonCode, name: &'static str) -> Routed {
+    Routed::Refused(Refused { reason, name, closes: false })
+}
+
+/// How long one message may wait for a slow receiver.
+const STALL_MAX: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// One delivery for all matching subscriptions of a session: the highest QoS `[MQTT-3.3.4-2]`, all
+/// subscription identifiers `[MQTT-3.3.4-3]`.
+fn delivery(message: &Arc<Message>, members: &[Member]) -> Delivery {
+    let granted = members.iter().map(|m| m.grant.qos).max().unwrap_or_default();
+    Delivery {
+        message: Arc::clone(message),
+        qos: message.qos.min(granted),
+        // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+        retain: message.retain && members.iter().any(|m| m.grant.retain_as_published),
+        subscription_ids: members.iter().filter_map(|m| m.grant.id).collect(),
+        origin: Origin::Queue,
+    }
+}
+
+/// A retained message for a new subscription `[MQTT-3.3.1-8]`.
+pub(super) fn retained_delivery(message: Arc<Message>, grant: Grant) -> Delivery {
+    Delivery {
+        qos: message.qos.min(grant.qos),
+        retain: true,
+        subscription_ids: grant.id.into_iter().collect(),
+        origin: Origin::Queue,
+        message,
+    }
+}

@@ -1,0 +1,299 @@
+//! The table of sessions: by key for deliveries, by client id for connects.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytestring::ByteString;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::quality::RandomState;
+use tokio::sync::Notify;
+
+use super::outbox::Outbox;
+use super::publish::{Publisher, Who};
+use super::signal::{Calls, Signal};
+use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::route::Grant;
+use crate::rsp::{DeviceKey, Identity};
+use crate::session::Session;
+
+/// What the broker holds of a session beside its state machine.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its name in every index.
+    pub key: SessionKey,
+    /// The client's identifier.
+    pub client_id: ClientId,
+    /// Who the client is. A session belongs to this identity alone.
+    pub identity: Identity,
+    /// Calls the connection's task.
+    pub signal: Signal,
+    /// Where the client is connected from.
+    pub(super) peer: Mutex<Option<SocketAddr>>,
+    /// A connection owns the session now.
+    pub(super) online: AtomicBool,
+    pub(super) outbox: Mutex<Outbox>,
+    pub(super) interests: Mutex<Interests>,
+    /// Raised when a congested outbox has been drained.
+    pub(super) drained: Notify,
+    seat: Mutex<Seat>,
+    vacated: Notify,
+}
+
+/// What a session is subscribed to.
+#[derive(Debug, Default)]
+pub(super) struct Interests {
+    /// Every filter as the client wrote it.
+    pub(super) filters: BTreeMap<ByteString, Target>,
+    /// The device whose mail this session reads.
+    pub(super) mailbox: Option<(DeviceKey, Grant)>,
+    /// The grant under which this session serves as SM-SR.
+    pub(super) inbox: Option<Grant>,
+}
+
+/// Where a subscription lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Ordinary,
+    Mailbox,
+    Inbox,
+}
+
+/// Who has the state machine of a session.
+#[derive(Debug)]
+enum Seat {
+    /// A connection's task.
+    Taken,
+    /// Nobody: the client is away until it returns, or until this moment.
+    Free(Box<Session>, Timestamp),
+    /// The session is over.
+    Ended,
+}
+
+/// What a connection that wants a session finds.
+#[derive(Debug)]
+pub(super) enum Claim {
+    Taken,
+    Got(Box<Session>),
+    Ended,
+}
+
+impl Handle {
+    fn new(key: SessionKey, client_id: ClientId, identity: Identity) -> Self {
+        Self {
+            key,
+            client_id,
+            identity,
+            signal: Signal::default(),
+            peer: Mutex::default(),
+            online: AtomicBool::new(true),
+            outbox: Mutex::default(),
+            interests: Mutex::default(),
+            drained: Notify::new(),
+            seat: Mutex::new(Seat::Taken),
+            vacated: Notify::new(),
+        }
+    }
+
+    /// Takes the state machine; asks the present owner to leave and waits for it.
+    pub(super) async fn claim(&self) -> Option<Box<Session>> {
+        loop {
+            let vacated = self.vacated.notified();
+            tokio::pin!(vacated);
+            // Listen before looking: the owner may leave in between.
+            vacated.as_mut().enable();
+            match self.try_claim() {
+                Claim::Got(session) => return Some(session),
+                Claim::Ended => return None,
+                Claim::Taken => {}
+            }
+            self.signal.raise(Calls::TAKEOVER);
+            vacated.await;
+        }
+    }
+
+    /// Takes the state machine if nobody has it.
+    pub(super) fn try_claim(&self) -> Claim {
+        let mut seat = lock(&self.seat);
+        match std::mem::replace(&mut *seat, Seat::Taken) {
+            Seat::Taken => Claim::Taken,
+            Seat::Free(session, _) => {
+                self.online.store(true, Ordering::Relaxed);
+                Claim::Got(session)
+            }
+            Seat::Ended => {
+                *seat = Seat::Ended;
+                Claim::Ended
+            }
+        }
+    }
+
+    /// Takes the state machine if the client has been away until its expiry.
+    pub(super) fn claim_expired(&self, now: Timestamp) -> Option<Box<Session>> {
+        let mut seat = lock(&self.seat);
+        match std::mem::replace(&mut *seat, Seat::Ended) {
+            Seat::Free(session, until) if until <= now => Some(session),
+            other => {
+                *seat = other;
+                None
+            }
+        }
+    }
+
+    /// Gives the state machine back: the client is away.
+    pub(super) fn park(&self, session: Box<Session>, until: Timestamp) {
+        self.online.store(false, Ordering::Relaxed);
+        *lock(&self.seat) = Seat::Free(session, until);
+        self.vacated.notify_waiters();
+    }
+
+    /// The session is over.
+    pub(super) fn end(&self) {
+        self.online.store(false, Ordering::Relaxed);
+        *lock(&self.seat) = Seat::Ended;
+        self.vacated.notify_waiters();
+    }
+
+    /// The client of this session.
+    #[must_use]
+    pub fn who(&self) -> Who<'_> {
+        let peer = *lock(&self.peer);
+        Who { identity: &self.identity, client_id: self.client_id.as_str(), peer }
+    }
+
+    /// The client of this session as a publisher.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher<'_> {
+        Publisher { key: Some(self.key), who: self.who() }
+    }
+
+    /// A connection owns the session now.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.online.load(Ordering::Relaxed)
+    }
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    by_client: DashMap<ClientId, Arc<Handle>, RandomState>,
+    slots: RwLock<Slots>,
+    count: AtomicUsize,
+    sessions_max: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    handle: Option<Arc<Handle>>,
+}
+
+impl Slots {
+    /// The session of this key; nothing when it has ended, whoever has its slot now.
+    pub(super) fn find(&self, key: SessionKey) -> Option<&Arc<Handle>> {
+        let slot = self.slots.get(key.slot as usize)?;
+        slot.handle.as_ref().filter(|_| slot.generation == key.generation)
+    }
+
+    fn reserve(&mut self) -> SessionKey {
+        if let Some(slot) = self.free.pop() {
+            return SessionKey { slot, generation: self.slots[slot as usize].generation };
+        }
+        let slot = u32::try_from(self.slots.len()).expect("`limits.max_sessions` is far lower");
+        self.slots.push(Slot { generation: 0, handle: None });
+        SessionKey { slot, generation: 0 }
+    }
+
+    fn release(&mut self, key: SessionKey) {
+        let slot = &mut self.slots[key.slot as usize];
+        slot.handle = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.slot);
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(sessions_max: usize) -> Self {
+        Self {
+            by_client: DashMap::with_hasher(RandomState::default()),
+            slots: RwLock::default(),
+            count: AtomicUsize::new(0),
+            sessions_max,
+        }
+    }
+
+    /// The session of this client.
+    pub(super) fn of_client(&self, client_id: &ClientId) -> Option<Arc<Handle>> {
+        self.by_client.get(client_id).map(|handle| Arc::clone(&handle))
+    }
+
+    /// A new session, owned by the caller's connection. `Ok(None)`: another connection of this
+    /// client was faster. `Err`: there is no room for more sessions.
+    pub(super) fn create(
+        &self,
+        client_id: &ClientId,
+        identity: &Identity,
+    ) -> Result<Option<Arc<Handle>>, TooManySessions> {
+        if self.count.load(Ordering::Relaxed) >= self.sessions_max {
+            return Err(TooManySessions);
+        }
+        // The lock on the client's entry is held while the slot is filled: a session that can be
+        // found by its client can be found by its key.
+        let Entry::Vacant(entry) = self.by_client.entry(client_id.clone()) else {
+            return Ok(None);
+        };
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let key = slots.reserve();
+        let handle = Arc::new(Handle::new(key, client_id.clone(), identity.clone()));
+        slots.slots[key.slot as usize].handle = Some(Arc::clone(&handle));
+        entry.insert(Arc::clone(&handle));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(handle))
+    }
+
+    /// Removes a session from all indexes.
+    pub(super) fn remove(&self, handle: &Handle) {
+        let removed = self.by_client.remove_if(&handle.client_id, |_, h| h.key == handle.key);
+        if removed.is_some() {
+            self.slots.write().unwrap_or_else(PoisonError::into_inner).release(handle.key);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks at sessions by key; hold it briefly, and across no `.await`.
+    pub(super) fn slots(&self) -> std::sync::RwLockReadGuard<'_, Slots> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the connections of these sessions.
+    pub(super) fn call(&self, keys: &[SessionKey], call: Calls) {
+        if keys.is_empty() {
+            return;
+        }
+        let slots = self.slots();
+        keys.iter().filter_map(|key| slots.find(*key)).for_each(|h| h.signal.raise(call));
+    }
+
+    /// Every session there is now.
+    pub(super) fn all(&self) -> Vec<Arc<Handle>> {
+        self.slots().slots.iter().filter_map(|slot| slot.handle.clone()).collect()
+    }
+}
+
+/// `limits.max_sessions` is reached.
+#[derive(Debug)]
+pub(super) struct TooManySessions;
+
+/// Locks; a panic of another task while it held the lock does not take this one along.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,133 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use bytestring::ByteString;
+use smallvec::SmallVec;
+
+use super::publish::retained_delivery;
+use super::sessions::{Handle, Target, lock};
+use super::{Broker, Calls, read, write};
+use crate::mqtt::{ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic};
+use crate::route::Grant;
+use crate::rsp::{ControlUnit, Refusal, Subscription};
+use crate::session::granted;
+
+/// One answer for each filter.
+pub type Reasons = SmallVec<[ReasonCode; 1]>;
+
+impl Broker {
+    /// Carries out a SUBSCRIBE. Retained messages follow through the session's queue. Beside the
+    /// answers, gives the name of the first refusal of the control unit.
+    pub fn subscribe(
+        &self,
+        handle: &Handle,
+        subscribe: &Subscribe,
+    ) -> (Reasons, Option<&'static str>) {
+        let mut refused = None;
+        let reasons = subscribe.filters.iter().map(|filter| {
+            let grant = Grant::new(&filter.options, subscribe.subscription_id);
+            let answer = self.subscribe_one(handle, filter, grant);
+            answer.unwrap_or_else(|refusal| {
+                self.note_refusal(&handle.who(), refusal);
+                refused.get_or_insert(refusal.name());
+                refusal.reason_code()
+            })
+        });
+        (reasons.collect(), refused)
+    }
+
+    /// Carries out an UNSUBSCRIBE.
+    pub fn unsubscribe(&self, handle: &Handle, unsubscribe: &Unsubscribe) -> Reasons {
+        unsubscribe.filters.iter().map(|filter| self.unsubscribe_one(handle, filter)).collect()
+    }
+
+    fn subscribe_one(
+        &self,
+        handle: &Handle,
+        asked: &SubscribeFilter,
+        grant: Grant,
+    ) -> Result<ReasonCode, Refusal> {
+        let mut interests = lock(&handle.interests);
+        let known = interests.filters.contains_key(&asked.filter);
+        if !known && interests.filters.len() >= self.options.subscriptions_max {
+            return Ok(ReasonCode::QuotaExceeded);
+        }
+        if topic::levels(&asked.filter).count() > self.options.topic_levels_max {
+            return Ok(ReasonCode::TopicFilterInvalid);
+        }
+        let topics = &self.options.topics;
+        let target = match ControlUnit::may_subscribe(&handle.identity, &asked.filter, topics) {
+            Subscription::Refused(refusal) => return Err(refusal),
+            Subscription::Mailbox => {
+                let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
+                let device = lock(&self.control).attach(nid, handle.key)?;
+                interests.mailbox = Some((device, grant));
+                handle.signal.raise(Calls::MAIL);
+                Target::Mailbox
+            }
+            Subscription::Servers { group } => {
+                lock(&self.inbox).subscribe(handle.key, group);
+                interests.inbox = Some(grant);
+                handle.signal.raise(Calls::MAIL);
+                Target::Inbox
+            }
+            Subscription::Ordinary => {
+                self.subscribe_ordinary(handle, asked, grant);
+                Target::Ordinary
+            }
+        };
+        interests.filters.insert(owned(&asked.filter), target);
+        Ok(granted(grant.qos))
+    }
+
+    fn subscribe_ordinary(&self, handle: &Handle, asked: &SubscribeFilter, grant: Grant) {
+        let (group, filter) = topic::split_shared(&asked.filter);
+        let new = write(&self.subscriptions).subscribe(handle.key, filter, group, grant);
+        let wanted = match asked.options.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => new,
+            RetainHandling::Never => false,
+        };
+        // A shared subscription gets no retained messages (4.8.2).
+        if !wanted || group.is_some() {
+            return;
+        }
+        let retained = read(&self.retained).matching(filter, self.now());
+        if retained.is_empty() {
+            return;
+        }
+        let deliveries = retained.into_iter().map(|message| retained_delivery(message, grant));
+        lock(&handle.outbox).push_retained(deliveries);
+        handle.signal.raise(Calls::QUEUE);
+    }
+
+    fn unsubscribe_one(&self, handle: &Handle, filter: &ByteString) -> ReasonCode {
+        let mut interests = lock(&handle.interests);
+        let Some(target) = interests.filters.remove(filter) else {
+            return ReasonCode::NoSubscriptionExisted;
+        };
+        let (group, name) = topic::split_shared(filter);
+        match target {
+            Target::Ordinary => {
+                write(&self.subscriptions).unsubscribe(handle.key, name, group);
+            }
+            Target::Mailbox => {
+                if let Some((device, _)) = interests.mailbox.take() {
+                    lock(&self.control).detach(device, handle.key);
+                }
+            }
+            Target::Inbox => {
+                let wake = lock(&self.inbox).unsubscribe(handle.key, group);
+                if !interests.filters.values().any(|other| *other == Target::Inbox) {
+                    interests.inbox = None;
+                }
+                self.sessions.call(&wake, Calls::MAIL);
+            }
+        }
+        ReasonCode::Success
+    }
+}
+
+/// A filter that is kept must not keep the packet that it came in.
+fn owned(filter: &ByteString) -> ByteString {
+    ByteString::from(&**filter)
+}

@@ -1,0 +1,118 @@
+//! `simcast serve`: the broker.
+
+#![allow(clippy::print_stdout, reason = "a command speaks to the person who started it")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Failure;
+use super::development::Development;
+use crate::config::{Config, Listener};
+use crate::service::Service;
+
+/// Run the broker
+///
+/// Without a configuration file it runs in development mode: a plain, anonymous listener on
+/// 127.0.0.1:1883, mutual TLS on 127.0.0.1:8883 with certificates made for you in certs/dev/, and
+/// health and metrics on http://127.0.0.1:9883.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry again.
+
+Examples:
+  simcast serve                                  try it: development mode
+  simcast serve -c /etc/simcast/simcast.toml     run it
+  simcast serve -c simcast.toml --test-config    check everything that start-up would")]
+pub struct Serve {
+    /// The configuration file; see README.md for its sections
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Add a plain, anonymous listener on this port of 127.0.0.1
+    #[arg(short, long, value_name = "PORT")]
+    port: Vec<u16>,
+    /// Check configuration, files, keys and addresses, say what is wrong and where, and end
+    #[arg(long)]
+    test_config: bool,
+}
+
+impl Serve {
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// [`Failure`] with what is wrong and the exit code.
+    pub async fn run(self) -> Result<(), Failure> {
+        let development = match &self.config {
+            Some(_) => None,
+            None => Some(Development::prepare(Path::new("certs/dev")).map_err(Failure::failed)?),
+        };
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::development(),
+        };
+        config.listeners.extend(self.port.iter().map(|port| loopback(*port)));
+        config.validate()?;
+        if self.test_config {
+            return test(config).await;
+        }
+        crate::log::init(config.log).map_err(Failure::failed)?;
+        let service = Service::start(config.clone()).await?;
+        for (listener, address) in config.listeners.iter().zip(service.addresses()) {
+            let kind = if listener.tls.is_some() { "TLS" } else { "plain TCP" };
+            tracing::info!("listening on {address} ({kind})");
+        }
+        if let Some(address) = service.admin_address() {
+            tracing::info!("health and metrics on http://{address}");
+        }
+        if let Some(development) = development {
+            println!("{}", development.banner());
+        }
+        until_told_to_stop(&service).await?;
+        tracing::info!("stopping");
+        if !service.stop().await {
+            tracing::warn!("some clients did not go within the drain timeout");
+        }
+        Ok(())
+    }
+}
+
+/// Everything that start-up would do, and nothing that clients would notice.
+async fn test(config: Config) -> Result<(), Failure> {
+    let service = Service::start(config).await?;
+    service.stop().await;
+    println!("the configuration is in order");
+    Ok(())
+}
+
+async fn until_told_to_stop(service: &Service) -> Result<(), Failure> {
+    let listen = |kind| -> Result<Signal, Failure> { signal(kind).map_err(Failure::failed) };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => reload(service),
+        }
+    }
+}
+
+fn reload(service: &Service) {
+    match service.reload_registry() {
+        Ok(Some(report)) => {
+            tracing::info!(
+                accepted = report.accepted,
+                removed = report.removed,
+                "registry read again"
+            );
+        }
+        Ok(None) => tracing::info!("nothing to read again: no registry is configured"),
+        Err(error) => tracing::error!("the registry stays as it was: {error}"),
+    }
+}
+
+fn loopback(port: u16) -> Listener {
+    Listener::anonymous(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}

@@ -1,0 +1,249 @@
+//! `simcast.toml`: the sections as plain data, their defaults, and every mistake in one list.
+//!
+//! An unknown key is a mistake, and an accepted key does something. Relative paths are relative
+//! to the file. See [`Config::load`].
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IntoDeserializer};
+use toml::Spanned;
+use toml::de::DeTable;
+
+mod limits;
+mod listener;
+mod mistake;
+mod rsp;
+mod units;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+pub use limits::Limits;
+pub use listener::{Listener, Tls, TlsVersion};
+pub use mistake::{ConfigErrors, Mistake};
+pub use rsp::{GroupSettings, GroupTtl, Rsp, Settings, Ttl};
+pub use units::{parse_duration, parse_size};
+
+use crate::rsp::ServerRule;
+use mistake::Lines;
+
+/// More mistakes than this are not looked for.
+const MISTAKES_MAX: usize = 100;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where clients connect. A file that names none gets an anonymous one on loopback, port 1883.
+    #[serde(rename = "listener")]
+    pub listeners: Vec<Listener>,
+    /// Every bound by name.
+    pub limits: Limits,
+    /// The provisioning control unit.
+    pub rsp: Rsp,
+    /// Health and metrics.
+    pub admin: Admin,
+    /// What is written to standard error.
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: vec![Listener::anonymous(loopback(1883))],
+            limits: Limits::default(),
+            rsp: Rsp::default(),
+            admin: Admin::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// `[admin]`: the HTTP side.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address and port, or `None` for `"off"`.
+    #[serde(deserialize_with = "address_or_off")]
+    pub bind: Option<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { bind: Some(loopback(9883)) }
+    }
+}
+
+/// `[log]`: what is written to standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// The least important level that is written; `SIMCAST_LOG` in the environment beats it.
+    pub level: LogLevel,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Importance of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// The broker cannot do its work.
+    Error,
+    /// Somebody should look.
+    Warn,
+    /// Coming and going.
+    #[default]
+    Info,
+    /// Decisions.
+    Debug,
+    /// Packets.
+    Trace,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with its key and line.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let in_file = |mistakes| ConfigErrors { path: Some(path.to_owned()), mistakes };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            in_file(vec![Mistake { key: String::new(), line: None, message: e.to_string() }])
+        })?;
+        let base_dir = path.parent().unwrap_or(Path::new(""));
+        Self::from_toml(&text, base_dir).map_err(|errors| in_file(errors.mistakes))
+    }
+
+    /// Reads and checks a text whose relative paths start at `base_dir`.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with its key and line. Values are checked against each
+    /// other, and files are opened, only when the text itself has no mistake.
+    pub fn from_toml(text: &str, base_dir: &Path) -> Result<Self, ConfigErrors> {
+        let (config, lines) =
+            read(text).map_err(|mistakes| ConfigErrors { path: None, mistakes })?;
+        let config = config.with_paths_from(base_dir);
+        let mistakes = config.mistakes(&lines);
+        if mistakes.is_empty() { Ok(config) } else { Err(ConfigErrors { path: None, mistakes }) }
+    }
+
+    /// What runs without a file: a plain listener and one with mutual TLS, both on loopback. The
+    /// certificates of `certs/dev/` may not exist yet.
+    #[must_use]
+    pub fn development() -> Self {
+        let dir = Path::new("certs/dev");
+        let tls = Tls {
+            cert: dir.join("localhost.pem"),
+            key: dir.join("localhost.key"),
+            client_ca: Some(dir.join("ca.pem")),
+            require_client_cert: None,
+            crl: Some(dir.join("crl.pem")),
+            min_version: TlsVersion::default(),
+            servers: vec![ServerRule::CommonName("sm-sr.dev".to_owned())],
+        };
+        let secure = Listener {
+            allow_anonymous: false,
+            tls: Some(tls),
+            ..Listener::anonymous(loopback(8883))
+        };
+        Self {
+            listeners: vec![Listener::anonymous(loopback(1883)), secure],
+            rsp: Rsp { registry: Some(dir.join("registry.csv")), ..Rsp::default() },
+            ..Self::default()
+        }
+    }
+
+    /// Checks what is not a matter of one value alone: bounds, files, contradictions.
+    ///
+    /// # Errors
+    /// Every mistake, each with its key.
+    pub fn validate(&self) -> Result<(), ConfigErrors> {
+        let mistakes = self.mistakes(&Lines::default());
+        if mistakes.is_empty() { Ok(()) } else { Err(ConfigErrors { path: None, mistakes }) }
+    }
+
+    fn with_paths_from(mut self, base_dir: &Path) -> Self {
+        let resolve = |path: &mut PathBuf| *path = base_dir.join(&*path);
+        for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            resolve(&mut tls.cert);
+            resolve(&mut tls.key);
+            tls.client_ca.iter_mut().for_each(resolve);
+            tls.crl.iter_mut().for_each(resolve);
+        }
+        self.rsp.registry.iter_mut().for_each(resolve);
+        self
+    }
+}
+
+/// The values and lines of a text, or everything that is wrong with it.
+fn read(text: &str) -> Result<(Config, Lines), Vec<Mistake>> {
+    let (mut table, mut mistakes) = mistake::parse(text);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let lines = Lines::of(text, table.get_ref());
+    let config = deserialize(text, table.get_mut(), &mut mistakes);
+    mistakes.sort_by_key(|mistake| mistake.line);
+    match config {
+        Some(config) if mistakes.is_empty() => Ok((config, lines)),
+        Some(_) | None => Err(mistakes),
+    }
+}
+
+/// Deserializes again and again, each time without the entry that was wrong, until nothing more
+/// is: so that one run names every mistake.
+fn deserialize(text: &str, table: &mut DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Option<Config> {
+    while mistakes.len() < MISTAKES_MAX {
+        let document = Spanned::new(0..text.len(), table.clone());
+        let error = match Config::deserialize(document.into_deserializer()) {
+            Ok(config) => return Some(config),
+            Err(error) => error,
+        };
+        let line = mistake::line_of(text, &error);
+        let Some(key) = mistake::take_out(table, &error) else {
+            let message = mistake::explain(error.message());
+            mistakes.push(Mistake { key: String::new(), line, message });
+            return None;
+        };
+        // What is missing now may be what was taken out before.
+        let missing = error.message().starts_with("missing field");
+        if !(missing && mistakes.iter().any(|mistake| mistake.key.starts_with(&key))) {
+            mistakes.push(Mistake { key, line, message: mistake::explain(error.message()) });
+        }
+    }
+    None
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn address_or_off<'de, D>(source: D) -> Result<Option<SocketAddr>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(source)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let address = SocketAddr::from_str(&text);
+    address
+        .map(Some)
+        .map_err(|_| D::Error::custom(format!("`{text}` is no \"ip:port\" or \"off\"")))
+}

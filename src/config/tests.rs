@@ -1,0 +1,327 @@
+//! Tests of the whole file format.
+
+use std::time::Duration;
+
+use super::*;
+use crate::ids::{Gid, NidScheme};
+use crate::rsp::{Initiator, Mode, Peer};
+
+/// Every documented key, none with its default.
+const EVERY_KEY: &str = r#"
+[[listener]]
+bind = "0.0.0.0:8883"
+allow_anonymous = true
+max_connections = 5
+[listener.tls]
+cert = "broker.pem"
+key = "broker.key"
+client_ca = "ca.pem"
+require_client_cert = false
+crl = "crl.pem"
+min_version = "1.3"
+servers = ["cn=sm-sr.example", "ou=SM-SR", "san=urn:x:y"]
+
+[[listener]]
+bind = "[::1]:1883"
+insecure_identity_from_client_id = true
+servers_by_client_id = ["sm-sr"]
+
+[limits]
+max_packet_size = "1MiB"
+max_inflight = 21
+receive_maximum = 22
+topic_alias_maximum = 0
+max_queued_messages = 23
+max_queued_bytes = "24KiB"
+max_keepalive = "20m"
+max_topic_levels = 25
+max_subscriptions = 26
+max_client_id_bytes = 27
+connect_timeout = "28s"
+max_connections = 29
+max_sessions = 30
+max_session_expiry = "31d"
+max_retained_messages = 32
+max_retained_bytes = 33
+write_buffer = "34KiB"
+drain_timeout = "250ms"
+
+[rsp]
+to_euicc = "down"
+to_sm_sr = "up"
+registry = "devices.csv"
+nid = "decimal"
+mail_ttl = "7d"
+close_on_identity_violation = false
+server_inbox_messages_max = 41
+server_inbox_bytes_max = "42MiB"
+mail_messages_max = 43
+mail_bytes_max = "44KiB"
+group_messages_max = 45
+group_bytes_max = "46KiB"
+open_requests_max = 47
+body_bytes_max = "4KiB"
+[rsp.settings]
+initiator = "server"
+mode = "single"
+peer = "off"
+ttl = { trigger = "1h", msg = "2h", exchange = "5m" }
+[rsp.group.42]
+initiator = "client"
+mode = "multi"
+peer = "server-triggered"
+ttl = { exchange = "1m" }
+
+[admin]
+bind = "127.0.0.1:9000"
+
+[log]
+format = "json"
+level = "debug"
+"#;
+
+fn mistakes(text: &str) -> Vec<(String, Option<usize>, String)> {
+    let errors = Config::from_toml(text, Path::new("/nowhere")).unwrap_err();
+    errors.mistakes.into_iter().map(|m| (m.key, m.line, m.message)).collect()
+}
+
+fn the_mistake(text: &str) -> (String, Option<usize>, String) {
+    let mut found = mistakes(text);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.remove(0)
+}
+
+#[test]
+fn every_documented_key_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["broker.pem", "broker.key", "ca.pem", "crl.pem", "devices.csv", "simcast.toml"] {
+        std::fs::write(dir.path().join(name), EVERY_KEY).unwrap();
+    }
+    let config = Config::load(&dir.path().join("simcast.toml")).unwrap();
+
+    let [secure, rig] = &config.listeners[..] else { panic!("two listeners") };
+    let tls = secure.tls.as_ref().unwrap();
+    assert_eq!((secure.max_connections, secure.allow_anonymous), (5, true));
+    assert_eq!(tls.cert, dir.path().join("broker.pem"), "relative to the file");
+    assert_eq!(tls.crl, Some(dir.path().join("crl.pem")));
+    assert!(!tls.requires_client_cert());
+    assert_eq!(tls.min_version, TlsVersion::V1_3);
+    assert_eq!(
+        tls.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["cn=sm-sr.example", "ou=SM-SR", "san=urn:x:y"]
+    );
+    assert_eq!(rig.servers_by_client_id, ["sm-sr"]);
+    assert_eq!(config.admin.bind, Some("127.0.0.1:9000".parse().unwrap()));
+    assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
+    check_limits(&config.limits);
+    check_rsp(&config.rsp, dir.path());
+}
+
+fn check_limits(limits: &Limits) {
+    let expected = Limits {
+        max_packet_size: 1 << 20,
+        max_inflight: 21,
+        receive_maximum: 22,
+        topic_alias_maximum: 0,
+        max_queued_messages: 23,
+        max_queued_bytes: 24 << 10,
+        max_keepalive: Duration::from_secs(1_200),
+        max_topic_levels: 25,
+        max_subscriptions: 26,
+        max_client_id_bytes: 27,
+        connect_timeout: Duration::from_secs(28),
+        max_connections: 29,
+        max_sessions: 30,
+        max_session_expiry: Duration::from_secs(31 * 86_400),
+        max_retained_messages: 32,
+        max_retained_bytes: 33,
+        write_buffer: 34 << 10,
+        drain_timeout: Duration::from_millis(250),
+    };
+    assert_eq!(*limits, expected);
+}
+
+fn check_rsp(rsp: &Rsp, dir: &Path) {
+    assert_eq!((rsp.to_euicc.as_str(), rsp.to_sm_sr.as_str()), ("down", "up"));
+    assert_eq!(rsp.registry, Some(dir.join("devices.csv")));
+    assert_eq!((rsp.nid, rsp.close_on_identity_violation), (NidScheme::Decimal, false));
+    assert_eq!(rsp.mail_ttl, Duration::from_secs(604_800));
+    assert_eq!((rsp.server_inbox_messages_max, rsp.server_inbox_bytes_max), (41, 42 << 20));
+    assert_eq!((rsp.mail_messages_max, rsp.mail_bytes_max), (43, 44 << 10));
+    assert_eq!((rsp.group_messages_max, rsp.group_bytes_max), (45, 46 << 10));
+    assert_eq!((rsp.open_requests_max, rsp.body_bytes_max), (47, 4 << 10));
+
+    let common = rsp.settings_of(Gid::new(7).unwrap());
+    assert_eq!((common.initiator, common.mode), (Initiator::Server, Mode::Single));
+    assert_eq!((common.peer, common.ttl.trigger), (Peer::Off, Duration::from_secs(3_600)));
+    let own = rsp.settings_of(Gid::new(42).unwrap());
+    assert_eq!(
+        (own.initiator, own.mode, own.peer),
+        (Initiator::Client, Mode::Multi, Peer::ServerTriggered)
+    );
+    assert_eq!(own.ttl.exchange, Duration::from_secs(60));
+    assert_eq!(own.ttl.msg, Duration::from_secs(7_200), "what a group leaves out is common");
+}
+
+#[test]
+fn an_empty_file_is_a_loopback_broker() {
+    // case O6
+    let config = Config::from_toml("", Path::new("")).unwrap();
+    assert_eq!(config, Config::default());
+    assert!(config.listeners.iter().all(|listener| listener.bind.ip().is_loopback()));
+}
+
+#[test]
+fn development_mode_lacks_nothing_but_its_certificates() {
+    let errors = Config::development().validate().unwrap_err();
+    assert_eq!(errors.mistakes.len(), 4, "{errors}");
+    assert!(errors.mistakes.iter().all(|m| m.message.contains("certs/dev")), "{errors}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    // case O5
+    let text = "[limits]\nmax_inflght = 5\n";
+    let message = "unknown key `max_inflght`; did you mean `max_inflight`?".to_owned();
+    assert_eq!(the_mistake(text), ("limits.max_inflght".to_owned(), Some(2), message));
+
+    let text = "\n[[listener]]\nbind = \"127.0.0.1:1\"\nallow_anonymous = true\nbindd = 1\n";
+    let message = "unknown key `bindd`; did you mean `bind`?".to_owned();
+    assert_eq!(the_mistake(text), ("listener[0].bindd".to_owned(), Some(5), message));
+
+    let (key, line, message) = the_mistake("[limit]\nmax_inflight = 5\n");
+    assert_eq!((key.as_str(), line), ("limit", Some(1)));
+    assert_eq!(message, "unknown key `limit`; did you mean `limits`?");
+
+    let (key, line, message) = the_mistake("[rsp.settings]\nmode = \"mutli\"\n");
+    assert_eq!((key.as_str(), line), ("rsp.settings.mode", Some(2)));
+    assert_eq!(message, "unknown value `mutli`; did you mean `multi`?");
+}
+
+#[test]
+fn all_mistakes_of_a_text_are_found_at_once() {
+    let text = "[limits]\nmax_inflight = \"many\"\nconnect_timeout = 30\n\
+                [log]\nlevle = \"info\"\n[admin]\nbind = \"localhost\"\n\
+                [rsp.settings]\nttl = { trigger = \"1y\" }\n[rsp.group.0]\nmode = \"any\"\n\
+                [[listener]]\nbind = \"1883\"\n[listener.tls]\nservers = [\"cn=a\", \"dn=b\"]\n";
+    let found = mistakes(text);
+    let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
+    assert_eq!(
+        keys,
+        [
+            ("limits.max_inflight", 2),
+            ("limits.connect_timeout", 3),
+            ("log.levle", 5),
+            ("admin.bind", 7),
+            ("rsp.settings.ttl.trigger", 9),
+            ("rsp.group.0", 10),
+            ("listener[0].bind", 13),
+            ("listener[0].tls.servers", 15),
+        ]
+    );
+}
+
+#[test]
+fn syntax_errors_have_lines() {
+    let found = mistakes("[limits]\nmax_inflight = 1 2\n[log]\nlevel = \"info\n[rsp\n");
+    assert_eq!(found.iter().map(|(_, line, _)| line.unwrap()).collect::<Vec<_>>(), [2, 4, 5]);
+    assert_eq!(mistakes("[log]\n[log]\n")[0].1, Some(2), "a section twice");
+}
+
+#[test]
+fn what_is_missing_is_named_once() {
+    let (key, line, message) = the_mistake("[[listener]]\nallow_anonymous = true\n");
+    assert_eq!((key.as_str(), line, message.as_str()), ("listener", Some(1), "missing key `bind`"));
+    let text = "[[listener]]\nbind = \"127.0.0.1:1\"\n[listener.tls]\ncert = 1\nkey = \"k\"\n";
+    assert_eq!(the_mistake(text).0, "listener[0].tls.cert", "wrong is not missing");
+}
+
+#[test]
+fn all_contradictions_are_found_at_once() {
+    let text = r#"
+[[listener]]
+bind = "0.0.0.0:8883"
+max_connections = 0
+servers_by_client_id = ["a"]
+[listener.tls]
+cert = "a.pem"
+key = "a.key"
+crl = "a.crl"
+servers = ["cn=a"]
+require_client_cert = true
+[[listener]]
+bind = "127.0.0.1:8883"
+allow_anonymous = true
+[limits]
+max_packet_size = "1GiB"
+max_keepalive = "1d"
+max_session_expiry = "99999d"
+connect_timeout = "0s"
+max_client_id_bytes = 70000
+[rsp]
+to_euicc = "a/#"
+to_sm_sr = "a/#"
+registry = "absent.csv"
+body_bytes_max = "5MiB"
+[rsp.group.7]
+ttl = { msg = "0s" }
+[admin]
+bind = "0.0.0.0:9883"
+"#;
+    let found = mistakes(text);
+    let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
+    assert_eq!(
+        keys,
+        [
+            ("listener[0].allow_anonymous", 2),
+            ("listener[0].max_connections", 4),
+            ("listener[0].servers_by_client_id", 5),
+            ("listener[0].tls.cert", 7),
+            ("listener[0].tls.key", 8),
+            ("listener[0].tls.crl", 9),
+            ("listener[0].tls.crl", 9),
+            ("listener[0].tls.servers", 10),
+            ("listener[0].tls.require_client_cert", 11),
+            ("listener[1].bind", 13),
+            ("limits.max_packet_size", 16),
+            ("limits.max_keepalive", 17),
+            ("limits.max_session_expiry", 18),
+            ("limits.connect_timeout", 19),
+            ("limits.max_client_id_bytes", 20),
+            ("rsp.to_euicc", 22),
+            ("rsp.to_sm_sr", 23),
+            ("rsp.to_sm_sr", 23),
+            ("rsp.registry", 24),
+            ("rsp.body_bytes_max", 25),
+            ("rsp.group.7.ttl.msg", 27),
+            ("admin.bind", 29),
+        ]
+    );
+}
+
+#[test]
+fn an_identity_is_taken_from_one_place() {
+    let text = "[[listener]]\nbind = \"127.0.0.1:1883\"\n\
+                insecure_identity_from_client_id = true\n\
+                tls = { cert = \"/dev/null\", key = \"/dev/null\", client_ca = \"/dev/null\" }\n";
+    let (key, line, _) = the_mistake(text);
+    assert_eq!((key.as_str(), line), ("listener[0].insecure_identity_from_client_id", Some(3)));
+}
+
+#[test]
+fn errors_print_as_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("simcast.toml");
+    std::fs::write(&path, "[log]\nlevle = 1\n").unwrap();
+    let expected =
+        format!("{}:2: log.levle: unknown key `levle`; did you mean `level`?", path.display());
+    assert_eq!(Config::load(&path).unwrap_err().to_string(), expected);
+    let absent = dir.path().join("absent.toml");
+    assert!(Config::load(&absent).unwrap_err().to_string().contains("No such file"));
+}
+
+#[test]
+fn the_admin_side_can_be_off() {
+    let config = Config::from_toml("[admin]\nbind = \"off\"\n", Path::new("")).unwrap();
+    assert_eq!(config.admin.bind, None);
+}

@@ -1,0 +1,193 @@
+//! What is not a matter of one value alone: bounds, files, contradictions.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::mistake::{Lines, Mistake};
+use super::{Config, Limits, Listener, Rsp, Tls};
+
+/// Largest packet MQTT can express: five bytes of fixed header, 28 bits of remaining length.
+const LARGEST_PACKET_BYTES: u32 = 5 + (1 << 28) - 1;
+/// Longest string of MQTT.
+const LONGEST_STRING_BYTES: usize = 65_535;
+
+impl Config {
+    /// Every mistake, in the order of the lines.
+    pub(super) fn mistakes(&self, lines: &Lines) -> Vec<Mistake> {
+        let mut check = Check { lines, mistakes: Vec::new() };
+        for (i, listener) in self.listeners.iter().enumerate() {
+            check.listener(&format!("listener[{i}]"), listener);
+        }
+        check.binds(self);
+        check.admin(self);
+        check.limits(&self.limits);
+        check.rsp(&self.rsp, &self.limits);
+        let mut mistakes = check.mistakes;
+        mistakes.sort_by_key(|mistake| mistake.line);
+        mistakes
+    }
+}
+
+struct Check<'a> {
+    lines: &'a Lines,
+    mistakes: Vec<Mistake>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, key: &str, message: impl Into<String>) {
+        let line = self.lines.line(key);
+        self.mistakes.push(Mistake { key: key.to_owned(), line, message: message.into() });
+    }
+
+    fn listener(&mut self, key: &str, listener: &Listener) {
+        if listener.max_connections == 0 {
+            self.wrong(&format!("{key}.max_connections"), "must not be zero");
+        }
+        if let Some(tls) = &listener.tls {
+            self.tls(&format!("{key}.tls"), tls);
+        }
+        self.identity(key, listener);
+    }
+
+    fn identity(&mut self, key: &str, listener: &Listener) {
+        let certificates = listener.takes_client_certificates();
+        let from_client_id = listener.insecure_identity_from_client_id;
+        if from_client_id && certificates {
+            let key = format!("{key}.insecure_identity_from_client_id");
+            self.wrong(&key, "cannot stand beside client certificates");
+        }
+        if !from_client_id && !listener.servers_by_client_id.is_empty() {
+            let key = format!("{key}.servers_by_client_id");
+            self.wrong(&key, "needs insecure_identity_from_client_id = true");
+        }
+        if !certificates && !from_client_id && !listener.allow_anonymous {
+            let message = "nobody can connect here: set allow_anonymous = true, or tls.client_ca";
+            self.wrong(&format!("{key}.allow_anonymous"), message);
+        }
+    }
+
+    fn tls(&mut self, key: &str, tls: &Tls) {
+        self.file(&format!("{key}.cert"), &tls.cert);
+        self.file(&format!("{key}.key"), &tls.key);
+        if let Some(path) = &tls.client_ca {
+            self.file(&format!("{key}.client_ca"), path);
+        }
+        if let Some(path) = &tls.crl {
+            self.file(&format!("{key}.crl"), path);
+        }
+        if tls.client_ca.is_some() {
+            return;
+        }
+        let without_meaning = [
+            ("require_client_cert", tls.require_client_cert == Some(true)),
+            ("crl", tls.crl.is_some()),
+            ("servers", !tls.servers.is_empty()),
+        ];
+        for (name, set) in without_meaning {
+            if set {
+                self.wrong(&format!("{key}.{name}"), "needs client_ca");
+            }
+        }
+    }
+
+    fn file(&mut self, key: &str, path: &Path) {
+        if path.is_dir() {
+            self.wrong(key, format!("{} is a directory", path.display()));
+        } else if let Err(e) = File::open(path) {
+            self.wrong(key, format!("cannot read {}: {e}", path.display()));
+        }
+    }
+
+    fn binds(&mut self, config: &Config) {
+        if config.listeners.is_empty() {
+            self.wrong("listener", "there is none");
+        }
+        let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+        let listeners = config.listeners.iter().enumerate();
+        let binds = listeners.map(|(i, l)| (format!("listener[{i}].bind"), l.bind));
+        let admin = config.admin.bind.map(|bind| ("admin.bind".to_owned(), bind));
+        for (key, bind) in binds.chain(admin) {
+            if let Some((other, _)) = taken.iter().find(|(_, earlier)| overlap(*earlier, bind)) {
+                let message = format!("{bind} is taken by {other}");
+                self.wrong(&key, message);
+            }
+            taken.push((key, bind));
+        }
+    }
+
+    fn admin(&mut self, config: &Config) {
+        if config.admin.bind.is_some_and(|bind| !bind.ip().is_loopback()) {
+            let message = "must be a loopback address: there is no access control on it";
+            self.wrong("admin.bind", message);
+        }
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        self.positive("limits", &limits.positive());
+        if limits.max_packet_size > LARGEST_PACKET_BYTES {
+            let message = format!("MQTT's largest packet has {LARGEST_PACKET_BYTES} bytes");
+            self.wrong("limits.max_packet_size", message);
+        }
+        if limits.max_keepalive.as_secs() > u64::from(u16::MAX) {
+            self.wrong("limits.max_keepalive", "at most 65535s");
+        }
+        if limits.max_keepalive.subsec_millis() > 0 {
+            self.wrong("limits.max_keepalive", "must be whole seconds");
+        }
+        if limits.max_session_expiry.as_secs() >= u64::from(u32::MAX) {
+            self.wrong("limits.max_session_expiry", "at most 4294967294s");
+        }
+        if limits.max_client_id_bytes > LONGEST_STRING_BYTES {
+            self.wrong("limits.max_client_id_bytes", "at most 65535");
+        }
+    }
+
+    fn rsp(&mut self, rsp: &Rsp, limits: &Limits) {
+        self.topic("rsp.to_euicc", &rsp.to_euicc);
+        self.topic("rsp.to_sm_sr", &rsp.to_sm_sr);
+        if rsp.to_euicc == rsp.to_sm_sr {
+            self.wrong("rsp.to_sm_sr", "must differ from rsp.to_euicc");
+        }
+        if let Some(path) = &rsp.registry {
+            self.file("rsp.registry", path);
+        }
+        self.positive("rsp", &rsp.positive());
+        for (gid, group) in &rsp.groups {
+            self.positive(&format!("rsp.group.{gid}.ttl"), &group.ttl.positive());
+        }
+        let packet_bytes = usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX);
+        let bounds = [
+            ("limits.max_packet_size", packet_bytes),
+            ("rsp.mail_bytes_max", rsp.mail_bytes_max),
+            ("rsp.group_bytes_max", rsp.group_bytes_max),
+            ("rsp.server_inbox_bytes_max", rsp.server_inbox_bytes_max),
+        ];
+        for (name, bytes) in bounds.into_iter().filter(|(_, bytes)| *bytes < rsp.body_bytes_max) {
+            let message = format!("more than {name}, which is {bytes} bytes");
+            self.wrong("rsp.body_bytes_max", message);
+        }
+    }
+
+    fn topic(&mut self, key: &str, topic: &str) {
+        if topic.is_empty() || topic.len() > LONGEST_STRING_BYTES {
+            self.wrong(key, "must have 1 to 65535 bytes");
+        }
+        if topic.starts_with('$') || topic.contains(['+', '#', '\0']) {
+            self.wrong(key, "a topic name without `+`, `#` and a leading `$`");
+        }
+    }
+
+    fn positive(&mut self, section: &str, checks: &[(&str, bool)]) {
+        for (name, _) in checks.iter().filter(|(_, positive)| !positive) {
+            self.wrong(&format!("{section}.{name}"), "must not be zero");
+        }
+    }
+}
+
+/// Whether both cannot be bound at once. Port 0 is whatever is free.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    let same_ip = a.ip() == b.ip() || (everywhere && a.is_ipv4() == b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && same_ip
+}

@@ -1,0 +1,418 @@
+//! One connection: the loop that drives a session with a socket.
+//!
+//! The loop waits for one event, carries it out whole, sends what has become due, and waits again.
+//! It never awaits the socket anywhere else, so a client that does not read cannot hold up a
+//! take-over, a shutdown or its own keep-alive timer.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
+
+use super::input::{FrameError, Input};
+use super::output::Output;
+use crate::broker::{Attached, Broker, Calls, Handle, Parting};
+use crate::ids::Timestamp;
+use crate::metrics::{DisconnectReason, DropReason};
+use crate::mqtt::decode::{DecodeError, Sender, decode};
+use crate::mqtt::{Packet, QoS, ReasonCode, Version};
+use crate::session::{Action, Actions, Delivery, Origin, Routed, Session, Violation};
+
+/// A socket with what has been read and what is to be written.
+#[derive(Debug)]
+pub(super) struct Link<S> {
+    pub(super) stream: S,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) peer: SocketAddr,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("the client said goodbye")]
+    Goodbye,
+    #[error("connection closed by client")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("malformed packet: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("packet too large")]
+    TooLarge,
+    #[error("protocol error: {0}")]
+    Violation(#[from] Violation),
+    #[error("not permitted: {0}")]
+    NotPermitted(&'static str),
+    #[error("session taken over")]
+    TakenOver,
+    #[error("the broker shuts down")]
+    Shutdown,
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Malformed(error) => Self::Malformed(error),
+            FrameError::TooLong => Self::TooLarge,
+        }
+    }
+}
+
+impl End {
+    /// What a client of version 5 is told before the connection closes, if anything.
+    fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Goodbye | Self::Closed | Self::Io(_) => None,
+            Self::Malformed(error) => Some(error.reason()),
+            Self::TooLarge => Some(ReasonCode::PacketTooLarge),
+            Self::Violation(violation) => Some(violation.reason()),
+            Self::NotPermitted(_) => Some(ReasonCode::NotAuthorized),
+            Self::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+        }
+    }
+
+    fn label(&self) -> DisconnectReason {
+        match self {
+            Self::Goodbye => DisconnectReason::Client,
+            Self::Closed => DisconnectReason::Closed,
+            Self::Io(_) => DisconnectReason::Io,
+            Self::Malformed(_) => DisconnectReason::Malformed,
+            Self::TooLarge => DisconnectReason::PacketTooLarge,
+            Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
+            Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
+            Self::Violation(_) => DisconnectReason::ProtocolError,
+            Self::NotPermitted(_) => DisconnectReason::IdentityViolation,
+            Self::TakenOver => DisconnectReason::TakenOver,
+            Self::Shutdown => DisconnectReason::ShuttingDown,
+        }
+    }
+
+    fn parting(&self) -> Parting {
+        if matches!(self, Self::Shutdown) { Parting::Shutdown } else { Parting::Ended }
+    }
+}
+
+/// What the loop waits for.
+enum Event {
+    Calls(Calls),
+    Read,
+    Flushed,
+    Deadline,
+}
+
+/// Bytes of one connection's output that hold up further work for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnLimits {
+    pub(super) frame_bytes_max: usize,
+    /// Above this no more is read from the client and no more messages are taken for it.
+    pub(super) output_bytes_max: usize,
+}
+
+/// A connection after its CONNECT.
+pub(super) struct Conn<S> {
+    link: Link<S>,
+    broker: Arc<Broker>,
+    handle: Arc<Handle>,
+    session: Box<Session>,
+    limits: ConnLimits,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Where something may be waiting for this session.
+    waiting: Calls,
+    /// Where something waits for room in the client's window.
+    blocked: Calls,
+    /// Mail sent with QoS 0: the device has it once it has left for the socket.
+    unflushed: Vec<Origin>,
+    actions: Actions,
+    batch: Vec<Delivery>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
+    pub(super) fn new(
+        link: Link<S>,
+        broker: Arc<Broker>,
+        attached: Attached,
+        limits: ConnLimits,
+    ) -> Self {
+        Self {
+            link,
+            broker,
+            handle: attached.handle,
+            session: attached.session,
+            limits,
+            timer: None,
+            waiting: Calls::NONE,
+            blocked: Calls::NONE,
+            unflushed: Vec::new(),
+            actions: Actions::new(),
+            batch: Vec::new(),
+        }
+    }
+
+    /// Runs the connection to its end, then gives the session back to the broker.
+    pub(super) async fn run(mut self, resumed: bool) {
+        if resumed {
+            self.session.resend(&mut self.actions);
+        }
+        let end = match self.turn().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        let Self { mut link, broker, handle, session, .. } = self;
+        tracing::info!(client = %handle.client_id, peer = %link.peer, "disconnected: {end}");
+        broker.metrics().disconnected(end.label());
+        let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
+        let version = session.version();
+        // The session goes back first: a slow socket must not keep a take-over waiting.
+        broker.detach(&handle, session, end.parting()).await;
+        if let Some(packet) = goodbye {
+            link.output.packet(&packet, version);
+        }
+        if !matches!(end, End::Closed | End::Io(_)) {
+            link.close().await;
+        }
+    }
+
+    async fn turn(&mut self) -> Result<std::convert::Infallible, End> {
+        self.carry_out().await?;
+        self.take_frames().await?;
+        loop {
+            self.deliver();
+            match poll_fn(|context| self.poll_event(context)).await? {
+                Event::Read => {
+                    self.session.heard(self.broker.now());
+                    self.take_frames().await?;
+                }
+                Event::Calls(calls) => self.on_calls(calls)?,
+                Event::Flushed => {
+                    for origin in std::mem::take(&mut self.unflushed) {
+                        self.broker.delivered(&self.handle, origin);
+                    }
+                }
+                Event::Deadline => {
+                    self.timer = None;
+                    self.session.on_deadline(self.broker.now())?;
+                }
+            }
+        }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        let Link { stream, output, .. } = &mut self.link;
+        let waiting = output.len();
+        let written = output.is_empty() || output.poll_write(stream, context)?.is_ready();
+        self.broker.metrics().bytes_out(waiting - output.len());
+        if written && waiting > 0 {
+            if !self.unflushed.is_empty() || self.waiting != Calls::NONE {
+                return Poll::Ready(Ok(Event::Flushed));
+            }
+        }
+        if let Poll::Ready(calls) = self.handle.signal.poll_take(context) {
+            return Poll::Ready(Ok(Event::Calls(calls)));
+        }
+        if self.poll_timer(context).is_ready() {
+            return Poll::Ready(Ok(Event::Deadline));
+        }
+        let Link { stream, input, output, .. } = &mut self.link;
+        if output.len() >= self.limits.output_bytes_max {
+            return Poll::Pending;
+        }
+        match input.poll_read(stream, context)? {
+            Poll::Ready(0) => Poll::Ready(Err(End::Closed)),
+            Poll::Ready(_) => Poll::Ready(Ok(Event::Read)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The timer is set once and looked at when it fires: packets do not move it.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.session.deadline();
+        if deadline == Timestamp::NEVER {
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| {
+            Box::pin(tokio::time::sleep(deadline.since(self.broker.now()) + TIMER_SLACK))
+        });
+        timer.as_mut().poll(context)
+    }
+
+    fn on_calls(&mut self, calls: Calls) -> Result<(), End> {
+        if calls.contains(Calls::TAKEOVER) {
+            return Err(End::TakenOver);
+        }
+        if calls.contains(Calls::SHUTDOWN) {
+            return Err(End::Shutdown);
+        }
+        self.waiting = self.waiting.with(calls);
+        Ok(())
+    }
+
+    /// Takes everything that was read, packet by packet.
+    async fn take_frames(&mut self) -> Result<(), End> {
+        while let Some(frame) = self.link.input.next_frame(self.limits.frame_bytes_max)? {
+            self.on_frame(frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_frame(&mut self, frame: Bytes) -> Result<(), End> {
+        self.broker.metrics().bytes_in(frame.len());
+        let packet = decode(frame, self.session.version(), Sender::Client)?;
+        self.broker.metrics().packet_in((&packet).into());
+        let room = self.session.room();
+        self.session.on_packet(packet, &mut self.actions)?;
+        if self.session.room() > room {
+            self.waiting = self.waiting.with(self.blocked);
+            self.blocked = Calls::NONE;
+        }
+        self.carry_out().await
+    }
+
+    /// Carries out the session's actions, and those that follow from them, in order.
+    async fn carry_out(&mut self) -> Result<(), End> {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.on_action(action).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_action(&mut self, action: Action) -> Result<(), End> {
+        match action {
+            Action::Send(packet) => self.send(&packet),
+            Action::Deliver(outgoing) => {
+                let (version, now) = (self.session.version(), self.broker.now());
+                self.broker.metrics().message_out(outgoing.delivery.qos);
+                self.link.output.publish(&outgoing, version, now);
+            }
+            Action::Publish(publish, receipt) => {
+                self.broker.metrics().message_in(publish.qos);
+                let publisher = self.handle.publisher();
+                let routed = self.broker.publish(&publisher, publish).await;
+                self.session.on_routed(receipt, routed, &mut self.actions);
+                self.close_if_untold(routed)?;
+            }
+            Action::Subscribe(subscribe) => {
+                let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe);
+                let id = subscribe.packet_id;
+                self.session.on_subscribed(id, reasons, text, &mut self.actions);
+            }
+            Action::Unsubscribe(unsubscribe) => {
+                let reasons = self.broker.unsubscribe(&self.handle, &unsubscribe);
+                self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
+            }
+            Action::Delivered(origin) => self.broker.delivered(&self.handle, origin),
+            Action::Close => return Err(End::Goodbye),
+        }
+        Ok(())
+    }
+
+    /// Before version 5 nobody can be told that a message was refused. Who claims to be another
+    /// device is disconnected instead.
+    fn close_if_untold(&self, routed: Routed) -> Result<(), End> {
+        match routed {
+            Routed::Refused(refused) if refused.closes && self.session.version() < Version::V5 => {
+                Err(End::NotPermitted(refused.name))
+            }
+            Routed::Refused(_) | Routed::Accepted | Routed::NoSubscribers => Ok(()),
+        }
+    }
+
+    fn send(&mut self, packet: &Packet) {
+        self.broker.metrics().packet_out(packet.into());
+        self.link.output.packet(packet, self.session.version());
+    }
+
+    /// Takes what waits for this session, as much as its window and its output have room for.
+    fn deliver(&mut self) {
+        while self.waiting != Calls::NONE && self.link.output.len() < self.limits.output_bytes_max {
+            let bytes = self.limits.output_bytes_max - self.link.output.len();
+            let room = self.session.room();
+            let mut batch = std::mem::take(&mut self.batch);
+            let left = self.broker.pull(&self.handle, self.waiting, room, bytes, &mut batch);
+            self.waiting = left.more;
+            self.blocked = self.blocked.with(left.blocked);
+            let now = self.broker.now();
+            batch.drain(..).for_each(|delivery| self.deliver_one(delivery, now));
+            self.batch = batch;
+        }
+        if self.waiting == Calls::NONE && self.batch.capacity() > IDLE_BATCH {
+            self.batch = Vec::new();
+        }
+    }
+
+    fn deliver_one(&mut self, delivery: Delivery, now: Timestamp) {
+        if let Some(reason) = self.unfit(&delivery, now) {
+            self.broker.metrics().dropped(reason);
+            self.broker.delivered(&self.handle, delivery.origin);
+            return;
+        }
+        if delivery.qos == QoS::AtMostOnce && delivery.origin != Origin::Queue {
+            self.unflushed.push(delivery.origin);
+        }
+        let version = self.session.version();
+        let outgoing = self.session.on_delivery(delivery);
+        self.broker.metrics().message_out(outgoing.delivery.qos);
+        self.link.output.publish(&outgoing, version, now);
+    }
+
+    /// Why a delivery is not to be sent: too late, or larger than the client takes
+    /// `[MQTT-3.1.2-25]`.
+    fn unfit(&self, delivery: &Delivery, now: Timestamp) -> Option<DropReason> {
+        if delivery.message.expires <= now {
+            return Some(DropReason::Expired);
+        }
+        if self.session.packet_bytes_max() == usize::MAX {
+            return None;
+        }
+        let with_id = delivery.qos != QoS::AtMostOnce;
+        let head = delivery.message.head(self.session.version(), with_id);
+        // Subscription identifiers take at most five bytes each, beside the shared head.
+        let len = head.frame_len() + delivery.subscription_ids.len() * 5;
+        (len > self.session.packet_bytes_max()).then_some(DropReason::TooLarge)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    /// Writes what is left, then closes. A peer that still talks is listened to for a moment:
+    /// closing at once would reset the connection and take the last packet with it.
+    pub(super) async fn close(mut self) {
+        let Self { stream, output, .. } = &mut self;
+        let farewell = async {
+            poll_fn(|context| output.poll_write(stream, context)).await?;
+            stream.shutdown().await?;
+            let mut scratch = [0; 1024];
+            for _ in 0..LINGER_READS {
+                let mut buffer = ReadBuf::new(&mut scratch);
+                poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer)).await?;
+                if buffer.filled().is_empty() {
+                    break;
+                }
+            }
+            Ok::<(), io::Error>(())
+        };
+        // Whether the farewell arrives is up to the peer.
+        let _arrived_or_not = tokio::time::timeout(LINGER, farewell).await;
+    }
+}
+
+/// Timers of the runtime have a grain of a millisecond; this keeps them from firing early.
+const TIMER_SLACK: Duration = Duration::from_millis(2);
+
+/// How long a closing connection waits for its peer.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How many reads of a kilobyte a closing connection discards.
+const LINGER_READS: usize = 64;
+
+/// Slots for deliveries that an idle connection keeps.
+const IDLE_BATCH: usize = 16;

@@ -1,0 +1,289 @@
+//! From an open socket to a session: who is there, may it come in, and what it is told if not.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::conn::{Conn, ConnLimits, Link};
+use super::input::{FrameError, Input};
+use super::output::Output;
+use crate::broker::{Broker, Calls, Rejected, Who};
+use crate::config::Listener;
+use crate::ids::{Nid, NidScheme};
+use crate::metrics::{ConnectResult, ProtocolError};
+use crate::mqtt::decode::{DecodeError, Sender, decode};
+use crate::mqtt::{Connect, Packet, ReasonCode, Version};
+use crate::rsp::{CertificateFacts, Identity, IdentityError, ServerRule};
+use crate::session::{Opening, Violation, refused};
+
+/// Largest CONNECT, in bytes: strangers get less room than clients. A client id, a user name, a
+/// password and a Will of ordinary size fit many times over.
+const CONNECT_BYTES_MAX: usize = 128 * 1024;
+
+/// How clients of one listener prove who they are.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) allow_anonymous: bool,
+    /// A rig's switch: client id → identity, without any proof.
+    pub(super) trust_client_id: bool,
+    pub(super) servers_by_client_id: Vec<String>,
+    pub(super) server_rules: Vec<ServerRule>,
+    pub(super) scheme: NidScheme,
+}
+
+/// Why a client does not come in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unwelcome {
+    #[error("no CONNECT within the connect timeout")]
+    Timeout,
+    #[error("connection closed before CONNECT")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("TLS on a port without TLS; connect without TLS, or to the TLS port")]
+    TlsOnPlainPort,
+    #[error("HTTP on an MQTT port")]
+    Http,
+    #[error("malformed packet: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("the first packet is too large")]
+    TooLarge,
+    #[error("protocol error: {1}")]
+    Violation(Version, Violation),
+    #[error("{1}")]
+    Identity(Version, IdentityError),
+    #[error("this listener needs a client certificate or another proof of identity")]
+    Anonymous(Version),
+    #[error("{1}")]
+    Rejected(Version, Rejected),
+    #[error("the broker shuts down")]
+    Shutdown,
+}
+
+impl From<FrameError> for Unwelcome {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Malformed(error) => Self::Malformed(error),
+            FrameError::TooLong => Self::TooLarge,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(listener: &Listener, scheme: NidScheme) -> Self {
+        let server_rules = listener.tls.as_ref().map(|tls| tls.servers.clone());
+        Self {
+            allow_anonymous: listener.allow_anonymous,
+            trust_client_id: listener.insecure_identity_from_client_id,
+            servers_by_client_id: listener.servers_by_client_id.clone(),
+            server_rules: server_rules.unwrap_or_default(),
+            scheme,
+        }
+    }
+
+    /// Who a client is. A certificate beats whatever the client says of itself.
+    fn identify(
+        &self,
+        certificate: Option<&CertificateFacts>,
+        connect: &Connect,
+    ) -> Result<Identity, Unwelcome> {
+        if let Some(facts) = certificate {
+            return Identity::from_certificate(facts, &self.server_rules, self.scheme)
+                .map_err(|error| Unwelcome::Identity(connect.version, error));
+        }
+        if self.trust_client_id {
+            if self.servers_by_client_id.iter().any(|server| **server == *connect.client_id) {
+                return Ok(Identity::server(&connect.client_id));
+            }
+            if let Ok(nid) = Nid::parse(&connect.client_id, self.scheme) {
+                return Ok(Identity::device(nid));
+            }
+        }
+        if self.allow_anonymous {
+            // No certificate can have this name: anonymous clients share no session with one.
+            return Ok(Identity::anonymous(""));
+        }
+        Err(Unwelcome::Anonymous(connect.version))
+    }
+}
+
+impl Unwelcome {
+    pub(super) fn result(&self) -> ConnectResult {
+        match self {
+            Self::Timeout => ConnectResult::Timeout,
+            Self::Closed | Self::Io(_) => ConnectResult::Closed,
+            Self::Malformed(DecodeError::ProtocolLevel(_)) => ConnectResult::UnsupportedVersion,
+            Self::TlsOnPlainPort | Self::Http | Self::Malformed(_) | Self::TooLarge => {
+                ConnectResult::Malformed
+            }
+            Self::Violation(_, violation) => match violation.reason() {
+                ReasonCode::ClientIdentifierNotValid => ConnectResult::BadClientId,
+                _ => ConnectResult::ProtocolError,
+            },
+            Self::Identity(..) | Self::Anonymous(_) => ConnectResult::NotAuthorized,
+            Self::Rejected(_, rejected) => match rejected {
+                Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
+                Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
+                Rejected::Will(_) | Rejected::WillTopic => ConnectResult::BadWill,
+            },
+            Self::Shutdown => ConnectResult::ShuttingDown,
+        }
+    }
+
+    /// Which mistake of the peer this is, if it is one of the protocol.
+    pub(super) fn protocol_error(&self) -> Option<ProtocolError> {
+        match self {
+            Self::TlsOnPlainPort | Self::Http => Some(ProtocolError::NotMqtt),
+            Self::Malformed(_) => Some(ProtocolError::Malformed),
+            Self::TooLarge => Some(ProtocolError::TooLarge),
+            Self::Violation(..) => Some(ProtocolError::Violation),
+            Self::Timeout
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Identity(..)
+            | Self::Anonymous(_)
+            | Self::Rejected(..)
+            | Self::Shutdown => None,
+        }
+    }
+
+    /// The CONNACK, for those who understand one.
+    fn answer(&self) -> Option<(Version, Packet)> {
+        let (version, reason) = match self {
+            Self::Malformed(error @ DecodeError::ProtocolLevel(level)) => {
+                // A later version is answered in the form of version 5 [MQTT-3.1.2-2].
+                let version = if *level > 4 { Version::V5 } else { Version::V311 };
+                (version, error.reason())
+            }
+            Self::Violation(version, violation) => (*version, violation.reason()),
+            Self::Identity(version, _) | Self::Anonymous(version) => {
+                (*version, ReasonCode::NotAuthorized)
+            }
+            Self::Rejected(version, rejected) => (*version, rejected.reason()),
+            Self::Timeout
+            | Self::Closed
+            | Self::Io(_)
+            | Self::TlsOnPlainPort
+            | Self::Http
+            | Self::Malformed(_)
+            | Self::TooLarge
+            | Self::Shutdown => return None,
+        };
+        Some((version, refused(version, reason, &self.to_string())))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    pub(super) fn new(stream: S, peer: SocketAddr) -> Self {
+        Self { stream, input: Input::default(), output: Output::default(), peer }
+    }
+
+    /// Waits for the CONNECT. The future may be dropped; the link stays whole.
+    pub(super) async fn read_connect(&mut self) -> Result<Box<Connect>, Unwelcome> {
+        let frame = loop {
+            let Self { stream, input, .. } = self;
+            if poll_fn(|context| input.poll_read(stream, context)).await? == 0 {
+                return Err(Unwelcome::Closed);
+            }
+            if let Some(stranger) = stranger(input.peek()) {
+                return Err(stranger);
+            }
+            if let Some(frame) = input.next_frame(CONNECT_BYTES_MAX)? {
+                break frame;
+            }
+        };
+        // The version stands in the CONNECT itself; the one given here matters to no other packet
+        // that may come first, for none may [MQTT-3.1.0-1].
+        match decode(frame, Version::V311, Sender::Client)? {
+            Packet::Connect(connect) => Ok(connect),
+            Packet::ConnAck(_)
+            | Packet::Publish(_)
+            | Packet::PubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
+            | Packet::Subscribe(_)
+            | Packet::SubAck(_)
+            | Packet::Unsubscribe(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingReq
+            | Packet::PingResp
+            | Packet::Disconnect(_)
+            | Packet::Auth(_) => Err(Unwelcome::Violation(Version::V311, Violation::NotConnected)),
+        }
+    }
+
+    /// Tells the peer why it does not come in, and closes.
+    pub(super) async fn turn_away(mut self, why: &Unwelcome) {
+        let understood = !matches!(why, Unwelcome::Violation(_, Violation::NotConnected));
+        if let Some((version, packet)) = why.answer().filter(|_| understood) {
+            self.output.packet(&packet, version);
+        }
+        if !matches!(why, Unwelcome::Closed | Unwelcome::Io(_)) {
+            self.close().await;
+        }
+    }
+
+    /// Gives the client its session and answers the CONNECT.
+    pub(super) async fn admit(
+        &mut self,
+        broker: &Arc<Broker>,
+        entry: &Entry,
+        certificate: Option<&CertificateFacts>,
+        connect: &Connect,
+    ) -> Result<crate::broker::Attached, Unwelcome> {
+        let version = connect.version;
+        let identity = entry.identify(certificate, connect)?;
+        let limits = &broker.options().session;
+        let opening = Opening::new(connect, limits, || broker.fresh_client_id())
+            .map_err(|violation| Unwelcome::Violation(version, violation))?;
+        let client_id = &*opening.client_id;
+        let who = Who { identity: &identity, client_id, peer: Some(self.peer) };
+        let attached = broker
+            .attach(&who, &opening)
+            .await
+            .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
+        let answer = opening.accepted(attached.present, limits);
+        broker.metrics().packet_out((&answer).into());
+        self.output.packet(&answer, version);
+        tracing::info!(
+            client = %attached.handle.client_id,
+            identity = %identity.name,
+            role = ?identity.role,
+            peer = %self.peer,
+            version = ?version,
+            clean = connect.clean_start,
+            keep_alive_secs = opening.keep_alive_secs,
+            "connected"
+        );
+        Ok(attached)
+    }
+
+    /// Runs the connection until it ends.
+    pub(super) async fn run(
+        self,
+        broker: Arc<Broker>,
+        attached: crate::broker::Attached,
+        limits: ConnLimits,
+        shutting_down: bool,
+    ) {
+        if shutting_down {
+            attached.handle.signal.raise(Calls::SHUTDOWN);
+        }
+        let resumed = attached.present;
+        Conn::new(self, broker, attached, limits).run(resumed).await;
+    }
+}
+
+/// People who have the wrong port, by the first bytes they say.
+fn stranger(bytes: &[u8]) -> Option<Unwelcome> {
+    const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+    if bytes.starts_with(TLS_HANDSHAKE) {
+        return Some(Unwelcome::TlsOnPlainPort);
+    }
+    let verbs: [&[u8]; 5] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS "];
+    verbs.iter().any(|verb| bytes.starts_with(verb)).then_some(Unwelcome::Http)
+}

@@ -1,0 +1,133 @@
+//! Bytes from the socket, cut into frames.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::mqtt::decode::{DecodeError, frame_len};
+
+/// What has been read and not yet taken. Reads go through a buffer of the thread, so a connection
+/// that is idle holds nothing here; the frame that a read ended in the middle of waits in `rest`.
+#[derive(Debug, Default)]
+pub struct Input {
+    rest: BytesMut,
+    /// Whole frames of the last read, not yet taken.
+    ready: Bytes,
+    /// Bytes that the frame in `rest` still lacks, once its length is known.
+    missing: usize,
+}
+
+const READ_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+impl Input {
+    /// Reads once. Ready with the number of bytes; 0 is the end of the stream. Call it when
+    /// [`Input::next_frame`] has nothing more.
+    ///
+    /// # Errors
+    /// The stream's own.
+    pub fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        debug_assert!(self.ready.is_empty(), "frames are taken before more is read");
+        if self.missing > READ_BYTES {
+            return self.poll_read_large(stream, context);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
+            let read = buffer.filled();
+            if self.rest.is_empty() {
+                self.ready = Bytes::copy_from_slice(read);
+            } else {
+                self.rest.extend_from_slice(read);
+                self.missing = 0;
+                self.ready = std::mem::take(&mut self.rest).freeze();
+            }
+            Poll::Ready(Ok(read.len()))
+        })
+    }
+
+    /// The next whole frame, at most `frame_bytes_max` long, as a slice of what was read.
+    ///
+    /// # Errors
+    /// The length field is malformed, or the frame is too long.
+    pub fn next_frame(&mut self, frame_bytes_max: usize) -> Result<Option<Bytes>, FrameError> {
+        if self.ready.is_empty() {
+            return Ok(None);
+        }
+        let len = frame_len(&self.ready).map_err(FrameError::Malformed)?;
+        if let Some(len) = len {
+            if len > frame_bytes_max {
+                return Err(FrameError::TooLong);
+            }
+            if len <= self.ready.len() {
+                return Ok(Some(self.ready.split_to(len)));
+            }
+        }
+        self.missing = len.map_or(0, |len| len - self.ready.len());
+        self.keep_rest();
+        Ok(None)
+    }
+
+    /// What the last read left to be taken.
+    #[must_use]
+    pub fn peek(&self) -> &[u8] {
+        &self.ready
+    }
+
+    /// Bytes held for a frame that is not complete.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.rest.capacity()
+    }
+
+    /// Reads the rest of a long frame straight into its place. The buffer grows with what has
+    /// really come, never with what was only announced (case P3).
+    fn poll_read_large<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = self.rest.len();
+        let step = self.missing.min(before.max(READ_BYTES));
+        self.rest.resize(before + step, 0);
+        let mut buffer = ReadBuf::new(&mut self.rest[before..]);
+        let polled = Pin::new(stream).poll_read(context, &mut buffer);
+        let read = buffer.filled().len();
+        self.rest.truncate(before + read);
+        ready!(polled)?;
+        self.missing -= read;
+        if self.missing == 0 {
+            self.ready = std::mem::take(&mut self.rest).freeze();
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    fn keep_rest(&mut self) {
+        let mut rest = std::mem::take(&mut self.ready);
+        self.rest = BytesMut::with_capacity(rest.len() + self.missing.min(READ_BYTES));
+        self.rest.extend_from_slice(&rest);
+        rest.advance(rest.len());
+    }
+}
+
+/// The stream cannot be cut into frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// No frame can begin like this.
+    #[error(transparent)]
+    Malformed(DecodeError),
+    /// Longer than `limits.max_packet_size`.
+    #[error("the packet is larger than the limit")]
+    TooLong,
+}

@@ -1,0 +1,196 @@
+//! Retained messages: the last one of each topic `[MQTT-3.3.1-5]`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::ids::Timestamp;
+use crate::mqtt::Message;
+
+/// All retained messages, by topic level.
+#[derive(Debug, Default)]
+pub struct Retained {
+    root: Node,
+    count: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    message: Option<Arc<Message>>,
+    children: HashMap<Box<str>, Node, RandomState>,
+}
+
+/// Bounds of retained messages (`limits.max_retained_messages`, `max_retained_bytes`).
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedLimits {
+    /// Topics with a retained message.
+    pub messages_max: usize,
+    /// Payload bytes of them all.
+    pub bytes_max: usize,
+}
+
+impl Retained {
+    /// Keeps the message for its topic in place of an older one; an empty payload removes
+    /// `[MQTT-3.3.1-6]`. `false`: there is no room, and nothing has changed.
+    #[must_use]
+    pub fn keep(&mut self, message: &Arc<Message>, limits: &RetainedLimits) -> bool {
+        let levels: Vec<&str> = message.topic.split('/').collect();
+        let old = self.root.find(&levels);
+        let old_bytes = old.map_or(0, |old| old.payload.len());
+        if message.payload.is_empty() {
+            self.count -= usize::from(old.is_some());
+            self.bytes -= old_bytes;
+            self.root.remove(&levels);
+            return true;
+        }
+        let count = self.count + usize::from(old.is_none());
+        let bytes = self.bytes - old_bytes + message.payload.len();
+        if count > limits.messages_max || bytes > limits.bytes_max {
+            return false;
+        }
+        (self.count, self.bytes) = (count, bytes);
+        let mut node = &mut self.root;
+        for level in levels {
+            node = node.children.entry(level.into()).or_default();
+        }
+        node.message = Some(Arc::clone(message));
+        true
+    }
+
+    /// All retained messages that match the filter and have not expired, in no set order.
+    #[must_use]
+    pub fn matching(&self, filter: &str, now: Timestamp) -> Vec<Arc<Message>> {
+        let mut found = Vec::new();
+        let mut open: Vec<(&Node, Option<&str>, usize)> = vec![(&self.root, Some(filter), 0)];
+        while let Some((node, rest, depth)) = open.pop() {
+            let Some(rest) = rest else {
+                found.extend(node.message.iter().filter(|m| m.expires > now).cloned());
+                continue;
+            };
+            let (level, rest) = match rest.split_once('/') {
+                Some((level, rest)) => (level, Some(rest)),
+                None => (rest, None),
+            };
+            // [MQTT-4.7.2-1]: a wildcard at the first level does not match `$…`.
+            let visible = |name: &str| depth > 0 || !name.starts_with('$');
+            match level {
+                "#" => {
+                    // `#` includes the parent level itself (4.7.1.2).
+                    open.push((node, None, depth));
+                    for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
+                        open.push((child, Some("#"), depth + 1));
+                    }
+                }
+                "+" => {
+                    for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
+                        open.push((child, rest, depth + 1));
+                    }
+                }
+                level => {
+                    open.extend(node.children.get(level).map(|child| (child, rest, depth + 1)));
+                }
+            }
+        }
+        found
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// There are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Node {
+    fn find(&self, levels: &[&str]) -> Option<&Arc<Message>> {
+        let mut node = self;
+        for level in levels {
+            node = node.children.get(*level)?;
+        }
+        node.message.as_ref()
+    }
+
+    // The depth is bounded by `limits.max_topic_levels`, checked when a message comes in.
+    fn remove(&mut self, levels: &[&str]) {
+        let Some((level, rest)) = levels.split_first() else {
+            self.message = None;
+            return;
+        };
+        let Some(child) = self.children.get_mut(*level) else { return };
+        child.remove(rest);
+        if child.message.is_none() && child.children.is_empty() {
+            self.children.remove(*level);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::QoS;
+
+    const LIMITS: RetainedLimits = RetainedLimits { messages_max: 100, bytes_max: 1000 };
+    const NOW: Timestamp = Timestamp(10);
+
+    fn message(topic: &str, payload: &'static str, expires: Timestamp) -> Arc<Message> {
+        let qos = QoS::AtMostOnce;
+        Arc::new(Message::new(topic.into(), payload.into(), qos, true, None, expires))
+    }
+
+    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
+        let found = retained.matching(filter, NOW);
+        let mut topics: Vec<String> = found.iter().map(|m| m.topic.to_string()).collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    #[test]
+    fn filters_find_what_the_definition_of_matching_says() {
+        let names = ["a", "a/b", "a/b/c", "/", "b", "$SYS/x", "$SYS"];
+        let mut retained = Retained::default();
+        for name in names {
+            assert!(retained.keep(&message(name, "x", Timestamp::NEVER), &LIMITS));
+        }
+        for filter in ["#", "+", "a/#", "a/+", "+/b", "/#", "$SYS/#", "$SYS/+", "a", "+/#", "x"] {
+            let matching = names.iter().filter(|name| crate::mqtt::topic::matches(filter, name));
+            let mut expected: Vec<String> = matching.map(ToString::to_string).collect();
+            expected.sort_unstable();
+            assert_eq!(topics(&retained, filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_removes_and_leaves_nothing_behind() {
+        let mut retained = Retained::default();
+        assert!(retained.keep(&message("a/b", "x", Timestamp::NEVER), &LIMITS));
+        assert!(retained.keep(&message("a/b", "", Timestamp::NEVER), &LIMITS));
+        assert!(retained.keep(&message("never/there", "", Timestamp::NEVER), &LIMITS));
+        assert!(retained.is_empty() && retained.root.children.is_empty());
+        assert_eq!(retained.bytes, 0);
+    }
+
+    #[test]
+    fn bounds_hold_and_a_refused_message_leaves_the_old_one() {
+        let limits = RetainedLimits { messages_max: 1, bytes_max: 3 };
+        let mut retained = Retained::default();
+        assert!(retained.keep(&message("a", "old", Timestamp::NEVER), &limits));
+        assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), &limits));
+        assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), &limits));
+        assert_eq!(retained.matching("a", NOW)[0].payload, "old");
+    }
+
+    #[test]
+    fn expired_messages_are_not_served() {
+        let mut retained = Retained::default();
+        assert!(retained.keep(&message("a", "x", NOW), &LIMITS));
+        assert!(topics(&retained, "a").is_empty());
+    }
+}

@@ -1,0 +1,324 @@
+//! The trie of topic filters, level by level, with the sessions that hold them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+
+use crate::ids::SessionKey;
+use crate::mqtt::{QoS, SubscribeOptions};
+
+/// What a subscription grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Highest QoS of deliveries.
+    pub qos: QoS,
+    /// Not what this session published itself `[MQTT-3.8.3-3]`.
+    pub no_local: bool,
+    /// Keep the retain flag as published `[MQTT-3.3.1-12]`.
+    pub retain_as_published: bool,
+    /// Subscription Identifier.
+    pub id: Option<u32>,
+}
+
+impl Grant {
+    /// What the options of a SUBSCRIBE ask for.
+    #[must_use]
+    pub fn new(options: &SubscribeOptions, id: Option<u32>) -> Self {
+        Self {
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            id,
+        }
+    }
+}
+
+/// A session that a message is for, under one of its subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Whose subscription.
+    pub key: SessionKey,
+    /// What it grants.
+    pub grant: Grant,
+}
+
+/// All subscriptions to ordinary topics.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    root: Node,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: HashMap<Box<str>, Node, RandomState>,
+    plus: Option<Box<Node>>,
+    /// Subscriptions that end here.
+    here: Subscribers,
+    /// Subscriptions that end here with `#`.
+    below: Subscribers,
+}
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    plain: IndexMap<SessionKey, Grant, RandomState>,
+    shared: Vec<ShareGroup>,
+}
+
+/// `$share/<name>/…`: each message goes to one of the members `[MQTT-4.8.2-4]`.
+#[derive(Debug)]
+struct ShareGroup {
+    name: Box<str>,
+    members: IndexMap<SessionKey, Grant, RandomState>,
+    /// Whose turn it is; a race between publishers costs fairness, nothing else.
+    turn: AtomicUsize,
+}
+
+impl Subscriptions {
+    /// Adds a subscription or replaces its grant `[MQTT-3.8.4-3]`. `true` when it is new.
+    pub fn subscribe(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        group: Option<&str>,
+        grant: Grant,
+    ) -> bool {
+        let new = self.root.subscribers_mut(filter).insert(key, group, grant);
+        self.count += usize::from(new);
+        new
+    }
+
+    /// Removes a subscription. `false` when there was none.
+    pub fn unsubscribe(&mut self, key: SessionKey, filter: &str, group: Option<&str>) -> bool {
+        let levels: Vec<&str> = filter.split('/').collect();
+        let found = self.root.remove(&levels, key, group);
+        self.count -= usize::from(found);
+        found
+    }
+
+    /// How many subscriptions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// There are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Calls `found` for every subscription that matches the topic name. Of a share group it is
+    /// called for one member: the next in turn for which `able` holds, else just the next.
+    ///
+    /// A session with overlapping subscriptions is found more than once. Returns whether that is
+    /// possible, that is, whether more than one filter matched.
+    pub fn matches(
+        &self,
+        topic: &str,
+        able: impl Fn(SessionKey) -> bool,
+        mut found: impl FnMut(Member),
+    ) -> bool {
+        let mut filters = 0;
+        let mut visit = |subscribers: &Subscribers| {
+            filters += subscribers.visit(&able, &mut found);
+        };
+        let Some(first) = topic.split('/').next() else { return false };
+        // [MQTT-4.7.2-1]: a wildcard at the first level does not match `$…`.
+        let hidden = first.starts_with('$');
+        let mut open: Vec<(&Node, Option<&str>)> = vec![(&self.root, Some(topic))];
+        while let Some((node, rest)) = open.pop() {
+            let at_root = std::ptr::eq(node, &raw const self.root);
+            if !(at_root && hidden) {
+                visit(&node.below);
+            }
+            let Some(rest) = rest else {
+                visit(&node.here);
+                continue;
+            };
+            let (level, rest) = match rest.split_once('/') {
+                Some((level, rest)) => (level, Some(rest)),
+                None => (rest, None),
+            };
+            if let Some(child) = node.children.get(level) {
+                open.push((child, rest));
+            }
+            if let Some(plus) = node.plus.as_deref().filter(|_| !(at_root && hidden)) {
+                open.push((plus, rest));
+            }
+        }
+        filters > 1
+    }
+}
+
+impl Node {
+    fn subscribers_mut(&mut self, filter: &str) -> &mut Subscribers {
+        let mut node = self;
+        for level in filter.split('/') {
+            node = match level {
+                "#" => return &mut node.below,
+                "+" => node.plus.get_or_insert_default(),
+                _ => node.children.entry(level.into()).or_default(),
+            };
+        }
+        &mut node.here
+    }
+
+    // The depth is bounded by `limits.max_topic_levels`, checked when a filter comes in.
+    fn remove(&mut self, levels: &[&str], key: SessionKey, group: Option<&str>) -> bool {
+        let Some((level, rest)) = levels.split_first() else {
+            return self.here.remove(key, group);
+        };
+        match *level {
+            "#" => self.below.remove(key, group),
+            "+" => {
+                let Some(plus) = &mut self.plus else { return false };
+                let found = plus.remove(rest, key, group);
+                if plus.is_empty() {
+                    self.plus = None;
+                }
+                found
+            }
+            level => {
+                let Some(child) = self.children.get_mut(level) else { return false };
+                let found = child.remove(rest, key, group);
+                if child.is_empty() {
+                    self.children.remove(level);
+                }
+                found
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.is_empty()
+            && self.plus.is_none()
+            && self.here.is_empty()
+            && self.below.is_empty()
+    }
+}
+
+impl Subscribers {
+    fn insert(&mut self, key: SessionKey, group: Option<&str>, grant: Grant) -> bool {
+        let Some(name) = group else { return self.plain.insert(key, grant).is_none() };
+        if let Some(group) = self.shared.iter_mut().find(|group| *group.name == *name) {
+            return group.members.insert(key, grant).is_none();
+        }
+        let members = std::iter::once((key, grant)).collect();
+        self.shared.push(ShareGroup { name: name.into(), members, turn: AtomicUsize::new(0) });
+        true
+    }
+
+    fn remove(&mut self, key: SessionKey, group: Option<&str>) -> bool {
+        let Some(name) = group else { return self.plain.swap_remove(&key).is_some() };
+        let Some(at) = self.shared.iter().position(|group| *group.name == *name) else {
+            return false;
+        };
+        let found = self.shared[at].members.swap_remove(&key).is_some();
+        if self.shared[at].members.is_empty() {
+            self.shared.swap_remove(at);
+        }
+        found
+    }
+
+    /// Gives how many filters had a subscriber.
+    fn visit(&self, able: &impl Fn(SessionKey) -> bool, found: &mut impl FnMut(Member)) -> usize {
+        for (key, grant) in &self.plain {
+            found(Member { key: *key, grant: *grant });
+        }
+        for group in &self.shared {
+            if let Some(member) = group.next(able) {
+                found(member);
+            }
+        }
+        usize::from(!self.plain.is_empty()) + self.shared.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.shared.is_empty()
+    }
+}
+
+impl ShareGroup {
+    fn next(&self, able: &impl Fn(SessionKey) -> bool) -> Option<Member> {
+        let count = self.members.len();
+        let turn = self.turn.load(Ordering::Relaxed);
+        let at = (0..count)
+            .map(|step| (turn + step) % count)
+            .find(|at| self.members.get_index(*at).is_some_and(|(key, _)| able(*key)));
+        let at = at.unwrap_or_else(|| turn % count.max(1));
+        self.turn.store(at + 1, Ordering::Relaxed);
+        self.members.get_index(at).map(|(key, grant)| Member { key: *key, grant: *grant })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(slot: u32) -> SessionKey {
+        SessionKey { slot, generation: 0 }
+    }
+
+    fn grant() -> Grant {
+        Grant::new(&SubscribeOptions::default(), None)
+    }
+
+    fn found(subscriptions: &Subscriptions, topic: &str) -> Vec<u32> {
+        let mut keys = Vec::new();
+        subscriptions.matches(topic, |_| true, |member| keys.push(member.key.slot));
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn the_trie_agrees_with_the_definition_of_matching() {
+        let filters = ["#", "+", "a", "a/#", "a/+", "+/b", "/#", "/+", "+/+/c", "a/b/c", "a//c"];
+        let dollar = ["$SYS/#", "$SYS/+", "+/x"];
+        let mut subscriptions = Subscriptions::default();
+        let all: Vec<&str> = filters.iter().chain(&dollar).copied().collect();
+        for (slot, filter) in (0u32..).zip(&all) {
+            assert!(subscriptions.subscribe(key(slot), filter, None, grant()));
+        }
+        for topic in ["a", "b", "/", "a/", "a/b", "/b", "a/b/c", "a//c", "x/y/c", "$SYS", "$SYS/x"]
+        {
+            let matching =
+                (0u32..).zip(&all).filter(|(_, f)| crate::mqtt::topic::matches(f, topic));
+            let expected: Vec<u32> = matching.map(|(slot, _)| slot).collect();
+            assert_eq!(found(&subscriptions, topic), expected, "{topic}");
+        }
+        for (slot, filter) in (0u32..).zip(&all) {
+            assert!(subscriptions.unsubscribe(key(slot), filter, None));
+            assert!(!subscriptions.unsubscribe(key(slot), filter, None));
+        }
+        assert!(subscriptions.is_empty() && subscriptions.root.is_empty(), "nothing is left");
+    }
+
+    #[test]
+    fn a_share_group_takes_turns_and_prefers_who_is_able() {
+        let mut subscriptions = Subscriptions::default();
+        for slot in 1..=3 {
+            subscriptions.subscribe(key(slot), "t", Some("g"), grant());
+        }
+        let mut next = |able: &dyn Fn(SessionKey) -> bool| {
+            let mut slot = 0;
+            subscriptions.matches("t", able, |member| slot = member.key.slot);
+            slot
+        };
+        let turns: Vec<u32> = (0..4).map(|_| next(&|_| true)).collect();
+        assert_eq!(turns, [1, 2, 3, 1]);
+        assert_eq!(next(&|key| key.slot == 1), 1);
+        assert_ne!(next(&|_| false), 0, "with nobody able it waits for one of them");
+    }
+
+    #[test]
+    fn overlapping_filters_are_reported() {
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.subscribe(key(1), "a/b", None, grant());
+        assert!(!subscriptions.matches("a/b", |_| true, |_| ()));
+        subscriptions.subscribe(key(1), "a/+", None, grant());
+        assert!(subscriptions.matches("a/b", |_| true, |_| ()));
+    }
+}

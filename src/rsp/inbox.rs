@@ -1,0 +1,340 @@
+//! The mail of the SM-SR servers: what was published on `To_SM-SR`.
+//!
+//! Every subscription has a *desk*: a server of its own, or a share group whose members take from
+//! one pile. A message waits on each desk until a server has acknowledged it. While there is no
+//! desk at all, messages wait in order for the first that comes, so that a trigger or an answer
+//! that was acknowledged to a device is not lost because the SM-SR is away.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::ids::{SessionKey, Timestamp};
+use crate::mqtt::Message;
+
+/// Bounds of the inbox (`[rsp] server_inbox_messages`, `server_inbox_bytes`), for each desk.
+#[derive(Clone, Copy, Debug)]
+pub struct InboxLimits {
+    /// Messages that may wait on one desk.
+    pub messages_max: usize,
+    /// Payload bytes that may wait on one desk.
+    pub bytes_max: usize,
+}
+
+/// All that waits for the servers.
+#[derive(Debug)]
+pub struct Inbox {
+    limits: InboxLimits,
+    /// What came while no server was subscribed.
+    unclaimed: Pile,
+    desks: Vec<Desk>,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Desk {
+    group: Option<String>,
+    members: Vec<SessionKey>,
+    pile: Pile,
+}
+
+/// Waiting messages in the order of publishing, with those already handed to a server.
+#[derive(Debug, Default)]
+struct Pile {
+    items: VecDeque<Item>,
+    bytes: usize,
+    handed_out: usize,
+}
+
+#[derive(Debug)]
+struct Item {
+    number: u64,
+    message: Arc<Message>,
+    holder: Option<SessionKey>,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    #[must_use]
+    pub fn new(limits: InboxLimits) -> Self {
+        Self { limits, unclaimed: Pile::default(), desks: Vec::new(), last_number: 0 }
+    }
+
+    /// Some desk, or the pile of unclaimed messages, can take this many more payload bytes. A
+    /// message is refused only when nobody can keep it.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        if self.desks.is_empty() {
+            return self.unclaimed.has_room(bytes, &self.limits);
+        }
+        self.desks.iter().any(|desk| desk.pile.has_room(bytes, &self.limits))
+    }
+
+    /// Puts a message on every desk that has room. Gives the sessions to wake and how many desks
+    /// were full.
+    pub fn post(&mut self, message: &Arc<Message>) -> (Vec<SessionKey>, usize) {
+        self.last_number += 1;
+        let number = self.last_number;
+        if self.desks.is_empty() {
+            self.unclaimed.push(number, message);
+            return (Vec::new(), 0);
+        }
+        let (mut wake, mut full) = (Vec::new(), 0);
+        for desk in &mut self.desks {
+            if desk.pile.has_room(message.payload.len(), &self.limits) {
+                desk.pile.push(number, message);
+                wake.extend_from_slice(&desk.members);
+            } else {
+                full += 1;
+            }
+        }
+        (wake, full)
+    }
+
+    /// A server subscribes, alone or as a member of a share group.
+    pub fn subscribe(&mut self, key: SessionKey, group: Option<&str>) {
+        let found = self.desks.iter_mut().find(|desk| match group {
+            Some(_) => desk.group.as_deref() == group,
+            None => desk.group.is_none() && desk.members.contains(&key),
+        });
+        if let Some(desk) = found {
+            if !desk.members.contains(&key) {
+                desk.members.push(key);
+            }
+            return;
+        }
+        let pile = std::mem::take(&mut self.unclaimed);
+        self.desks.push(Desk { group: group.map(str::to_owned), members: vec![key], pile });
+    }
+
+    /// The subscription ends. What the session held goes back to the other members of its group;
+    /// what waits on the last desk of all waits on for the next server. Gives the sessions to wake.
+    pub fn unsubscribe(&mut self, key: SessionKey, group: Option<&str>) -> Vec<SessionKey> {
+        let at = self
+            .desks
+            .iter()
+            .position(|desk| desk.group.as_deref() == group && desk.members.contains(&key));
+        let Some(at) = at else { return Vec::new() };
+        let desk = &mut self.desks[at];
+        desk.members.retain(|member| *member != key);
+        desk.pile.release(key);
+        if !desk.members.is_empty() {
+            return desk.members.clone();
+        }
+        let desk = self.desks.swap_remove(at);
+        if self.desks.is_empty() {
+            self.unclaimed = desk.pile;
+        }
+        Vec::new()
+    }
+
+    /// The session ends: all its subscriptions end.
+    pub fn leave(&mut self, key: SessionKey) -> Vec<SessionKey> {
+        let groups: Vec<Option<String>> = self
+            .desks
+            .iter()
+            .filter(|desk| desk.members.contains(&key))
+            .map(|desk| desk.group.clone())
+            .collect();
+        groups.iter().flat_map(|group| self.unsubscribe(key, group.as_deref())).collect()
+    }
+
+    /// Hands a server up to `room` messages, oldest first.
+    pub fn pull(
+        &mut self,
+        key: SessionKey,
+        room: usize,
+        now: Timestamp,
+    ) -> Vec<(u64, Arc<Message>)> {
+        let mut letters = Vec::new();
+        for desk in self.desks.iter_mut().filter(|desk| desk.members.contains(&key)) {
+            desk.pile.hand_out(key, room - letters.len(), now, &mut letters);
+            if letters.len() == room {
+                break;
+            }
+        }
+        letters
+    }
+
+    /// A server has the message.
+    pub fn acknowledge(&mut self, key: SessionKey, number: u64) {
+        for desk in self.desks.iter_mut().filter(|desk| desk.members.contains(&key)) {
+            desk.pile.remove(key, number);
+        }
+    }
+
+    /// Whether this session still holds the message (it may have been taken back).
+    #[must_use]
+    pub fn holds(&self, key: SessionKey, number: u64) -> bool {
+        self.desks.iter().any(|desk| desk.pile.find(key, number).is_some())
+    }
+
+    /// Messages waiting, over all desks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.unclaimed.items.len() + self.desks.iter().map(|d| d.pile.items.len()).sum::<usize>()
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Payload bytes waiting, over all desks.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.unclaimed.bytes + self.desks.iter().map(|desk| desk.pile.bytes).sum::<usize>()
+    }
+}
+
+impl Pile {
+    fn has_room(&self, bytes: usize, limits: &InboxLimits) -> bool {
+        self.items.len() < limits.messages_max && self.bytes + bytes <= limits.bytes_max
+    }
+
+    fn push(&mut self, number: u64, message: &Arc<Message>) {
+        self.bytes += message.payload.len();
+        self.items.push_back(Item { number, message: Arc::clone(message), holder: None });
+    }
+
+    fn hand_out(
+        &mut self,
+        key: SessionKey,
+        room: usize,
+        now: Timestamp,
+        letters: &mut Vec<(u64, Arc<Message>)>,
+    ) {
+        self.drop_expired(now);
+        let mut left = room.min(self.items.len() - self.handed_out);
+        for item in &mut self.items {
+            if left == 0 {
+                return;
+            }
+            if item.holder.is_none() {
+                item.holder = Some(key);
+                self.handed_out += 1;
+                left -= 1;
+                letters.push((item.number, Arc::clone(&item.message)));
+            }
+        }
+    }
+
+    fn drop_expired(&mut self, now: Timestamp) {
+        // Expiry is judged at the front alone: order is kept, and a short-lived message behind a
+        // long-lived one is judged when its turn comes.
+        while let Some(front) = self.items.front() {
+            if front.holder.is_some() || front.message.expires > now {
+                return;
+            }
+            self.bytes -= front.message.payload.len();
+            self.items.pop_front();
+        }
+    }
+
+    fn release(&mut self, key: SessionKey) {
+        for item in self.items.iter_mut().filter(|item| item.holder == Some(key)) {
+            item.holder = None;
+            self.handed_out -= 1;
+        }
+    }
+
+    fn find(&self, key: SessionKey, number: u64) -> Option<usize> {
+        let at = self.items.binary_search_by_key(&number, |item| item.number).ok()?;
+        (self.items[at].holder == Some(key)).then_some(at)
+    }
+
+    fn remove(&mut self, key: SessionKey, number: u64) {
+        let Some(at) = self.find(key, number) else { return };
+        if let Some(item) = self.items.remove(at) {
+            self.bytes -= item.message.payload.len();
+            self.handed_out -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::QoS;
+
+    const LIMITS: InboxLimits = InboxLimits { messages_max: 3, bytes_max: 100 };
+    const NOW: Timestamp = Timestamp(1);
+
+    fn key(slot: u32) -> SessionKey {
+        SessionKey { slot, generation: 0 }
+    }
+
+    fn message(payload: &'static str) -> Arc<Message> {
+        let (topic, payload) = ("To_SM-SR".into(), payload.into());
+        Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Timestamp::NEVER))
+    }
+
+    fn take(inbox: &mut Inbox, key: SessionKey, room: usize) -> Vec<(u64, String)> {
+        let letters = inbox.pull(key, room, NOW).into_iter();
+        letters.map(|(n, m)| (n, String::from_utf8_lossy(&m.payload).into_owned())).collect()
+    }
+
+    fn texts(letters: &[(u64, String)]) -> Vec<&str> {
+        letters.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
+    #[test]
+    fn what_comes_while_no_server_is_there_waits_in_order() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.post(&message("one"));
+        inbox.post(&message("two"));
+        inbox.subscribe(key(1), None);
+        assert_eq!(texts(&take(&mut inbox, key(1), 10)), ["one", "two"]);
+    }
+
+    #[test]
+    fn unacknowledged_letters_survive_the_end_of_the_only_server() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.subscribe(key(1), None);
+        inbox.post(&message("one"));
+        inbox.post(&message("two"));
+        let letters = take(&mut inbox, key(1), 10);
+        inbox.acknowledge(key(1), letters[0].0);
+        inbox.leave(key(1));
+        inbox.subscribe(key(2), None);
+        assert_eq!(texts(&take(&mut inbox, key(2), 10)), ["two"]);
+    }
+
+    #[test]
+    fn members_of_a_group_share_and_others_get_a_copy() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.subscribe(key(1), Some("g"));
+        inbox.subscribe(key(2), Some("g"));
+        inbox.subscribe(key(3), None);
+        inbox.post(&message("one"));
+        inbox.post(&message("two"));
+        assert_eq!(texts(&take(&mut inbox, key(1), 1)), ["one"]);
+        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["two"]);
+        assert_eq!(texts(&take(&mut inbox, key(3), 9)), ["one", "two"]);
+        // The first member dies with "one" unacknowledged: the second takes over.
+        assert_eq!(inbox.leave(key(1)), [key(2)]);
+        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one"]);
+    }
+
+    #[test]
+    fn a_stranger_cannot_acknowledge_what_another_holds() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.subscribe(key(1), None);
+        inbox.post(&message("one"));
+        let letters = take(&mut inbox, key(1), 1);
+        inbox.subscribe(key(2), None);
+        inbox.acknowledge(key(2), letters[0].0);
+        assert!(inbox.holds(key(1), letters[0].0));
+    }
+
+    #[test]
+    fn a_full_inbox_says_so_before_anything_is_posted() {
+        let mut inbox = Inbox::new(LIMITS);
+        for _ in 0..3 {
+            assert!(inbox.has_room(1));
+            inbox.post(&message("x"));
+        }
+        assert!(!inbox.has_room(1));
+        assert!(!Inbox::new(LIMITS).has_room(101));
+    }
+}

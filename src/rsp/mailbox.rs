@@ -1,0 +1,114 @@
+//! Mailbox: what one device is addressed by alone, and how far its reader has read.
+//!
+//! A mailbox exists only while there is something to remember: a reader, or a letter.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::ids::{Gid, Nid, SessionKey, Timestamp};
+use crate::mqtt::Message;
+
+/// A message on its way to one device.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// Place in the order of all publishes; names the letter towards its device.
+    pub id: u64,
+    /// What was published, shared by all its receivers.
+    pub message: Arc<Message>,
+}
+
+/// A device took over another device's profile: its E2 is acknowledged `[0069]` `[0098]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProfileChange {
+    /// nid1, which gave the profile away.
+    pub from: Nid,
+    /// nid2, which has it now.
+    pub to: Nid,
+    /// Their common group.
+    pub gid: Gid,
+}
+
+/// A letter to one device alone.
+#[derive(Debug)]
+pub(super) struct OwnLetter {
+    pub(super) id: u64,
+    pub(super) message: Arc<Message>,
+    pub(super) expires: Timestamp,
+    /// Present on an E2: what its acknowledgement means.
+    pub(super) change: Option<Box<ProfileChange>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    /// The newest subscription; it alone is served.
+    pub(super) reader: Option<SessionKey>,
+    /// The reader has seen everything up to this letter.
+    pub(super) cursor: u64,
+    /// Letters the reader has and did not acknowledge, ascending. Bounded by the reader's window.
+    taken: VecDeque<u64>,
+    /// Ascending.
+    letters: VecDeque<OwnLetter>,
+    pub(super) bytes: usize,
+}
+
+impl Mailbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.reader.is_none() && self.letters.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// Puts a letter into its place; nearly always that is the end.
+    pub(super) fn insert(&mut self, letter: OwnLetter) {
+        self.bytes += letter.message.payload.len();
+        let at = self.letters.partition_point(|other| other.id < letter.id);
+        self.letters.insert(at, letter);
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<OwnLetter> {
+        let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
+        let letter = self.letters.remove(at)?;
+        self.bytes -= letter.message.payload.len();
+        Some(letter)
+    }
+
+    /// The first letter behind `cursor` that has not expired.
+    pub(super) fn next(&self, cursor: u64, now: Timestamp) -> Option<Letter> {
+        let from = self.letters.partition_point(|letter| letter.id <= cursor);
+        let letter = self.letters.range(from..).find(|letter| letter.expires > now)?;
+        Some(Letter { id: letter.id, message: Arc::clone(&letter.message) })
+    }
+
+    pub(super) fn take(&mut self, id: u64) {
+        self.taken.push_back(id);
+        self.cursor = id;
+    }
+
+    pub(super) fn has_taken(&self, id: u64) -> bool {
+        self.taken.binary_search(&id).is_ok()
+    }
+
+    /// Forgets that a letter was taken; `false` when it was not.
+    pub(super) fn finish(&mut self, id: u64) -> bool {
+        let Ok(at) = self.taken.binary_search(&id) else { return false };
+        self.taken.remove(at).is_some()
+    }
+
+    /// What was taken goes back: the next reader begins at the oldest letter. Returns the
+    /// expiries and ids of own letters that went back.
+    pub(super) fn hand_back(&mut self) -> Vec<(Timestamp, u64)> {
+        self.cursor = 0;
+        let taken = std::mem::take(&mut self.taken);
+        let own = |id: &u64| {
+            let at = self.letters.binary_search_by_key(id, |letter| letter.id).ok()?;
+            Some((self.letters[at].expires, *id))
+        };
+        taken.iter().filter_map(own).collect()
+    }
+
+    pub(super) fn letters(&self) -> impl Iterator<Item = &OwnLetter> {
+        self.letters.iter()
+    }
+}

@@ -1,0 +1,254 @@
+//! Registry: which devices exist, and which groups they are in. Nobody else decides that: a device
+//! never declares its own group.
+//!
+//! A device is interned once, as an index into a slab; groups, mail and open requests speak of
+//! indexes. An index is given away again after its device was removed, hence [`DeviceKey`], whose
+//! generation tells the old owner from the new one. A group's members are one shared array: taking
+//! a snapshot of a million members copies a pointer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use crate::ids::{Gid, Nid};
+
+/// Groups of one device, ascending.
+pub(super) type Gids = SmallVec<[Gid; 1]>;
+
+/// Names a registered device in memory. A key whose device was removed resolves to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceKey {
+    pub(super) index: u32,
+    generation: u32,
+}
+
+/// What the registry knows of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device<'a> {
+    /// Its number.
+    pub nid: Nid,
+    /// Its groups, ascending.
+    pub gids: &'a [Gid],
+    /// `name=value` pairs separated by `;`, as imported; may be empty.
+    pub labels: &'a str,
+}
+
+/// All devices and groups.
+#[derive(Debug, Default)]
+pub struct Registry {
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    by_nid: HashMap<Nid, u32, RandomState>,
+    groups: BTreeMap<Gid, Arc<Vec<u32>>>,
+}
+
+/// 64 bytes; a million of them are to stay small.
+#[derive(Debug, Default)]
+struct Slot {
+    nid: Option<Nid>,
+    gids: Gids,
+    /// Boxed twice: few devices have labels, and this way the others pay 8 bytes.
+    labels: Option<Box<Box<str>>>,
+    generation: u32,
+}
+
+/// What registering a device changed.
+pub(super) struct Registered {
+    pub(super) key: DeviceKey,
+    pub(super) joined: Gids,
+    pub(super) left: Gids,
+    pub(super) is_new: bool,
+}
+
+/// A device that is no longer registered.
+pub(super) struct Removed {
+    pub(super) index: u32,
+    pub(super) gids: Gids,
+}
+
+impl Registry {
+    /// Number of devices.
+    #[must_use]
+    pub fn device_count(&self) -> usize {
+        self.by_nid.len()
+    }
+
+    /// Number of groups that have members.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// What is known of a device.
+    #[must_use]
+    pub fn device(&self, nid: Nid) -> Option<Device<'_>> {
+        self.slots[*self.by_nid.get(&nid)? as usize].device()
+    }
+
+    /// All devices, in the order of their slots.
+    pub fn devices(&self) -> impl Iterator<Item = Device<'_>> {
+        self.slots.iter().filter_map(Slot::device)
+    }
+
+    /// All groups with their sizes, ascending.
+    pub fn groups(&self) -> impl Iterator<Item = (Gid, usize)> {
+        self.groups.iter().map(|(gid, members)| (*gid, members.len()))
+    }
+
+    /// The devices of a group, in the order of their slots; none for an unknown group.
+    pub fn members_of(&self, gid: Gid) -> impl Iterator<Item = Nid> {
+        let members = self.groups.get(&gid).map_or(&[][..], |members| members);
+        members.iter().filter_map(|index| self.slots[*index as usize].nid)
+    }
+
+    /// The key of a registered device.
+    #[must_use]
+    pub fn key(&self, nid: Nid) -> Option<DeviceKey> {
+        let index = *self.by_nid.get(&nid)?;
+        Some(DeviceKey { index, generation: self.slots[index as usize].generation })
+    }
+
+    /// The device of a key, unless it was removed.
+    #[must_use]
+    pub fn nid(&self, key: DeviceKey) -> Option<Nid> {
+        let slot = self.slots.get(key.index as usize)?;
+        slot.nid.filter(|_| slot.generation == key.generation)
+    }
+
+    /// Its groups, ascending; none when it was removed.
+    pub(super) fn gids(&self, key: DeviceKey) -> &[Gid] {
+        match self.slots.get(key.index as usize) {
+            Some(slot) if slot.generation == key.generation => &slot.gids,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn belongs(&self, key: DeviceKey, gid: Gid) -> bool {
+        self.gids(key).binary_search(&gid).is_ok()
+    }
+
+    /// The members of a group as device indexes, ascending; never empty.
+    pub(super) fn members(&self, gid: Gid) -> Option<&Arc<Vec<u32>>> {
+        self.groups.get(&gid)
+    }
+
+    /// Adds a device, or gives a known one these groups and labels instead of its old ones.
+    pub(super) fn register(&mut self, nid: Nid, mut gids: Gids, labels: &str) -> Registered {
+        gids.sort_unstable();
+        gids.dedup();
+        let (index, is_new) = match self.by_nid.get(&nid) {
+            Some(index) => (*index, false),
+            None => (self.occupy(nid), true),
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.labels = (!labels.is_empty()).then(|| Box::new(labels.into()));
+        let key = DeviceKey { index, generation: slot.generation };
+        let old = std::mem::replace(&mut slot.gids, gids.clone());
+        let without = |all: &Gids, known: &Gids| -> Gids {
+            all.iter().copied().filter(|gid| known.binary_search(gid).is_err()).collect()
+        };
+        let (joined, left) = (without(&gids, &old), without(&old, &gids));
+        joined.iter().for_each(|gid| self.join(index, *gid));
+        left.iter().for_each(|gid| self.leave(index, *gid));
+        Registered { key, joined, left, is_new }
+    }
+
+    pub(super) fn remove(&mut self, nid: Nid) -> Option<Removed> {
+        let index = self.by_nid.remove(&nid)?;
+        let slot = &mut self.slots[index as usize];
+        let generation = slot.generation.wrapping_add(1);
+        let gone = std::mem::replace(slot, Slot { generation, ..Slot::default() });
+        gone.gids.iter().for_each(|gid| self.leave(index, *gid));
+        self.vacant.push(index);
+        Some(Removed { index, gids: gone.gids })
+    }
+
+    fn occupy(&mut self, nid: Nid) -> u32 {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("4 billion slots do not fit into memory")
+        });
+        self.slots[index as usize].nid = Some(nid);
+        self.by_nid.insert(nid, index);
+        index
+    }
+
+    fn join(&mut self, index: u32, gid: Gid) {
+        let members = Arc::make_mut(self.groups.entry(gid).or_default());
+        if let Err(at) = members.binary_search(&index) {
+            members.insert(at, index);
+        }
+    }
+
+    fn leave(&mut self, index: u32, gid: Gid) {
+        let Some(members) = self.groups.get_mut(&gid) else { return };
+        let members_now = Arc::make_mut(members);
+        if let Ok(at) = members_now.binary_search(&index) {
+            members_now.remove(at);
+        }
+        if members_now.is_empty() {
+            self.groups.remove(&gid);
+        }
+    }
+}
+
+impl Slot {
+    fn device(&self) -> Option<Device<'_>> {
+        let labels = self.labels.as_deref().map_or("", |labels| labels);
+        Some(Device { nid: self.nid?, gids: &self.gids, labels })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NidScheme;
+    use smallvec::smallvec;
+
+    fn nid(number: u128) -> Nid {
+        Nid::new(number, NidScheme::Decimal).unwrap()
+    }
+
+    fn gid(number: u64) -> Gid {
+        Gid::new(number).unwrap()
+    }
+
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Slot>() <= 64, "{}", size_of::<Slot>());
+    }
+
+    #[test]
+    fn a_snapshot_of_members_does_not_change() {
+        let mut registry = Registry::default();
+        registry.register(nid(1), smallvec![gid(7)], "");
+        let snapshot = Arc::clone(registry.members(gid(7)).unwrap());
+        registry.register(nid(2), smallvec![gid(7)], "");
+        assert_eq!((snapshot.len(), registry.members(gid(7)).unwrap().len()), (1, 2));
+    }
+
+    #[test]
+    fn a_key_of_a_removed_device_names_nobody_even_when_its_slot_is_taken() {
+        let mut registry = Registry::default();
+        let old = registry.register(nid(1), smallvec![gid(7), gid(8)], "").key;
+        assert_eq!(registry.remove(nid(1)).unwrap().gids.len(), 2);
+        assert_eq!(registry.group_count(), 0, "a group without members is no group");
+        let new = registry.register(nid(2), smallvec![gid(9)], "").key;
+        assert_eq!(old.index, new.index);
+        assert_eq!((registry.nid(old), registry.nid(new)), (None, Some(nid(2))));
+        assert!(registry.gids(old).is_empty());
+    }
+
+    #[test]
+    fn registering_again_replaces_groups_and_labels() {
+        let mut registry = Registry::default();
+        registry.register(nid(1), smallvec![gid(7), gid(8)], "model=tracker");
+        let again = registry.register(nid(1), smallvec![gid(9), gid(8), gid(9)], "");
+        assert!(!again.is_new);
+        assert_eq!((&again.joined[..], &again.left[..]), (&[gid(9)][..], &[gid(7)][..]));
+        let device = registry.device(nid(1)).unwrap();
+        assert_eq!((device.gids, device.labels), (&[gid(8), gid(9)][..], ""));
+    }
+}

@@ -1,0 +1,280 @@
+//! A whole broker, made from a configuration: wires `broker`, `net` and `admin` together.
+//!
+//! `simcast serve` runs one; so do the demo and the tests, in their own process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::admin::{self, AdminState, Phase, Readiness};
+use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
+use crate::clock::Clock;
+use crate::config::{self, Config, Limits, Rsp};
+use crate::ids::Gid;
+use crate::metrics::{Certificate, Metrics};
+use crate::net::{ListenError, Port, Shared, Stop};
+use crate::route::RetainedLimits;
+use crate::rsp::{
+    ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
+    Settings, TopicNames, Ttl,
+};
+use crate::session::SessionLimits;
+
+/// A broker at work.
+#[derive(Debug)]
+pub struct Service {
+    broker: Arc<Broker>,
+    config: Config,
+    readiness: Arc<Readiness>,
+    addresses: Vec<SocketAddr>,
+    admin_address: Option<SocketAddr>,
+    stop: Stop,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why a broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin address.
+    #[error("cannot listen on {0} for admin: {1}")]
+    Admin(SocketAddr, io::Error),
+    /// The registry file.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Why a registry file was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// It cannot be read.
+    #[error("registry {}: {error}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// It has broken lines; a broker does not start with half a registry.
+    #[error("registry {}: {} broken lines; the first: {}", path.display(), report.rejected, first(report))]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// Its broken lines.
+        report: ImportReport,
+    },
+}
+
+fn first(report: &ImportReport) -> String {
+    report.errors.first().map(ToString::to_string).unwrap_or_default()
+}
+
+impl Service {
+    /// Starts a broker: when this returns, all its sockets are listening.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let refusals: Vec<&'static str> = Refusal::ALL.iter().map(|r| r.name()).collect();
+        let names: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
+        let metrics = Arc::new(Metrics::new(&names, &refusals));
+        let control = control_unit(&config.rsp)?;
+        let options = broker_options(&config);
+        let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
+        let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
+        let mut ports = Vec::new();
+        for (index, listener) in config.listeners.iter().enumerate() {
+            ports.push(Port::open(shared.clone(), index, listener)?);
+        }
+        drop(shared);
+        note_certificates(&metrics, &ports);
+        let addresses = ports.iter().zip(&config.listeners);
+        let addresses = addresses.map(|(port, l)| port.address().unwrap_or(l.bind)).collect();
+        let readiness = Arc::new(Readiness::default());
+        let mut tasks = Vec::new();
+        let admin_address = match config.admin.bind {
+            Some(bind) => {
+                let (address, task) = serve_admin(bind, &broker, &readiness).await?;
+                tasks.push(task);
+                Some(address)
+            }
+            None => None,
+        };
+        tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
+        tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
+        readiness.set(Phase::Ready);
+        Ok(Self { broker, config, readiness, addresses, admin_address, stop, tasks })
+    }
+
+    /// Where it listens, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where health and metrics are served.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// The broker itself.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Reads the registry file again and puts it in place of what is known. A file with broken
+    /// lines changes nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError`] says what is wrong with the file.
+    pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
+        let Some(path) = &self.config.rsp.registry else { return Ok(None) };
+        let csv = read_registry(path)?;
+        // A rehearsal on an empty control unit: all or nothing.
+        let rehearsal = ControlUnit::new(control_options(&self.config.rsp)).import(&csv);
+        if rehearsal.rejected > 0 {
+            return Err(RegistryError::Broken { path: path.clone(), report: rehearsal });
+        }
+        Ok(Some(self.broker.with_control(|control| control.replace_registry(&csv))))
+    }
+
+    /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
+    pub async fn stop(self) -> bool {
+        self.readiness.set(Phase::Draining);
+        let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
+        self.tasks.iter().for_each(JoinHandle::abort);
+        all_gone
+    }
+}
+
+async fn sweep(broker: Arc<Broker>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        broker.sweep();
+    }
+}
+
+async fn serve_admin(
+    bind: SocketAddr,
+    broker: &Arc<Broker>,
+    readiness: &Arc<Readiness>,
+) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
+    let failed = |error| StartError::Admin(bind, error);
+    let socket = TcpListener::bind(bind).await.map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    let snapshot_of = Arc::clone(broker);
+    let state = AdminState {
+        metrics: Arc::clone(broker.metrics()),
+        readiness: Arc::clone(readiness),
+        snapshot: Box::new(move || snapshot_of.snapshot()),
+    };
+    let serving = admin::serve(socket, state, std::future::pending());
+    let task = tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!("admin ended: {error}");
+        }
+    });
+    Ok((address, task))
+}
+
+fn note_certificates(metrics: &Metrics, ports: &[Port]) {
+    let own = ports.iter().filter_map(Port::certificate_not_after).min();
+    let ca = ports.iter().filter_map(Port::client_ca_not_after).min();
+    own.into_iter().for_each(|at| metrics.certificate_not_after(Certificate::Broker, at));
+    ca.into_iter().for_each(|at| metrics.certificate_not_after(Certificate::ClientCa, at));
+}
+
+fn read_registry(path: &PathBuf) -> Result<String, RegistryError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| RegistryError::Unreadable { path: path.clone(), error })
+}
+
+fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
+    let mut control = ControlUnit::new(control_options(rsp));
+    if let Some(path) = &rsp.registry {
+        let report = control.import(&read_registry(path)?);
+        if report.rejected > 0 {
+            return Err(RegistryError::Broken { path: path.clone(), report });
+        }
+    }
+    Ok(control)
+}
+
+fn control_options(rsp: &Rsp) -> ControlOptions {
+    let ttl =
+        |ttl: &config::Ttl| Ttl { trigger: ttl.trigger, msg: ttl.msg, exchange: ttl.exchange };
+    let group = |(gid, own): (&Gid, &config::GroupSettings)| {
+        let ttl = Some(ttl(&rsp.settings_of(*gid).ttl));
+        let settings =
+            GroupSettings { initiator: own.initiator, mode: own.mode, peer: own.peer, ttl };
+        (*gid, settings)
+    };
+    let common = &rsp.settings;
+    ControlOptions {
+        scheme: rsp.nid,
+        settings: Settings {
+            initiator: common.initiator,
+            mode: common.mode,
+            peer: common.peer,
+            ttl: ttl(&common.ttl),
+        },
+        groups: rsp.groups.iter().map(group).collect(),
+        mail_ttl: rsp.mail_ttl,
+        limits: RspLimits {
+            mail_messages_max: rsp.mail_messages_max,
+            mail_bytes_max: rsp.mail_bytes_max,
+            group_messages_max: rsp.group_messages_max,
+            group_bytes_max: rsp.group_bytes_max,
+            open_requests_max: rsp.open_requests_max,
+            body_bytes_max: rsp.body_bytes_max,
+            ..RspLimits::default()
+        },
+    }
+}
+
+fn broker_options(config: &Config) -> BrokerOptions {
+    let Config { limits, rsp, .. } = config;
+    BrokerOptions {
+        session: session_limits(limits),
+        outbox: OutboxLimits {
+            messages_max: limits.max_queued_messages,
+            bytes_max: limits.max_queued_bytes,
+        },
+        retained: RetainedLimits {
+            messages_max: limits.max_retained_messages,
+            bytes_max: limits.max_retained_bytes,
+        },
+        inbox: InboxLimits {
+            messages_max: rsp.server_inbox_messages_max,
+            bytes_max: rsp.server_inbox_bytes_max,
+        },
+        sessions_max: limits.max_sessions,
+        subscriptions_max: limits.max_subscriptions,
+        topic_levels_max: limits.max_topic_levels,
+        scheme: rsp.nid,
+        topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
+        close_on_identity_violation: rsp.close_on_identity_violation,
+    }
+}
+
+fn session_limits(limits: &Limits) -> SessionLimits {
+    SessionLimits {
+        receive_maximum: limits.receive_maximum,
+        in_flight_max: limits.max_inflight,
+        packet_bytes_max: limits.max_packet_size,
+        keep_alive_secs_max: limits.max_keepalive_secs(),
+        client_id_bytes_max: limits.max_client_id_bytes,
+        topic_alias_max: limits.topic_alias_maximum,
+        expiry_max: limits.max_session_expiry,
+    }
+}

@@ -1,0 +1,79 @@
+//! What a client did against the protocol: each case with its rule and what the client is told.
+
+use crate::mqtt::{CheckError, ReasonCode};
+
+/// A protocol error of the client. It ends the connection `[MQTT-4.13.1-1]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// `[MQTT-3.1.0-1]`
+    #[error("the first packet is not a CONNECT")]
+    NotConnected,
+    /// `[MQTT-3.1.0-2]`
+    #[error("a second CONNECT")]
+    SecondConnect,
+    /// A bound of this broker: `limits.max_client_id_bytes`.
+    #[error("the client id is too long")]
+    ClientIdTooLong,
+    /// A packet that is well-formed and says what a client may not say.
+    #[error(transparent)]
+    Content(#[from] CheckError),
+    /// `[MQTT-4.12.0-1]`: this listener knows no method of that name.
+    #[error("authentication method not supported")]
+    UnknownAuthenticationMethod,
+    /// `[MQTT-4.12.0-6]`
+    #[error("AUTH without an authentication method in the CONNECT")]
+    UnexpectedAuth,
+    /// `[MQTT-3.3.4-9]`: more unreleased QoS 2 messages than the server's Receive Maximum.
+    #[error("more messages in flight than the server's Receive Maximum")]
+    ReceiveMaximumExceeded,
+    /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum, or never set.
+    #[error("unknown topic alias")]
+    TopicAliasInvalid,
+    /// `[MQTT-3.14.2-2]`: from zero to non-zero.
+    #[error("session expiry raised at DISCONNECT")]
+    SessionExpiryRaised,
+    /// A packet that only a server may send.
+    #[error("a packet that only a server may send")]
+    ServerPacket,
+    /// `[MQTT-3.1.2-22]`: nothing for one and a half times the keep alive.
+    #[error("keep alive timeout")]
+    KeepAliveTimeout,
+}
+
+impl Violation {
+    /// What a client of version 5 is told in CONNACK or DISCONNECT.
+    #[must_use]
+    pub fn reason(self) -> ReasonCode {
+        match self {
+            Self::NotConnected
+            | Self::SecondConnect
+            | Self::UnexpectedAuth
+            | Self::SessionExpiryRaised
+            | Self::ServerPacket => ReasonCode::ProtocolError,
+            Self::ClientIdTooLong => ReasonCode::ClientIdentifierNotValid,
+            Self::Content(error) => error.reason(),
+            Self::UnknownAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
+            Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
+            Self::TopicAliasInvalid => ReasonCode::TopicAliasInvalid,
+            Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
+        }
+    }
+
+    /// A short name for counters and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotConnected => "not_connected",
+            Self::SecondConnect => "second_connect",
+            Self::ClientIdTooLong => "client_id_too_long",
+            Self::Content(error) => error.name(),
+            Self::UnknownAuthenticationMethod => "unknown_authentication_method",
+            Self::UnexpectedAuth => "unexpected_auth",
+            Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
+            Self::TopicAliasInvalid => "topic_alias_invalid",
+            Self::SessionExpiryRaised => "session_expiry_raised",
+            Self::ServerPacket => "server_packet",
+            Self::KeepAliveTimeout => "keep_alive_timeout",
+        }
+    }
+}
