@@ -46,8 +46,11 @@ pub enum DemoError {
         source: ClientError,
     },
     /// A device missed, doubled or saw what is not its own, or an attack got through.
-    #[error("{0} faults; the first: {1}")]
+    #[error("faults: {0}; the first: {1}")]
     Faults(usize, String),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Demo {
@@ -56,6 +59,14 @@ impl Demo {
     /// # Errors
     /// [`DemoError`], worded for the terminal.
     pub async fn run(self) -> Result<(), DemoError> {
+        // Dropping the stage removes its keys: the process must not end before.
+        tokio::select! {
+            result = self.perform() => result,
+            _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+        }
+    }
+
+    async fn perform(&self) -> Result<(), DemoError> {
         let clock = Clock::start();
         self.say(&format!("{} devices in 4 groups, mutual TLS, one SM-SR", self.devices));
         let stage = Stage::set(self.devices, !self.json).await?;

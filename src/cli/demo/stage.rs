@@ -53,6 +53,9 @@ pub enum StageError {
     /// A device or the SM-SR cannot connect.
     #[error("{0}: {1}")]
     Connect(String, ClientError),
+    /// A task of ours ended early.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
     /// The broker's metrics cannot be read.
     #[error("metrics: {0}")]
     Metrics(io::Error),
@@ -237,8 +240,7 @@ async fn start_devices(
     }
     let mut devices = Vec::with_capacity(fleet.len());
     while let Some(joined) = starting.join_next().await {
-        let started = joined.map_err(|error| StageError::Metrics(io::Error::other(error)))?;
-        devices.push(started?);
+        devices.push(joined??);
         bar.inc(1);
     }
     bar.finish();
