@@ -145,7 +145,7 @@ fn message(topic: &str, id: u16) -> Publish {
 #[tokio::test]
 async fn a_session_ends_with_its_expiry() {
     let rig = Rig::start().await;
-    let dial = Dial::v5("c").persistent().expiry_secs(1);
+    let dial = Dial::v5("c").persistent().expiry_secs(2);
     let mut client = rig.client(dial.clone()).await;
     client.subscribe("a", ONE).await;
     client.vanish().await;
