@@ -54,7 +54,7 @@ refusals! {
         "A device subscribes to To_eUICC as it stands, a server to To_SM-SR; use that filter.";
     RetainNotPermitted "retain_not_permitted" ImplementationSpecificError
         "Provisioning messages are never retained; publish without the retain flag.";
-    TooLarge "too_large" PacketTooLarge
+    TooLarge "too_large" QuotaExceeded
         "The message is larger than the control unit takes; split the body into several messages.";
     UnreadableEnvelope "unreadable_envelope" PayloadFormatInvalid
         "The payload is no JSON object or CBOR map with nid, gid, type and body, each once.";

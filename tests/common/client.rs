@@ -254,9 +254,10 @@ impl Client {
         let ack = self.until("an acknowledgement", |packet| acknowledgement(packet, id)).await;
         if qos == QoS::ExactlyOnce && !ack.reason.is_error() {
             self.send(&Packet::PubRel(success(id))).await;
-            self.until("PUBCOMP", |p| matches!(p, Packet::PubComp(a) if a.packet_id == id)
-                .then_some(()))
-                .await;
+            self.until("PUBCOMP", |p| {
+                matches!(p, Packet::PubComp(a) if a.packet_id == id).then_some(())
+            })
+            .await;
         }
         let text = ack.properties.and_then(|properties| properties.reason_string);
         Answer { reason: ack.reason, text: text.map(|text| text.to_string()) }

@@ -1,0 +1,356 @@
+//! Every refusal that can be provoked over the wire: the reason code and its name in version 5; in
+//! 3.1.1 a positive PUBACK, or the end of the connection for who claims to be somebody else. One
+//! counter goes up by one, and nobody receives anything.
+
+use std::time::Duration;
+
+use simcast::config::{Config, GroupSettings};
+use simcast::mqtt::{QoS, Version};
+use simcast::rsp::{Initiator, Mode, Peer, Refusal};
+
+use crate::common::{TO_EUICC, TO_SM_SR, envelope, envelope_with, gid, kind_of, nid};
+use crate::stage::{A, B, D, SERVER, SNOOP, STRANGER, Stage};
+
+/// Refusals that have tests of their own, because no PUBLISH provokes them.
+const ELSEWHERE: [(Refusal, &str); 1] = [(
+    Refusal::SubscriptionNotPermitted,
+    "only a SUBSCRIBE can be refused so: subscriptions.rs, what_nobody_may_subscribe_to",
+)];
+
+/// One way to be refused.
+struct Case {
+    refusal: Refusal,
+    change: fn(&mut Config),
+    /// What must be taken before.
+    before: Vec<Message>,
+    wait: Duration,
+    refused: Message,
+}
+
+struct Message {
+    by: usize,
+    topic: &'static str,
+    payload: String,
+    retain: bool,
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let Message { by, topic, payload, .. } = &self.refused;
+        let head: String = payload.chars().take(120).collect();
+        format!("{} by {by} on {topic}: {head}", self.refusal)
+    }
+
+    fn given(mut self, before: impl IntoIterator<Item = Message>) -> Self {
+        self.before.extend(before);
+        self
+    }
+
+    fn with(mut self, change: fn(&mut Config)) -> Self {
+        self.change = change;
+        self
+    }
+
+    fn after(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+}
+
+/// A message on `To_eUICC`.
+fn down(by: usize, device: u128, gid: u64, kind: &str) -> Message {
+    raw(by, TO_EUICC, &envelope(device, gid, kind))
+}
+
+/// A message on `To_SM-SR`.
+fn up(by: usize, device: u128, gid: u64, kind: &str) -> Message {
+    raw(by, TO_SM_SR, &envelope(device, gid, kind))
+}
+
+fn raw(by: usize, topic: &'static str, payload: &str) -> Message {
+    Message { by, topic, payload: payload.to_owned(), retain: false }
+}
+
+fn case(refusal: Refusal, refused: Message) -> Case {
+    Case { refusal, change: |_config| {}, before: Vec::new(), wait: Duration::ZERO, refused }
+}
+
+/// E1: device 1 asks device 2.
+fn e1() -> Message {
+    down(A, 2, 7, &kind_of("req", 1))
+}
+
+/// E2: device 2 answers.
+fn e2() -> Message {
+    down(B, 1, 7, &kind_of("profile", 2))
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = envelope_cases();
+    cases.extend(direction_cases());
+    cases.extend(identity_cases());
+    cases.extend(permission_cases());
+    cases.extend(answer_cases());
+    cases.extend(exchange_cases());
+    cases.extend(quota_cases());
+    cases
+}
+
+fn envelope_cases() -> Vec<Case> {
+    let wrong_digits = format!("{}", nid(1).get() + 1);
+    let bad_eid = format!(r#"{{"nid":"{wrong_digits}","gid":0,"type":"msg","body":0}}"#);
+    let bad_peer = envelope(2, 7, &format!("req({wrong_digits})"));
+    let twice = envelope_with(1, 0, "trigger", r#""nid":"0","body":1"#);
+    let huge_gid = r#"{"nid":0,"gid":18446744073709551616,"type":"msg","body":0}"#;
+    let no_body = format!(r#"{{"nid":"{}","gid":0,"type":"msg"}}"#, nid(1));
+    let broken_body = envelope_with(1, 0, "trigger", r#""body":{"a":]"#);
+    vec![
+        case(Refusal::UnreadableEnvelope, raw(A, TO_SM_SR, "")),
+        case(Refusal::UnreadableEnvelope, raw(A, TO_SM_SR, "{")),
+        case(Refusal::UnreadableEnvelope, raw(A, TO_SM_SR, "[1,2]")),
+        case(Refusal::UnreadableEnvelope, raw(A, TO_SM_SR, &twice)),
+        case(Refusal::UnreadableEnvelope, raw(SERVER, TO_EUICC, &no_body)),
+        case(Refusal::UnreadableEnvelope, raw(A, TO_SM_SR, &broken_body)),
+        case(Refusal::UnknownType, down(SERVER, 1, 0, "install")),
+        case(Refusal::UnknownType, up(A, 1, 0, "Trigger")),
+        case(Refusal::UnknownType, down(A, 2, 7, "req()")),
+        case(Refusal::BadEid, raw(SERVER, TO_EUICC, &bad_eid)),
+        case(Refusal::BadEid, raw(A, TO_EUICC, &bad_peer)),
+        case(Refusal::UnknownGid, raw(SERVER, TO_EUICC, huge_gid)),
+        case(Refusal::BothZero, down(SERVER, 0, 0, "trigger")),
+        case(Refusal::BothZero, up(A, 0, 0, "trigger")),
+        case(Refusal::BothZero, down(A, 0, 0, &kind_of("req", 1))),
+        case(Refusal::BothNonzero, down(SERVER, 1, 7, "msg")),
+        case(Refusal::BothNonzero, up(A, 1, 7, "trigger")),
+        case(Refusal::ExchangeNeedsBoth, down(A, 2, 0, &kind_of("req", 1))),
+        case(Refusal::ExchangeNeedsBoth, down(A, 0, 7, &kind_of("req", 1))),
+    ]
+}
+
+fn direction_cases() -> Vec<Case> {
+    let retained = |message: Message| Message { retain: true, ..message };
+    let request = kind_of("req", 1);
+    vec![
+        case(Refusal::RoleNotPermitted, down(SNOOP, 1, 0, "trigger")),
+        case(Refusal::RoleNotPermitted, up(SNOOP, 1, 0, "trigger")),
+        case(Refusal::RetainNotPermitted, retained(down(SERVER, 1, 0, "trigger"))),
+        case(Refusal::RetainNotPermitted, retained(up(A, 1, 0, "trigger"))),
+        case(Refusal::WrongTopic, up(A, 2, 7, &request)),
+        case(Refusal::WrongTopic, down(A, 1, 0, "ret(msg)")),
+        case(Refusal::WrongTopic, up(SERVER, 1, 0, "msg")),
+        case(Refusal::ServerTypeFromDevice, down(A, 1, 0, "trigger")),
+        case(Refusal::ServerTypeFromDevice, down(A, 2, 0, "msg")),
+        case(Refusal::ServerTypeFromDevice, down(A, 0, 7, "msg")),
+        case(Refusal::ServerTypeFromDevice, down(A, 0, 7, "ret(trigger)")),
+        case(Refusal::ServerTypeFromDevice, up(A, 1, 0, "msg")),
+        case(Refusal::DeviceTypeFromServer, down(SERVER, 2, 7, &request)),
+        case(Refusal::DeviceTypeFromServer, down(SERVER, 1, 0, "ret(msg)")),
+        case(Refusal::DeviceTypeFromServer, up(SERVER, 1, 0, "trigger")),
+    ]
+}
+
+fn identity_cases() -> Vec<Case> {
+    vec![
+        case(Refusal::NotRegistered, up(STRANGER, 99, 0, "trigger")),
+        case(Refusal::NotRegistered, up(STRANGER, 0, 7, "trigger")),
+        case(Refusal::NotRegistered, down(STRANGER, 1, 7, &kind_of("req", 99))),
+        case(Refusal::UnknownNid, down(SERVER, 50, 0, "trigger")),
+        case(Refusal::UnknownNid, down(A, 50, 7, &kind_of("req", 1))),
+        case(Refusal::UnknownGid, down(SERVER, 0, 999, "trigger")),
+        case(Refusal::UnknownGid, down(A, 2, 999, &kind_of("req", 1))),
+        case(Refusal::SpoofedNid, up(A, 2, 0, "trigger")),
+        case(Refusal::SpoofedNid, up(A, 50, 0, "trigger")),
+        case(Refusal::SpoofedNid, up(A, 2, 0, "ret(trigger)"))
+            .given([down(SERVER, 2, 0, "trigger")]),
+        case(Refusal::SpoofedNid, up(A, 2, 0, "ret(msg)")).given([down(SERVER, 2, 0, "msg")]),
+        case(Refusal::ForeignGid, up(A, 0, 8, "trigger")),
+        case(Refusal::ForeignGid, up(A, 0, 999, "trigger")),
+        case(Refusal::ForeignGid, up(D, 0, 7, "ret(trigger)"))
+            .given([down(SERVER, 0, 7, "trigger")]),
+        case(Refusal::ForeignGid, up(D, 0, 7, "ret(msg)")).given([down(SERVER, 0, 7, "msg")]),
+        case(Refusal::WrongPeer, down(A, 2, 7, &kind_of("req", 3))),
+        case(Refusal::WrongPeer, down(B, 1, 7, &kind_of("profile", 3))).given([e1()]),
+        case(Refusal::SamePeer, down(A, 1, 7, &kind_of("req", 1))),
+        case(Refusal::CrossGroupExchange, down(A, 4, 7, &kind_of("req", 1))),
+        case(Refusal::CrossGroupExchange, down(A, 4, 8, &kind_of("req", 1))),
+        case(Refusal::CrossGroupExchange, down(A, 5, 8, &kind_of("req", 1))),
+    ]
+}
+
+fn permission_cases() -> Vec<Case> {
+    vec![
+        case(Refusal::ModeNotPermitted, down(SERVER, 0, 7, "msg"))
+            .with(|config| config.rsp.settings.mode = Mode::Single),
+        case(Refusal::ModeNotPermitted, down(SERVER, 0, 7, "trigger"))
+            .with(|config| config.rsp.settings.mode = Mode::Single),
+        case(Refusal::ModeNotPermitted, down(SERVER, 1, 0, "msg"))
+            .with(|config| config.rsp.settings.mode = Mode::Multi),
+        case(Refusal::ModeNotPermitted, down(SERVER, 5, 0, "msg")).with(|config| {
+            let own = GroupSettings { mode: Some(Mode::Multi), ..GroupSettings::default() };
+            config.rsp.groups.insert(gid(8), own);
+        }),
+        case(Refusal::InitiatorNotPermitted, up(A, 1, 0, "trigger"))
+            .with(|config| config.rsp.settings.initiator = Initiator::Server),
+        case(Refusal::InitiatorNotPermitted, up(A, 0, 7, "trigger"))
+            .with(|config| config.rsp.settings.initiator = Initiator::Server),
+        case(Refusal::InitiatorNotPermitted, down(SERVER, 1, 0, "trigger"))
+            .with(|config| config.rsp.settings.initiator = Initiator::Client),
+        case(Refusal::InitiatorNotPermitted, down(SERVER, 0, 7, "trigger"))
+            .with(|config| config.rsp.settings.initiator = Initiator::Client),
+        case(Refusal::PeerNotPermitted, e1()).with(|config| config.rsp.settings.peer = Peer::Off),
+        case(Refusal::PeerNotPermitted, e1())
+            .with(|config| config.rsp.settings.peer = Peer::ServerTriggered),
+        case(Refusal::PeerNotPermitted, e1())
+            .with(|config| config.rsp.settings.peer = Peer::ServerTriggered)
+            // A trigger to the old device is none to the new one.
+            .given([down(SERVER, 2, 0, "trigger")]),
+    ]
+}
+
+fn answer_cases() -> Vec<Case> {
+    let unsolicited = |message| case(Refusal::UnsolicitedAnswer, message);
+    vec![
+        unsolicited(up(A, 1, 0, "ret(trigger)")),
+        unsolicited(up(A, 0, 7, "ret(trigger)")),
+        unsolicited(up(A, 1, 0, "ret(msg)")),
+        unsolicited(up(A, 0, 7, "ret(msg)")),
+        unsolicited(down(SERVER, 1, 0, "ret(trigger)")),
+        unsolicited(down(SERVER, 0, 7, "ret(trigger)")),
+        // A trigger asks for no `ret(msg)`, and another device's request is not this one's.
+        unsolicited(up(A, 1, 0, "ret(msg)")).given([down(SERVER, 1, 0, "trigger")]),
+        unsolicited(up(A, 1, 0, "ret(msg)")).given([down(SERVER, 2, 0, "msg")]),
+        unsolicited(up(A, 1, 0, "ret(trigger)"))
+            .given([down(SERVER, 1, 0, "trigger"), up(A, 1, 0, "ret(trigger)")]),
+        unsolicited(up(A, 1, 0, "ret(msg)"))
+            .given([down(SERVER, 1, 0, "msg"), up(A, 1, 0, "ret(msg)")]),
+        unsolicited(down(SERVER, 1, 0, "ret(trigger)"))
+            .given([up(A, 1, 0, "trigger"), down(SERVER, 1, 0, "ret(trigger)")]),
+        // D2 mirrors its D1.
+        unsolicited(down(SERVER, 0, 7, "ret(trigger)")).given([up(A, 1, 0, "trigger")]),
+        unsolicited(up(A, 1, 0, "ret(msg)"))
+            .with(|config| config.rsp.settings.ttl.msg = Duration::from_millis(1))
+            .given([down(SERVER, 1, 0, "msg")])
+            .after(Duration::from_millis(10)),
+        case(Refusal::DuplicateAnswer, up(A, 0, 7, "ret(msg)"))
+            .given([down(SERVER, 0, 7, "msg"), up(A, 0, 7, "ret(msg)")]),
+    ]
+}
+
+fn exchange_cases() -> Vec<Case> {
+    let ttl = Duration::from_secs(1);
+    vec![
+        case(Refusal::ExchangeAlreadyOpen, e1()).given([e1()]),
+        case(Refusal::ExchangeRepeated, e2()).given([e1(), e2()]),
+        case(Refusal::ExchangeUnsolicited, e2()),
+        case(Refusal::ExchangeUnsolicited, down(A, 2, 7, &kind_of("profile", 1))).given([e1()]),
+        case(Refusal::ExchangeLate, e2())
+            .with(|config| config.rsp.settings.ttl.exchange = Duration::from_secs(1))
+            .given([e1()])
+            .after(ttl + Duration::from_millis(5)),
+    ]
+}
+
+fn quota_cases() -> Vec<Case> {
+    let large = envelope_with(1, 0, "msg", &format!(r#""body":"{}""#, "x".repeat(1000)));
+    vec![
+        case(Refusal::TooLarge, raw(SERVER, TO_EUICC, &large))
+            .with(|config| config.rsp.body_bytes_max = 1000),
+        // Device 10, alone in group 9, never connects.
+        case(Refusal::OverQuota, down(SERVER, 10, 0, "msg"))
+            .with(|config| config.rsp.mail_messages_max = 1)
+            .given([down(SERVER, 10, 0, "msg")]),
+        case(Refusal::OverQuota, down(SERVER, 0, 9, "msg"))
+            .with(|config| config.rsp.group_messages_max = 1)
+            .given([down(SERVER, 0, 9, "msg")]),
+    ]
+}
+
+#[test]
+fn every_refusal_has_a_case() {
+    let cases = cases();
+    for refusal in Refusal::ALL {
+        let has_case = cases.iter().any(|case| case.refusal == *refusal);
+        let elsewhere = ELSEWHERE.iter().any(|(other, _)| other == refusal);
+        assert!(has_case != elsewhere, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn version_5_is_told_code_and_name() {
+    for case in cases() {
+        let mut stage = prepared(Version::V5, &case).await;
+        let before = stage.rig.metrics().await;
+        let Message { by, topic, payload, retain } = &case.refused;
+        let qos = QoS::AtLeastOnce;
+        let answer = stage.client(*by).publish_with(topic, payload, qos, *retain, None).await;
+        assert_eq!(answer.reason, case.refusal.reason_code(), "{}", case.name());
+        assert_eq!(answer.text.as_deref(), Some(case.refusal.name()), "{}", case.name());
+        stage.nobody_else().await;
+        counted_once(&stage, &before, &case).await;
+    }
+}
+
+#[tokio::test]
+async fn before_version_5_it_is_acknowledged_and_dropped() {
+    for case in cases() {
+        let mut stage = prepared(Version::V311, &case).await;
+        let before = stage.rig.metrics().await;
+        let Message { by, topic, payload, retain } = &case.refused;
+        if case.refusal.is_identity_violation() {
+            let mut impostor = stage.take(*by);
+            impostor.throw(topic, payload).await;
+            impostor.expect_closed().await;
+        } else {
+            let qos = QoS::AtLeastOnce;
+            let answer = stage.client(*by).publish_with(topic, payload, qos, *retain, None).await;
+            assert!(answer.is_ok(), "{}", case.name());
+        }
+        stage.nobody_else().await;
+        counted_once(&stage, &before, &case).await;
+    }
+}
+
+#[tokio::test]
+async fn qos_2_and_qos_0_are_refused_as_well() {
+    let mut stage = Stage::start(Version::V5).await;
+    let spoof = envelope(2, 0, "trigger");
+    let answer = stage.client(A).publish(TO_SM_SR, &spoof, QoS::ExactlyOnce).await;
+    assert_eq!(answer.text.as_deref(), Some("spoofed_nid"));
+    stage.client(A).publish(TO_SM_SR, &spoof, QoS::AtMostOnce).await;
+    stage.nobody_else().await;
+    assert_eq!(stage.rig.refusals("spoofed_nid").await, 2);
+}
+
+#[tokio::test]
+async fn an_impostor_may_stay_where_the_configuration_says_so() {
+    let change = |config: &mut Config| config.rsp.close_on_identity_violation = false;
+    let mut stage = Stage::with(Version::V311, change).await;
+    let spoof = envelope(2, 0, "trigger");
+    assert!(stage.publish(A, TO_SM_SR, &spoof).await.is_ok());
+    assert!(stage.publish(A, TO_SM_SR, &envelope(0, 8, "trigger")).await.is_ok());
+    stage.nobody_else().await;
+    assert_eq!(stage.rig.refusals("spoofed_nid").await, 1);
+    assert_eq!(stage.rig.refusals("foreign_gid").await, 1);
+}
+
+/// Everybody on stage, and all done that the case needs before.
+async fn prepared(version: Version, case: &Case) -> Stage {
+    let mut stage = Stage::with(version, case.change).await;
+    for message in &case.before {
+        stage.tell(message.by, message.topic, &message.payload).await;
+    }
+    stage.drain().await;
+    // Nothing but time itself makes a request late.
+    tokio::time::sleep(case.wait).await;
+    stage
+}
+
+/// One refusal more, of this name and of no other.
+async fn counted_once(stage: &Stage, before: &str, case: &Case) {
+    let after = stage.rig.metrics().await;
+    let one = format!("simcast_rsp_refusals_total{{reason=\"{}\"}}", case.refusal);
+    for series in [one.as_str(), "simcast_rsp_refusals_total{"] {
+        let sum = |metrics| crate::common::rig::sum(metrics, series);
+        assert_eq!(sum(&after), sum(before) + 1, "{series}: {}", case.name());
+    }
+}
