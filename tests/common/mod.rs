@@ -7,11 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub mod client;
+pub mod program;
 pub mod rig;
 
 use std::time::Duration;
 
 pub use client::{Answer, Client, Denied, Dial};
+pub use program::{Program, is_here};
 pub use rig::Rig;
 use simcast::ids::{Gid, Nid};
 
