@@ -143,7 +143,10 @@ impl Service {
         if rehearsal.rejected > 0 {
             return Err(RegistryError::Broken { path: path.clone(), report: rehearsal });
         }
-        Ok(Some(self.broker.with_control(|control| control.replace_registry(&csv))))
+        let report = self.broker.with_control(|control| control.replace_registry(&csv));
+        // Their mailboxes are gone: they connect again and are told so.
+        self.broker.kick(&report.orphans);
+        Ok(Some(report))
     }
 
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.

@@ -1,5 +1,6 @@
 //! The development CA: what it issues is what TLS peers accept, and what it revokes they
 //! refuse.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -89,7 +89,9 @@ impl Broker {
                 return Err(Rejected::OtherIdentity);
             }
             let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
-            let Some(session) = claim.map_err(|_| Rejected::StillBusy)? else { continue };
+            let claim = claim.map_err(|_| Rejected::StillBusy)?;
+            let Some((session, until)) = claim else { continue };
+            lock(&self.expirations).remove(&(until, handle.key));
             if opening.clean_start {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
                 self.end(&handle);

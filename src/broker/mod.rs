@@ -146,6 +146,11 @@ impl Broker {
         format!("auto-{:016x}{:016x}", random[0], random[1]).into()
     }
 
+    /// Ends the connections of these sessions.
+    pub fn kick(&self, keys: &[SessionKey]) {
+        self.sessions.call(keys, Calls::KICK);
+    }
+
     /// Tells every connection to say goodbye.
     pub fn shut_down(&self) {
         self.sessions.all().iter().for_each(|handle| handle.signal.raise(Calls::SHUTDOWN));

@@ -9,7 +9,7 @@ use super::publish::{Publisher, Who};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
 use crate::ids::Timestamp;
-use crate::metrics::{DropReason, RspDirection, RspExchange, RspMode, RspType};
+use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::{
@@ -180,6 +180,22 @@ impl Broker {
                 self.metrics.rsp_delivered(mode(arrival.form), now.since(arrival.published));
                 if let Some(change) = arrival.change {
                     self.announce(&change);
+                }
+            }
+        }
+    }
+
+    /// The client will never have the message: its time is over, or the client takes no packet of
+    /// its size. Whoever kept it forgets it, and an E2 is no profile change.
+    pub fn discard(&self, handle: &Handle, origin: Origin) {
+        match origin {
+            Origin::Queue => {}
+            Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
+            Origin::Mailbox(number) => {
+                let Some((device, _)) = lock(&handle.interests).mailbox else { return };
+                let discarded = lock(&self.control).discard(device, number);
+                if let Some(form) = discarded {
+                    self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
                 }
             }
         }

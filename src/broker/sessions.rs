@@ -76,7 +76,7 @@ enum Seat {
 #[derive(Debug)]
 pub(super) enum Claim {
     Taken,
-    Got(Box<Session>),
+    Got(Box<Session>, Timestamp),
     Ended,
 }
 
@@ -97,15 +97,16 @@ impl Handle {
         }
     }
 
-    /// Takes the state machine; asks the present owner to leave and waits for it.
-    pub(super) async fn claim(&self) -> Option<Box<Session>> {
+    /// Takes the state machine; asks the present owner to leave and waits for it. Beside it, until
+    /// when it would have waited.
+    pub(super) async fn claim(&self) -> Option<(Box<Session>, Timestamp)> {
         loop {
             let vacated = self.vacated.notified();
             tokio::pin!(vacated);
             // Listen before looking: the owner may leave in between.
             vacated.as_mut().enable();
             match self.try_claim() {
-                Claim::Got(session) => return Some(session),
+                Claim::Got(session, until) => return Some((session, until)),
                 Claim::Ended => return None,
                 Claim::Taken => {}
             }
@@ -119,9 +120,9 @@ impl Handle {
         let mut seat = lock(&self.seat);
         match std::mem::replace(&mut *seat, Seat::Taken) {
             Seat::Taken => Claim::Taken,
-            Seat::Free(session, _) => {
+            Seat::Free(session, until) => {
                 self.online.store(true, Ordering::Relaxed);
-                Claim::Got(session)
+                Claim::Got(session, until)
             }
             Seat::Ended => {
                 *seat = Seat::Ended;

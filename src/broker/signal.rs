@@ -25,6 +25,8 @@ impl Calls {
     pub const MAIL: Self = Self(2);
     /// Another connection of the same client wants the session.
     pub const TAKEOVER: Self = Self(4);
+    /// The operator ends the connection.
+    pub const KICK: Self = Self(16);
     /// The broker shuts down.
     pub const SHUTDOWN: Self = Self(8);
 

@@ -12,7 +12,7 @@ use crate::rsp::{ControlUnit, Refusal, Subscription};
 use crate::session::granted;
 
 /// One answer for each filter.
-pub type Reasons = SmallVec<[ReasonCode; 1]>;
+pub(super) type Reasons = SmallVec<[ReasonCode; 1]>;
 
 impl Broker {
     /// Carries out a SUBSCRIBE. Retained messages follow through the session's queue. Beside the

@@ -19,7 +19,7 @@ const EID_BODIES: [u128; 2] =
 
 /// Why development mode cannot begin.
 #[derive(Debug, thiserror::Error)]
-pub enum DevelopmentError {
+pub(super) enum DevelopmentError {
     /// The certificates.
     #[error("cannot make development certificates: {0}")]
     Pki(#[from] PkiError),
@@ -35,7 +35,7 @@ pub enum DevelopmentError {
 
 /// The files of development mode.
 #[derive(Debug)]
-pub struct Development {
+pub(super) struct Development {
     dir: PathBuf,
     devices: Vec<Nid>,
 }
@@ -45,7 +45,7 @@ impl Development {
     ///
     /// # Errors
     /// [`DevelopmentError`] names the file.
-    pub fn prepare(dir: &Path) -> Result<Self, DevelopmentError> {
+    pub(super) fn prepare(dir: &Path) -> Result<Self, DevelopmentError> {
         let devices: Vec<Nid> = EID_BODIES.into_iter().filter_map(Nid::with_check_digits).collect();
         let authority = if dir.join("ca.pem").exists() {
             Authority::open(dir)?
@@ -75,7 +75,7 @@ impl Development {
 
     /// What development mode is, and lines to paste into a shell.
     #[must_use]
-    pub fn banner(&self) -> String {
+    pub(super) fn banner(&self) -> String {
         let dir = self.dir.display();
         let mut text = format!(
             "\nsimcast in development mode: made for this machine alone, not for the field.\n\

@@ -13,8 +13,12 @@ use crate::config::ConfigErrors;
 use crate::service::StartError;
 
 pub mod certs;
+pub mod demo;
 mod development;
+pub mod device;
+mod endpoint;
 pub mod serve;
+pub mod server;
 pub mod version;
 
 /// The command line.
@@ -29,7 +33,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Demo(demo::Demo),
     Certs(certs::Certs),
+    Device(device::Device),
+    Server(server::Server),
     Version(version::Version),
 }
 
@@ -37,7 +44,10 @@ impl Command {
     async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Serve(command) => command.run().await,
+            Self::Demo(command) => command.run().await.map_err(Failure::failed),
             Self::Certs(command) => command.run().map_err(Failure::failed),
+            Self::Device(command) => command.run().await.map_err(Failure::failed),
+            Self::Server(command) => command.run().await.map_err(Failure::failed),
             Self::Version(command) => {
                 command.run();
                 Ok(())

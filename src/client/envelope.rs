@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::payload;
 use crate::ids::decimal;
 
 /// The encoding of what a client sends; it reads both.
@@ -163,15 +164,20 @@ pub enum Body {
 }
 
 impl Body {
-    /// A Bound Profile Package in it: the body itself, or its member `boundProfilePackage`.
+    /// A Bound Profile Package in it: the body itself, if it begins like one, or its member
+    /// `boundProfilePackage`.
     #[must_use]
     pub fn package(&self) -> Option<Cow<'_, [u8]>> {
-        let text = match self {
-            Self::Bytes(bytes) => return Some(bytes.into()),
-            Self::Value(Value::String(text)) => text,
-            Self::Value(value) => value.get("boundProfilePackage")?.as_str()?,
+        let bare = match self {
+            Self::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
+            Self::Value(Value::String(text)) => Cow::Owned(STANDARD.decode(text).ok()?),
+            Self::Value(value) => {
+                let text = value.get("boundProfilePackage")?.as_str()?;
+                // Under this name, even what cannot be decoded is a package: a broken one.
+                return Some(Cow::Owned(STANDARD.decode(text).unwrap_or_default()));
+            }
         };
-        STANDARD.decode(text).ok().map(Cow::Owned)
+        bare.starts_with(&payload::BPP_TAG).then_some(bare)
     }
 
     /// A member of an object body.
@@ -340,7 +346,7 @@ mod tests {
 
     #[test]
     fn binary_bodies_survive_and_are_smaller_in_cbor() {
-        let package = vec![0xbf; 1000];
+        let package = payload::bound_profile_package(1, 1000).unwrap();
         let envelope = Envelope::new(EID, 0, Kind::Msg).with_body(package.clone());
         let (json, cbor) = (envelope.encode(Wire::Json), envelope.encode(Wire::Cbor));
         assert!(cbor.len() < 1040 && json.len() > 1330, "{} {}", cbor.len(), json.len());

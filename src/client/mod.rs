@@ -10,11 +10,11 @@
 //!   link, tls           one MQTT connection
 //! ```
 
-//pub mod device;
+pub mod device;
 pub mod envelope;
 pub mod link;
 pub mod payload;
-//pub mod server;
+pub mod server;
 pub mod tls;
 
 /// Server to devices; the nid in it is the receiver.

@@ -7,20 +7,21 @@
 mod bpp;
 mod es9;
 
-pub use bpp::{BPP_BYTES, BppError, Outline, PayloadError, bound_profile_package, split, verify};
+pub use bpp::{
+    BPP_BYTES, BPP_TAG, BppError, Outline, PayloadError, bound_profile_package, split, verify,
+};
 pub use es9::{Step, answer, request};
 
-use crate::ids::{Nid, NidScheme};
+use crate::ids::Nid;
 
 /// The `index`th EID of a made-up fleet: 32 digits with valid check digits.
 ///
 /// # Panics
-/// Never: every index gives 32 digits that are 1 modulo 97.
+/// Never: every index gives 30 digits.
 #[must_use]
 pub fn sample_eid(index: u32) -> Nid {
-    let body = (8_904_903_212_345_123_451 * 10u128.pow(11) + u128::from(index)) * 100;
-    let number = body + (98 - body % 97) % 97;
-    Nid::new(number, NidScheme::Eid).expect("32 digits that are 1 modulo 97")
+    let body = 8_904_903_212_345_123_451 * 10u128.pow(11) + u128::from(index);
+    Nid::with_check_digits(body).expect("30 digits")
 }
 
 /// A short digest to compare bodies by (FNV-1a, 64 bits); no protection against anybody.

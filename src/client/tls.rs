@@ -101,25 +101,3 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
 fn read(path: &Path) -> Result<String, TlsError> {
     fs::read_to_string(path).map_err(|source| TlsError::Unreadable { path: path.into(), source })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pki::Authority;
-
-    #[test]
-    fn a_key_must_fit_its_certificate() {
-        let ca = Authority::in_memory().unwrap();
-        let (one, two) = (ca.issue_server("one").unwrap(), ca.issue_server("two").unwrap());
-        let identity = |cert: &str, key: &str| TlsIdentity {
-            ca_pem: ca.ca_pem().into(),
-            cert_and_key_pem: Some((cert.into(), key.into())),
-        };
-        assert!(identity(&one.cert_pem, &one.key_pem).config().is_ok());
-        let mixed = identity(&one.cert_pem, &two.key_pem).config();
-        assert!(matches!(mixed, Err(TlsError::Rustls(_))));
-        let no_key = identity(&one.cert_pem, "").config();
-        assert!(matches!(no_key, Err(TlsError::BadPem { what: "private key" })));
-        assert!(matches!(TlsIdentity::default().config(), Err(TlsError::BadPem { .. })));
-    }
-}

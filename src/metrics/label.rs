@@ -344,6 +344,8 @@ label! {
         Delivered = "delivered",
         /// Its time was over.
         Expired = "expired",
+        /// It came too late or is larger than the receiver takes.
+        Discarded = "discarded",
         /// The mailbox was full.
         MailboxFull = "mailbox_full",
         /// The receiver is no longer registered.

@@ -53,6 +53,8 @@ pub(super) enum End {
     NotPermitted(&'static str),
     #[error("session taken over")]
     TakenOver,
+    #[error("ended by the operator")]
+    Kicked,
     #[error("the broker shuts down")]
     Shutdown,
 }
@@ -76,6 +78,7 @@ impl End {
             Self::Violation(violation) => Some(violation.reason()),
             Self::NotPermitted(_) => Some(ReasonCode::NotAuthorized),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
         }
     }
@@ -92,6 +95,7 @@ impl End {
             Self::Violation(_) => DisconnectReason::ProtocolError,
             Self::NotPermitted(_) => DisconnectReason::IdentityViolation,
             Self::TakenOver => DisconnectReason::TakenOver,
+            Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
         }
     }
@@ -101,12 +105,18 @@ impl End {
     }
 }
 
-/// What the loop waits for.
-enum Event {
-    Calls(Calls),
-    Read,
-    Flushed,
-    Deadline,
+/// What has happened since the loop looked last. All of it is looked at every time, so that a busy
+/// mailbox keeps nobody from being heard.
+#[derive(Debug, PartialEq, Eq)]
+struct Events {
+    calls: Calls,
+    read: bool,
+    flushed: bool,
+    deadline: bool,
+}
+
+impl Events {
+    const NONE: Self = Self { calls: Calls::NONE, read: false, flushed: false, deadline: false };
 }
 
 /// Bytes of one connection's output that hold up further work for it.
@@ -186,49 +196,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.take_frames().await?;
         loop {
             self.deliver();
-            match poll_fn(|context| self.poll_event(context)).await? {
-                Event::Read => {
-                    self.session.heard(self.broker.now());
-                    self.take_frames().await?;
+            let events = poll_fn(|context| self.poll_events(context)).await?;
+            self.on_calls(events.calls)?;
+            if events.flushed {
+                for origin in std::mem::take(&mut self.unflushed) {
+                    self.broker.delivered(&self.handle, origin);
                 }
-                Event::Calls(calls) => self.on_calls(calls)?,
-                Event::Flushed => {
-                    for origin in std::mem::take(&mut self.unflushed) {
-                        self.broker.delivered(&self.handle, origin);
-                    }
-                }
-                Event::Deadline => {
-                    self.timer = None;
-                    self.session.on_deadline(self.broker.now())?;
-                }
+            }
+            if events.read {
+                self.session.heard(self.broker.now());
+                self.take_frames().await?;
+            }
+            if events.deadline {
+                self.timer = None;
+                self.session.on_deadline(self.broker.now())?;
             }
         }
     }
 
-    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, End>> {
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Result<Events, End>> {
+        let mut events = Events::NONE;
         let Link { stream, output, .. } = &mut self.link;
-        let waiting = output.len();
-        let written = output.is_empty() || output.poll_write(stream, context)?.is_ready();
-        self.broker.metrics().bytes_out(waiting - output.len());
-        let owed = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
-        if written && waiting > 0 && owed {
-            return Poll::Ready(Ok(Event::Flushed));
+        if !output.is_empty() {
+            let before = output.len();
+            let flushed = output.poll_write(stream, context)?.is_ready();
+            self.broker.metrics().bytes_out(before - output.len());
+            // Nobody needs to hear of it unless something waits for it.
+            events.flushed = flushed && (!self.unflushed.is_empty() || self.waiting != Calls::NONE);
         }
         if let Poll::Ready(calls) = self.handle.signal.poll_take(context) {
-            return Poll::Ready(Ok(Event::Calls(calls)));
+            events.calls = calls;
         }
-        if self.poll_timer(context).is_ready() {
-            return Poll::Ready(Ok(Event::Deadline));
-        }
+        events.deadline = self.poll_timer(context).is_ready();
         let Link { stream, input, output, .. } = &mut self.link;
-        if output.len() >= self.limits.output_bytes_max {
-            return Poll::Pending;
+        if output.len() < self.limits.output_bytes_max {
+            match input.poll_read(stream, context)? {
+                Poll::Ready(0) => return Poll::Ready(Err(End::Closed)),
+                Poll::Ready(_) => events.read = true,
+                Poll::Pending => {}
+            }
         }
-        match input.poll_read(stream, context)? {
-            Poll::Ready(0) => Poll::Ready(Err(End::Closed)),
-            Poll::Ready(_) => Poll::Ready(Ok(Event::Read)),
-            Poll::Pending => Poll::Pending,
-        }
+        if events == Events::NONE { Poll::Pending } else { Poll::Ready(Ok(events)) }
     }
 
     /// The timer is set once and looked at when it fires: packets do not move it.
@@ -246,6 +254,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn on_calls(&mut self, calls: Calls) -> Result<(), End> {
         if calls.contains(Calls::TAKEOVER) {
             return Err(End::TakenOver);
+        }
+        if calls.contains(Calls::KICK) {
+            return Err(End::Kicked);
         }
         if calls.contains(Calls::SHUTDOWN) {
             return Err(End::Shutdown);
@@ -357,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn deliver_one(&mut self, delivery: Delivery, now: Timestamp) {
         if let Some(reason) = self.unfit(&delivery, now) {
             self.broker.metrics().dropped(reason);
-            self.broker.delivered(&self.handle, delivery.origin);
+            self.broker.discard(&self.handle, delivery.origin);
             return;
         }
         if delivery.qos == QoS::AtMostOnce && delivery.origin != Origin::Queue {

@@ -13,7 +13,7 @@ use crate::mqtt::decode::{DecodeError, frame_len};
 /// What has been read and not yet taken. Reads go through a buffer of the thread, so a connection
 /// that is idle holds nothing here; the frame that a read ended in the middle of waits in `rest`.
 #[derive(Debug, Default)]
-pub struct Input {
+pub(super) struct Input {
     rest: BytesMut,
     /// Whole frames of the last read, not yet taken.
     ready: Bytes,
@@ -33,7 +33,7 @@ impl Input {
     ///
     /// # Errors
     /// The stream's own.
-    pub fn poll_read<S: AsyncRead + Unpin>(
+    pub(super) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
         context: &mut Context<'_>,
@@ -61,7 +61,10 @@ impl Input {
     ///
     /// # Errors
     /// The length field is malformed, or the frame is too long.
-    pub fn next_frame(&mut self, frame_bytes_max: usize) -> Result<Option<Bytes>, FrameError> {
+    pub(super) fn next_frame(
+        &mut self,
+        frame_bytes_max: usize,
+    ) -> Result<Option<Bytes>, FrameError> {
         if self.ready.is_empty() {
             return Ok(None);
         }
@@ -81,7 +84,7 @@ impl Input {
 
     /// What the last read left to be taken.
     #[must_use]
-    pub fn peek(&self) -> &[u8] {
+    pub(super) fn peek(&self) -> &[u8] {
         &self.ready
     }
 
@@ -117,7 +120,7 @@ impl Input {
 
 /// The stream cannot be cut into frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub(super) enum FrameError {
     /// No frame can begin like this.
     #[error(transparent)]
     Malformed(DecodeError),

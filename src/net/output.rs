@@ -16,7 +16,7 @@ use crate::session::Outgoing;
 /// Encoded packets waiting to be written. Packets and small payloads are written into one growing
 /// buffer; large payloads stand between as shared slices, and many leave in one vectored write.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(super) struct Output {
     /// Closed pieces, oldest first.
     pieces: VecDeque<Bytes>,
     /// The piece that packets are being appended to.
@@ -34,23 +34,23 @@ const SHARE_FROM_BYTES: usize = 1024;
 const SLICES_MAX: usize = 64;
 
 /// What an idle connection may keep of its open piece.
-const IDLE_CAPACITY: usize = 1024;
+const IDLE_CAPACITY: usize = 256;
 
 impl Output {
     /// Bytes not yet written.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.bytes
     }
 
     /// Nothing waits, not even in the stream's own buffers.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0 && !self.needs_flush
     }
 
     /// Appends a packet.
-    pub fn packet(&mut self, packet: &Packet, version: Version) {
+    pub(super) fn packet(&mut self, packet: &Packet, version: Version) {
         let before = self.open.len();
         encode(packet, version, &mut self.open);
         self.bytes += self.open.len() - before;
@@ -58,7 +58,7 @@ impl Output {
 
     /// Appends a message. Its head was encoded once for all receivers, unless this receiver's has
     /// properties of its own.
-    pub fn publish(&mut self, outgoing: &Outgoing, version: Version, now: Timestamp) {
+    pub(super) fn publish(&mut self, outgoing: &Outgoing, version: Version, now: Timestamp) {
         let own_head = own_head(outgoing, version, now);
         let shared_head = || outgoing.delivery.message.head(version, outgoing.packet_id.is_some());
         let head = own_head.as_ref().unwrap_or_else(shared_head);
@@ -80,7 +80,7 @@ impl Output {
     ///
     /// # Errors
     /// The stream's own.
-    pub fn poll_write<S: AsyncWrite + Unpin>(
+    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
         context: &mut Context<'_>,

@@ -19,7 +19,7 @@ pub struct Retained {
 #[derive(Debug, Default)]
 struct Node {
     message: Option<Arc<Message>>,
-    children: HashMap<Box<str>, Node, RandomState>,
+    children: HashMap<Box<str>, Self, RandomState>,
 }
 
 /// Bounds of retained messages (`limits.max_retained_messages`, `max_retained_bytes`).

@@ -53,8 +53,8 @@ pub struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct Node {
-    children: HashMap<Box<str>, Node, RandomState>,
-    plus: Option<Box<Node>>,
+    children: HashMap<Box<str>, Self, RandomState>,
+    plus: Option<Box<Self>>,
     /// Subscriptions that end here.
     here: Subscribers,
     /// Subscriptions that end here with `#`.

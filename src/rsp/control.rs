@@ -266,6 +266,14 @@ impl ControlUnit {
         Some(arrival)
     }
 
+    /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
+    /// E2 changes nothing. `None` when the reader was not given it.
+    pub fn discard(&mut self, device: DeviceKey, letter: u64) -> Option<Form> {
+        self.registry.nid(device)?;
+        let gids = self.registry.gids(device);
+        Some(self.mail.acknowledge(device.index, gids, letter)?.form)
+    }
+
     /// What the control unit tells the servers on `To_SM-SR` about a profile change `[0098]`:
     /// that it happened, never what was exchanged.
     #[must_use]

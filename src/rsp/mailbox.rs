@@ -152,4 +152,4 @@ impl Mailbox {
 }
 
 /// Sessions of one device that wait to be its reader again.
-const READERS_MAX: usize = 8;
+pub(super) const READERS_MAX: usize = 8;

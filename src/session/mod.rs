@@ -13,6 +13,8 @@
 mod connect;
 mod delivery;
 mod outbound;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 use std::time::Duration;

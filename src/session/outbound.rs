@@ -9,7 +9,7 @@ use crate::mqtt::QoS;
 /// The in-flight window towards the client, in the order of sending. It outlives the connection
 /// `[MQTT-4.1.0-1]`; after a resume it is sent again in that order `[MQTT-4.4.0-1]`.
 #[derive(Debug, Default)]
-pub struct Outbound {
+pub(super) struct Outbound {
     in_flight: VecDeque<InFlight>,
     last_id: u16,
 }
@@ -40,14 +40,13 @@ pub enum Resend {
 impl Outbound {
     /// How many QoS 1 and 2 messages are on their way.
     #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.in_flight.len()
     }
 
     /// Gives a delivery its packet id and keeps it until it is acknowledged. QoS 0 is not kept.
     /// The caller has made sure that the window has room, so an id is free.
-    pub fn send(&mut self, delivery: Delivery) -> Outgoing {
+    pub(super) fn send(&mut self, delivery: Delivery) -> Outgoing {
         let waits_for = match delivery.qos {
             QoS::AtMostOnce => return Outgoing { delivery, packet_id: None, dup: false },
             QoS::AtLeastOnce => WaitsFor::PubAck(delivery.clone()),
@@ -59,7 +58,7 @@ impl Outbound {
     }
 
     /// PUBACK: the message is the client's. `None` when no QoS 1 message has this id.
-    pub fn on_puback(&mut self, id: PacketId) -> Option<Origin> {
+    pub(super) fn on_puback(&mut self, id: PacketId) -> Option<Origin> {
         let at = self.position(id)?;
         let WaitsFor::PubAck(delivery) = &self.in_flight[at].waits_for else { return None };
         let origin = delivery.origin;
@@ -69,7 +68,7 @@ impl Outbound {
 
     /// PUBREC with success: the message is the client's, PUBREL is due `[MQTT-4.3.3-4]`. The
     /// origin is given once; a repeated PUBREC only repeats the PUBREL. `Err` for an id unknown.
-    pub fn on_pubrec(&mut self, id: PacketId) -> Result<Option<Origin>, ()> {
+    pub(super) fn on_pubrec(&mut self, id: PacketId) -> Result<Option<Origin>, ()> {
         let at = self.position(id).ok_or(())?;
         match &self.in_flight[at].waits_for {
             WaitsFor::PubRec(delivery) => {
@@ -83,7 +82,7 @@ impl Outbound {
     }
 
     /// PUBREC with an error: the client will not take the message; that ends it too.
-    pub fn on_pubrec_error(&mut self, id: PacketId) -> Option<Origin> {
+    pub(super) fn on_pubrec_error(&mut self, id: PacketId) -> Option<Origin> {
         let at = self.position(id)?;
         let WaitsFor::PubRec(delivery) = &self.in_flight[at].waits_for else { return None };
         let origin = delivery.origin;
@@ -92,7 +91,7 @@ impl Outbound {
     }
 
     /// PUBCOMP: the id is free again. `false` when it was not waited for.
-    pub fn on_pubcomp(&mut self, id: PacketId) -> bool {
+    pub(super) fn on_pubcomp(&mut self, id: PacketId) -> bool {
         let Some(at) = self.position(id) else { return false };
         if !matches!(self.in_flight[at].waits_for, WaitsFor::PubComp) {
             return false;
@@ -102,7 +101,7 @@ impl Outbound {
     }
 
     /// Everything unacknowledged, in order, to be sent again `[MQTT-4.4.0-1]`.
-    pub fn resend(&self) -> impl Iterator<Item = Resend> + '_ {
+    pub(super) fn resend(&self) -> impl Iterator<Item = Resend> + '_ {
         self.in_flight.iter().map(|entry| match &entry.waits_for {
             WaitsFor::PubComp => Resend::PubRel(entry.packet_id),
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => Resend::Publish(Outgoing {
@@ -114,7 +113,7 @@ impl Outbound {
     }
 
     /// Forgets messages that somebody else has taken back meanwhile.
-    pub fn retain(&mut self, mut keep: impl FnMut(Origin) -> bool) {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(Origin) -> bool) {
         self.in_flight.retain(|entry| match &entry.waits_for {
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery.origin),
             WaitsFor::PubComp => true,

@@ -1,4 +1,8 @@
 //! The envelope in CBOR.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the types are minicbor's; what is not named is read as a number or refused"
+)]
 
 use minicbor::data::{IanaTag, Type};
 use minicbor::{Decoder, Encoder};

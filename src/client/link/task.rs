@@ -122,10 +122,10 @@ impl Task {
             let room = self.output.len() < OUTPUT_BYTES_MAX;
             tokio::select! {
                 result = write_some(writer, &mut self.output), if unwritten => {
-                    self.wrote(result.map_err(network)?);
+                    self.wrote(result.map_err(|error| network(&error))?);
                 }
                 result = reader.read_buf(&mut self.input), if room => {
-                    self.read(result.map_err(network)?)?;
+                    self.read(result.map_err(|error| network(&error))?)?;
                 }
                 command = self.requests.recv(), if room && !self.closing => match command {
                     Some(command) => self.obey(command),
@@ -249,40 +249,37 @@ impl Task {
 impl Task {
     fn take(&mut self, packet: Packet) -> Result<(), Closed> {
         match packet {
-            Packet::Publish(publish) => self.receive(publish),
+            Packet::Publish(publish) => return self.receive(publish),
             Packet::PubRel(pubrel) => {
                 self.unreleased.remove(&pubrel.pkid);
                 self.put(|output| v4::PubComp::new(pubrel.pkid).write(output));
-                Ok(())
             }
             Packet::PubAck(ack) => match self.owed.remove(&ack.pkid) {
-                Some(Owed::PubAck(done)) => Ok(answer(done, Ok(()))),
-                Some(_) | None => Err(Closed::Unexpected("PUBACK")),
+                Some(Owed::PubAck(done)) => answer(done, Ok(())),
+                Some(_) | None => return Err(Closed::Unexpected("PUBACK")),
             },
-            Packet::PubRec(ack) => self.release(ack.pkid),
+            Packet::PubRec(ack) => return self.release(ack.pkid),
             Packet::PubComp(ack) => match self.owed.remove(&ack.pkid) {
-                Some(Owed::PubComp(done)) => Ok(answer(done, Ok(()))),
-                Some(_) | None => Err(Closed::Unexpected("PUBCOMP")),
+                Some(Owed::PubComp(done)) => answer(done, Ok(())),
+                Some(_) | None => return Err(Closed::Unexpected("PUBCOMP")),
             },
             Packet::SubAck(ack) => match self.owed.remove(&ack.pkid) {
-                Some(Owed::SubAck(done)) => Ok(answer(done, Ok(granted(&ack)))),
-                Some(_) | None => Err(Closed::Unexpected("SUBACK")),
+                Some(Owed::SubAck(done)) => answer(done, Ok(granted(&ack))),
+                Some(_) | None => return Err(Closed::Unexpected("SUBACK")),
             },
             Packet::UnsubAck(ack) => match self.owed.remove(&ack.pkid) {
-                Some(Owed::UnsubAck(done)) => Ok(answer(done, Ok(()))),
-                Some(_) | None => Err(Closed::Unexpected("UNSUBACK")),
+                Some(Owed::UnsubAck(done)) => answer(done, Ok(())),
+                Some(_) | None => return Err(Closed::Unexpected("UNSUBACK")),
             },
-            Packet::PingResp => {
-                self.ping_open = false;
-                Ok(())
-            }
+            Packet::PingResp => self.ping_open = false,
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
             | Packet::PingReq
-            | Packet::Disconnect => Err(Closed::Unexpected(name_of(&packet))),
+            | Packet::Disconnect => return Err(Closed::Unexpected(name_of(&packet))),
         }
+        Ok(())
     }
 
     fn receive(&mut self, publish: v4::Publish) -> Result<(), Closed> {
@@ -401,6 +398,6 @@ fn answer<T>(done: Done<T>, result: Result<T, LinkError>) {
     let _ = done.send(result);
 }
 
-fn network(error: io::Error) -> Closed {
+fn network(error: &io::Error) -> Closed {
     Closed::Network(error.to_string())
 }

@@ -15,6 +15,8 @@ use super::Noise;
 
 /// The size of a usual operational profile, bound: 12.5 kB.
 pub const BPP_BYTES: usize = 12_500;
+/// The first bytes of every package.
+pub const BPP_TAG: [u8; 2] = BOUND_PROFILE_PACKAGE.to_be_bytes();
 /// Smaller ones have no room for the parts before the profile.
 const BPP_BYTES_MIN: usize = 1_000;
 /// Larger ones fit no eUICC.
@@ -127,7 +129,8 @@ fn walk(bpp: &[u8]) -> Result<Walk, BppError> {
     }
     let end = whole.end;
     let channel = tlv(bpp, whole.start, end, INITIALISE_SECURE_CHANNEL)?;
-    let mut segments = vec![0..channel.end];
+    let mut segments = Vec::new();
+    segments.push(0..channel.end);
 
     let first = tlv(bpp, channel.end, end, FIRST_SEQUENCE_OF_87)?;
     members(bpp, &first, FIRST_SEQUENCE_OF_87, 0x87)?;

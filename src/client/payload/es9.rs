@@ -33,25 +33,33 @@ impl Step {
 /// What the device sends: 179, 1996, 297 or 266 bytes as JSON without blanks.
 #[must_use]
 pub fn request(step: Step, seed: u64) -> Value {
-    let mut noise = Noise(seed);
-    let transaction = hex(&noise.bytes(16));
+    let transaction = hex(&Noise(seed).bytes(16));
+    let binary = |count| binary(&mut Noise(seed), count);
     match step {
         Step::InitiateAuthentication => sized(179, |pad| {
-            json!({"smdpAddress": text("smdp.", pad), "euiccChallenge": binary(&mut Noise(seed), 16),
-                "euiccInfo1": binary(&mut Noise(seed), 45)})
+            json!({
+                "smdpAddress": text("smdp.", pad),
+                "euiccChallenge": binary(16),
+                "euiccInfo1": binary(45),
+            })
         }),
         Step::AuthenticateClient => sized(1996, |pad| {
-            json!({"header": caller(pad), "transactionId": transaction,
-                "authenticateServerResponse": binary(&mut Noise(seed), 1350)})
+            json!({
+                "header": caller(pad),
+                "transactionId": transaction,
+                "authenticateServerResponse": binary(1350),
+            })
         }),
         Step::GetBoundProfilePackage => sized(297, |pad| {
-            json!({"header": caller(pad), "transactionId": transaction,
-                "prepareDownloadResponse": binary(&mut Noise(seed), 93)})
+            json!({
+                "header": caller(pad),
+                "transactionId": transaction,
+                "prepareDownloadResponse": binary(93),
+            })
         }),
-        Step::HandleNotification => sized(
-            266,
-            |pad| json!({"header": caller(pad), "pendingNotification": binary(&mut Noise(seed), 108)}),
-        ),
+        Step::HandleNotification => {
+            sized(266, |pad| json!({"header": caller(pad), "pendingNotification": binary(108)}))
+        }
     }
 }
 
@@ -59,8 +67,7 @@ pub fn request(step: Step, seed: u64) -> Value {
 /// carries a package that [`verify`](super::verify) accepts.
 #[must_use]
 pub fn answer(step: Step, seed: u64) -> Option<Value> {
-    let mut noise = Noise(seed);
-    let transaction = hex(&noise.bytes(16));
+    let transaction = hex(&Noise(seed).bytes(16));
     match step {
         Step::InitiateAuthentication => Some(sized(1221, |pad| {
             let mut noise = Noise(seed);

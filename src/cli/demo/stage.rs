@@ -1,0 +1,273 @@
+//! Where the demonstration happens: certificates, a broker, an SM-SR and devices.
+
+use std::fs::DirBuilder;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, process};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::client::ClientError;
+use crate::client::device::{Device, DeviceOptions};
+use crate::client::link::LinkOptions;
+use crate::client::payload::sample_eid;
+use crate::client::server::{Server, ServerOptions};
+use crate::client::tls::{TlsError, TlsIdentity};
+use crate::config::{Admin, Config, Listener, Rsp, Tls, TlsVersion};
+use crate::ids::{Gid, Nid};
+use crate::pki::{Authority, Issued, PkiError};
+use crate::rsp::ServerRule;
+use crate::service::{Service, StartError};
+
+const SERVER: &str = "sm-sr.demo";
+const HOST: &str = "localhost";
+const GROUPS: u32 = 4;
+const FIRST_GROUP: u64 = 42;
+/// TLS handshakes at one time.
+const CONNECTING_MAX: usize = 32;
+const PATIENCE: Duration = Duration::from_secs(60);
+const METRICS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Why the stage could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// Certificates.
+    #[error("certificates: {0}")]
+    Pki(#[from] PkiError),
+    /// TLS of the clients.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// Temporary files.
+    #[error("{0}: {1}")]
+    File(PathBuf, io::Error),
+    /// The broker.
+    #[error("broker: {0}")]
+    Broker(#[from] StartError),
+    /// A device or the SM-SR cannot connect.
+    #[error("{0}: {1}")]
+    Connect(String, ClientError),
+    /// A task of ours ended early.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+    /// The broker's metrics cannot be read.
+    #[error("metrics: {0}")]
+    Metrics(io::Error),
+}
+
+/// A group and its members, as indices of [`Stage::devices`].
+pub(super) struct Group {
+    pub(super) gid: Gid,
+    pub(super) members: Vec<usize>,
+}
+
+/// Everybody is connected and subscribed.
+pub(super) struct Stage {
+    pub(super) server: Arc<Server>,
+    pub(super) devices: Vec<Arc<Device>>,
+    pub(super) groups: Vec<Group>,
+    service: Service,
+    admin: SocketAddr,
+    talks: bool,
+    _files: Files,
+}
+
+impl Stage {
+    pub(super) async fn set(count: u32, talks: bool) -> Result<Self, StageError> {
+        let files = Files::new()?;
+        let authority = Authority::create(&files.0)?;
+        let fleet: Vec<(Nid, Gid)> =
+            (0..count).map(|index| (sample_eid(index), gid_of(index))).collect();
+        let config = files.configure(&authority, &fleet)?;
+        let service = Service::start(config).await?;
+        let port = service.addresses().first().map_or(0, SocketAddr::port);
+        let admin = service.admin_address().unwrap_or_else(|| loopback(0));
+        let server = start_server(&authority, port, &fleet).await?;
+        let devices = start_devices(&authority, port, &fleet, talks).await?;
+        let groups = (0..GROUPS).map(|index| Group {
+            gid: gid_of(index),
+            members: (0..devices.len())
+                .filter(|at| at % GROUPS as usize == index as usize)
+                .collect(),
+        });
+        let groups = groups.collect();
+        Ok(Self { server: Arc::new(server), devices, groups, service, admin, talks, _files: files })
+    }
+
+    /// How often the broker has refused something, for one reason or for all (`None`).
+    pub(super) async fn refusals(&self, reason: Option<&str>) -> Result<u64, StageError> {
+        let text = self.metrics().await.map_err(StageError::Metrics)?;
+        let name = "simcast_rsp_refusals_total{";
+        let wanted = reason.map(|reason| format!("reason=\"{reason}\""));
+        let counts = text
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter(|line| wanted.as_ref().is_none_or(|wanted| line.contains(wanted.as_str())));
+        Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+            as u64)
+    }
+
+    /// A bar on a terminal; plain lines otherwise.
+    pub(super) fn progress(&self, name: &'static str, length: u64) -> ProgressBar {
+        progress(self.talks, name, length)
+    }
+
+    /// What a bar shows, where there is no terminal to show it on.
+    pub(super) fn tell(&self, bar: &ProgressBar, text: &str) {
+        if self.talks && bar.is_hidden() {
+            println!("{text}");
+        }
+    }
+
+    pub(super) fn group_of(&self, device: usize) -> &Group {
+        &self.groups[device % self.groups.len()]
+    }
+
+    pub(super) async fn tear_down(self) {
+        for device in &self.devices {
+            device.stop().await;
+        }
+        self.server.stop().await;
+        self.service.stop().await;
+    }
+
+    async fn metrics(&self) -> io::Result<String> {
+        let mut socket = TcpStream::connect(self.admin).await?;
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        socket.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        socket.take(METRICS_BYTES_MAX).read_to_string(&mut text).await?;
+        Ok(text)
+    }
+}
+
+pub(super) fn progress(talks: bool, name: &'static str, length: u64) -> ProgressBar {
+    if !talks {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{prefix:<8} {wide_bar} {pos}/{len} {elapsed}");
+    ProgressBar::new(length)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_prefix(name)
+}
+
+/// The files that the broker reads, in a directory of our own that goes with this value.
+struct Files(PathBuf);
+
+impl Files {
+    fn new() -> Result<Self, StageError> {
+        let dir = std::env::temp_dir().join(format!("simcast-demo-{}", process::id()));
+        // Fails where the directory exists: somebody else may have put it there.
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(|error| StageError::File(dir.clone(), error))?;
+        Ok(Self(dir))
+    }
+
+    fn configure(&self, authority: &Authority, fleet: &[(Nid, Gid)]) -> Result<Config, StageError> {
+        authority.issue_broker(&[HOST, "127.0.0.1"])?.save(&self.0, "broker", false)?;
+        let lines = fleet.iter().map(|(nid, gid)| format!("{nid},{gid},model=demo\n"));
+        let csv: String = std::iter::once("nid,gids,labels\n".to_owned()).chain(lines).collect();
+        let registry = self.0.join("registry.csv");
+        std::fs::write(&registry, csv)
+            .map_err(|error| StageError::File(registry.clone(), error))?;
+        let tls = Tls {
+            cert: self.0.join("broker.pem"),
+            key: self.0.join("broker.key"),
+            client_ca: Some(self.0.join("ca.pem")),
+            require_client_cert: None,
+            crl: Some(self.0.join("crl.pem")),
+            min_version: TlsVersion::default(),
+            servers: vec![ServerRule::CommonName(SERVER.to_owned())],
+        };
+        let listener =
+            Listener { allow_anonymous: false, tls: Some(tls), ..Listener::anonymous(loopback(0)) };
+        Ok(Config {
+            listeners: vec![listener],
+            rsp: Rsp { registry: Some(registry), ..Rsp::default() },
+            admin: Admin { bind: Some(loopback(0)) },
+            ..Config::default()
+        })
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the system's directory of temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn start_server(
+    authority: &Authority,
+    port: u16,
+    fleet: &[(Nid, Gid)],
+) -> Result<Server, StageError> {
+    let link = link(authority, &authority.issue_server(SERVER)?, port, SERVER)?;
+    let mut options = ServerOptions { patience: PATIENCE, ..ServerOptions::default() };
+    for (_, gid) in fleet {
+        *options.group_sizes.entry(*gid).or_default() += 1;
+    }
+    Server::start(link, options).await.map_err(|e| StageError::Connect(SERVER.into(), e))
+}
+
+async fn start_devices(
+    authority: &Authority,
+    port: u16,
+    fleet: &[(Nid, Gid)],
+    talks: bool,
+) -> Result<Vec<Arc<Device>>, StageError> {
+    let bar = progress(talks, "connect", fleet.len() as u64);
+    let slots = Arc::new(Semaphore::new(CONNECTING_MAX));
+    let mut starting = JoinSet::new();
+    for (index, (nid, gid)) in fleet.iter().enumerate() {
+        let link = link(authority, &authority.issue_device(*nid)?, port, &nid.to_string())?;
+        let options = DeviceOptions::new(*nid, &[*gid]);
+        let (nid, slots) = (*nid, slots.clone());
+        starting.spawn(async move {
+            let _slot = slots.acquire().await;
+            let device = Device::start(link, options).await;
+            device
+                .map(|device| (index, device))
+                .map_err(|e| StageError::Connect(nid.to_string(), e))
+        });
+    }
+    let mut devices = Vec::with_capacity(fleet.len());
+    while let Some(joined) = starting.join_next().await {
+        devices.push(joined??);
+        bar.inc(1);
+    }
+    bar.finish();
+    devices.sort_unstable_by_key(|(index, _)| *index);
+    Ok(devices.into_iter().map(|(_, device)| Arc::new(device)).collect())
+}
+
+fn link(
+    authority: &Authority,
+    issued: &Issued,
+    port: u16,
+    client_id: &str,
+) -> Result<LinkOptions, StageError> {
+    let identity = TlsIdentity {
+        ca_pem: authority.ca_pem().to_owned(),
+        cert_and_key_pem: Some((issued.cert_pem.clone(), issued.key_pem.clone())),
+    };
+    let mut link = LinkOptions::new(HOST, port, client_id);
+    link.tls = Some(identity.config()?);
+    link.patience = PATIENCE;
+    Ok(link)
+}
+
+fn gid_of(index: u32) -> Gid {
+    Gid::new(FIRST_GROUP + u64::from(index % GROUPS)).expect("42 and more")
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
