@@ -51,14 +51,9 @@ fn fleet(devices: usize) -> ControlUnit {
 }
 
 fn message() -> Arc<Message> {
-    Arc::new(Message {
-        topic: "To_eUICC".into(),
-        payload: Bytes::from_static(&[0; 256]),
-        qos: simcast::mqtt::QoS::AtLeastOnce,
-        retain: false,
-        properties: None,
-        expires: Timestamp::NEVER,
-    })
+    let (topic, payload) = ("To_eUICC".into(), Bytes::from_static(&[0; 256]));
+    let qos = simcast::mqtt::QoS::AtLeastOnce;
+    Arc::new(Message::new(topic, payload, qos, false, None, Timestamp::NEVER))
 }
 
 fn publish(unit: &mut ControlUnit, head: &Head, message: &Arc<Message>) -> usize {

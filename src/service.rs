@@ -62,7 +62,10 @@ pub enum RegistryError {
         error: io::Error,
     },
     /// It has broken lines; a broker does not start with half a registry.
-    #[error("registry {}: {} broken lines; the first: {}", path.display(), report.rejected, first(report))]
+    #[error(
+        "registry {}: {} broken lines; the first: {}",
+        path.display(), report.rejected, first(report)
+    )]
     Broken {
         /// Which file.
         path: PathBuf,

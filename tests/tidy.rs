@@ -36,10 +36,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log", "broker"],
     ),
     (
+        "service",
+        &[
+            "ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log",
+            "broker", "net", "admin",
+        ],
+    ),
+    (
         "cli",
         &[
             "ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log",
-            "broker", "net", "admin", "client", "pki",
+            "broker", "net", "admin", "service", "client", "pki",
         ],
     ),
 ];
