@@ -3,7 +3,7 @@
 //! Each test starts a [`Rig`] of its own, so that tests run side by side. Nothing sleeps where an
 //! event can be awaited, and whatever is awaited has a deadline: a test fails, it does not hang.
 
-#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub mod client;
@@ -13,7 +13,6 @@ pub mod rig;
 use std::time::Duration;
 
 pub use client::{Answer, Client, Denied, Dial};
-pub use program::{Program, is_here};
 pub use rig::Rig;
 use simcast::ids::{Gid, Nid};
 

@@ -3,6 +3,8 @@
 //!
 //! Where a foreign program is missing, its tests say so and pass; see `common::program`.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

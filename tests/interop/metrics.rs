@@ -4,7 +4,8 @@ use std::process::Command;
 
 use simcast::mqtt::QoS;
 
-use crate::common::{Dial, Program, Rig, TO_EUICC, TO_SM_SR, envelope, is_here};
+use crate::common::program::{Program, is_here};
+use crate::common::{Dial, Rig, TO_EUICC, TO_SM_SR, envelope};
 
 #[tokio::test]
 async fn promtool_finds_nothing_wrong_with_the_metrics() {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use simcast::pki::Issued;
 use tempfile::TempDir;
 
-use crate::common::{Program, Rig, is_here, nid};
+use crate::common::program::{Program, is_here};
+use crate::common::{Rig, nid};
 
 /// Whether all foreign clients are here.
 pub(crate) fn clients_are_here() -> bool {
