@@ -64,7 +64,9 @@ pub enum RegistryError {
     /// It has broken lines; a broker does not start with half a registry.
     #[error(
         "registry {}: {} broken lines; the first: {}",
-        path.display(), report.rejected, first(report)
+        path.display(),
+        report.rejected,
+        first(report)
     )]
     Broken {
         /// Which file.

@@ -214,7 +214,6 @@ async fn of_two_sessions_of_one_device_the_newest_reads() {
 }
 
 #[tokio::test]
-#[ignore = "a former reader is not called back yet: Mail::detach forgets it"]
 async fn when_the_newest_session_leaves_the_older_one_reads_again() {
     let rig = Rig::start().await;
     let mut server = working_server(&rig).await;

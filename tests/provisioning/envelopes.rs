@@ -36,8 +36,8 @@ async fn whatever_is_no_routing_head_is_forwarded_as_it_is() {
     let digits = nid(1);
     let payloads = [
         format!(
-            "\r\n {{ \"body\" : {{\"nid\":\"0\"}} ,\t\"gid\":\"0\", \
-             \"type\":\"msg\",\"nid\":{digits} }} "
+            "\r\n {{ \"body\" : {{\"nid\":\"0\"}} ,\t\"gid\":\"0\", \"type\":\"msg\",\
+             \"nid\":{digits} }} "
         ),
         format!(
             r#"{{"x":1,"x":2,"nid":"{digits}","gid":0,"type":"msg","body":[1e400,"\ud83d\ude00"]}}"#
