@@ -57,6 +57,7 @@ impl Serve {
             return test(config).await;
         }
         crate::log::init(config.log).map_err(Failure::failed)?;
+        let mut signals = Signals::listen()?;
         let service = Service::start(config.clone()).await?;
         for (listener, address) in config.listeners.iter().zip(service.addresses()) {
             let kind = if listener.tls.is_some() { "TLS" } else { "plain TCP" };
@@ -68,7 +69,7 @@ impl Serve {
         if let Some(development) = development {
             println!("{}", development.banner());
         }
-        until_told_to_stop(&service).await?;
+        signals.until_stop(&service).await;
         tracing::info!("stopping");
         if !service.stop().await {
             tracing::warn!("some clients did not go within the drain timeout");
@@ -85,16 +86,31 @@ async fn test(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn until_told_to_stop(service: &Service) -> Result<(), Failure> {
-    let listen = |kind| -> Result<Signal, Failure> { signal(kind).map_err(Failure::failed) };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hang_up = listen(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => reload(service),
+/// What an operator tells the broker. Listened for from before the start: a signal that nobody
+/// listens for would end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::failed);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn until_stop(&mut self, service: &Service) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => reload(service),
+            }
         }
     }
 }

@@ -1,0 +1,302 @@
+//! `simcast serve` as a process: configuration, signals, log.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::program::Program;
+use common::rig::registry_line;
+use common::{Client, Dial, TO_EUICC, in_time, nid};
+use simcast::mqtt::{QoS, ReasonCode};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+/// A listener for anybody, and one where the client id says which device the client is.
+const TWO_PORTS: &str = r#"
+    [[listener]]
+    bind = "127.0.0.1:0"
+    allow_anonymous = true
+
+    [[listener]]
+    bind = "127.0.0.1:0"
+    insecure_identity_from_client_id = true
+
+    [admin]
+    bind = "127.0.0.1:0"
+
+    [rsp]
+    registry = "registry.csv"
+"#;
+
+fn serve(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_simcast"));
+    command.arg("serve").args(arguments).current_dir(dir).env_remove("SIMCAST_LOG");
+    command
+}
+
+fn write(dir: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn registry(devices: &[u128]) -> String {
+    devices.iter().map(|number| registry_line(nid(*number), "7")).collect()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A broker in a process of its own.
+struct Broker {
+    program: Program,
+    dir: TempDir,
+    anybody: SocketAddr,
+    devices: SocketAddr,
+    /// The lines of its log so far.
+    log: Vec<String>,
+}
+
+impl Broker {
+    /// Device 1 is registered; `more` is added to the configuration.
+    async fn start(more: &str) -> Self {
+        Self::start_with(more, "info").await
+    }
+
+    async fn start_with(more: &str, log_level: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir, "registry.csv", &registry(&[1]));
+        write(&dir, "simcast.toml", &format!("{TWO_PORTS}\n{more}"));
+        let mut command = serve(dir.path(), &["-c", "simcast.toml"]);
+        let mut program = Program::start(command.env("SIMCAST_LOG", log_level));
+        let (mut log, mut addresses) = (Vec::new(), Vec::new());
+        loop {
+            let line = program.until("").await;
+            addresses.extend(address_after("listening on ", &line));
+            let last = address_after("health and metrics on http://", &line).is_some();
+            log.push(line);
+            if last {
+                break;
+            }
+        }
+        let [anybody, devices] = addresses[..] else { panic!("two addresses: {log:?}") };
+        Self { program, dir, anybody, devices, log }
+    }
+
+    async fn client(&self, dial: Dial) -> Client {
+        self.connect(self.anybody, dial).await
+    }
+
+    async fn device(&self, number: u128) -> Client {
+        self.connect(self.devices, Dial::v5(&nid(number).to_string())).await
+    }
+
+    /// Whether this device may read its mail.
+    async fn knows(&self, number: u128) -> bool {
+        let mut device = self.device(number).await;
+        let reason = device.subscribe(TO_EUICC, QoS::AtLeastOnce).await;
+        device.disconnect().await;
+        !reason.is_error()
+    }
+
+    async fn connect(&self, address: SocketAddr, dial: Dial) -> Client {
+        let stream = in_time("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        Client::open(stream, &dial).await.expect("a connection")
+    }
+
+    /// Ends it with SIGTERM: its exit code, and its whole log.
+    async fn stop(mut self) -> (Option<i32>, Vec<String>) {
+        self.program.signal("TERM");
+        let (status, lines) = self.program.end().await;
+        self.log.extend(lines);
+        (status.code(), self.log)
+    }
+}
+
+fn address_after(words: &str, line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(words)?;
+    let is_part = |c: &char| c.is_ascii_digit() || matches!(c, '.' | ':');
+    rest.chars().take_while(is_part).collect::<String>().parse().ok()
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_told_with_its_line() {
+    // case O8
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[listener]]\nbind = \"127.0.0.1:0\"\nalow_anonymous = true\n\n\
+                [limits]\nmax_inflight = \"many\"\n\n[log]\nformat = \"xml\"\n\n\
+                [rsp]\nmail_ttl = \"3 moons\"\n";
+    let path = write(&dir, "simcast.toml", text);
+    let path = path.to_str().unwrap();
+    for arguments in [&["-c", path][..], &["-c", path, "--test-config"]] {
+        let output = serve(dir.path(), arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert!(output.stdout.is_empty(), "complaints go to standard error");
+        let lines = stderr(&output);
+        let lines: Vec<&str> = lines.lines().collect();
+        let expected = [
+            format!("{path}:3: listener[0].alow_anonymous: "),
+            format!("{path}:6: limits.max_inflight: "),
+            format!("{path}:9: log.format: "),
+            format!("{path}:12: rsp.mail_ttl: "),
+        ];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (line, expected) in lines.iter().zip(&expected) {
+            assert!(line.starts_with(expected), "{line}");
+        }
+        assert!(lines[0].contains("did you mean `allow_anonymous`?"), "{}", lines[0]);
+    }
+}
+
+#[test]
+fn contradictions_and_missing_files_are_told_with_their_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+                [listener.tls]\ncert = \"absent.pem\"\nkey = \"absent.key\"\n\
+                client_ca = \"absent-ca.pem\"\n\n[limits]\nmax_packet_size = \"0B\"\n";
+    write(&dir, "simcast.toml", text);
+    let output = serve(dir.path(), &["-c", "simcast.toml", "--test-config"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let lines = stderr(&output);
+    for expected in [
+        "simcast.toml:1: listener[0].allow_anonymous: nobody can connect here",
+        "simcast.toml:7: listener[1].tls.cert: cannot read ",
+        "simcast.toml:8: listener[1].tls.key: cannot read ",
+        "simcast.toml:9: listener[1].tls.client_ca: cannot read ",
+        "simcast.toml:12: limits.max_packet_size: must not be zero",
+    ] {
+        assert!(lines.contains(expected), "{expected} is missing:\n{lines}");
+    }
+}
+
+#[test]
+fn a_configuration_is_tested_as_the_start_would_take_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = |text: &str| {
+        write(&dir, "simcast.toml", text);
+        serve(dir.path(), &["-c", "simcast.toml", "--test-config"]).output().unwrap()
+    };
+    write(&dir, "registry.csv", &registry(&[1, 2]));
+    let output = test(TWO_PORTS);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"the configuration is in order\n");
+
+    write(&dir, "registry.csv", &format!("{}8904,7\n", registry(&[1, 2])));
+    let output = test(TWO_PORTS);
+    assert_eq!(output.status.code(), Some(3));
+    let complaint = stderr(&output);
+    assert!(complaint.contains("registry.csv: 1 broken lines; the first: line 3:"), "{complaint}");
+
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let output = test(&format!("[[listener]]\nbind = \"{address}\"\nallow_anonymous = true\n"));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains(&address.to_string()), "{}", stderr(&output));
+
+    let output = serve(dir.path(), &["-c", "absent.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).starts_with("absent.toml: "), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn development_mode_makes_what_it_needs() {
+    let ports = [1883, 8883, 9883];
+    if ports.iter().any(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err()) {
+        eprintln!("SKIPPED: development mode needs the ports {ports:?}, and one is taken");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Program::start(&mut serve(dir.path(), &[]));
+    program.until("simcast in development mode").await;
+    let paste = program.until("mosquitto_sub -h localhost -p 8883").await;
+    for file in ["ca.pem", "broker.key", "sm-sr.dev.pem", "registry.csv"] {
+        assert!(dir.path().join("certs/dev").join(file).exists(), "{file}");
+    }
+    let named = paste.split(' ').filter(|word| word.starts_with("certs/dev/"));
+    assert_eq!(named.filter(|file| dir.path().join(file).exists()).count(), 3, "{paste}");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+    let stream = in_time("a TCP connection", TcpStream::connect(address)).await.unwrap();
+    Client::open(stream, &Dial::v311("guest")).await.expect("a connection").disconnect().await;
+    program.signal("INT");
+    let (status, lines) = program.end().await;
+    assert_eq!(status.code(), Some(0), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn sigterm_says_goodbye_and_ends_with_0() {
+    let broker = Broker::start("").await;
+    let mut new = broker.client(Dial::v5("new")).await;
+    let mut old = broker.client(Dial::v311("old")).await;
+    broker.program.signal("TERM");
+    assert_eq!(new.expect_goodbye().await, ReasonCode::ServerShuttingDown);
+    assert_eq!(old.expect_closed().await, None, "version 3.1.1 has no such word");
+    let (status, lines) = broker.program.end().await;
+    assert_eq!(status.code(), Some(0), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn sighup_reads_the_registry_again_and_a_broken_one_changes_nothing() {
+    let mut broker = Broker::start("").await;
+    assert!(broker.knows(1).await);
+    assert!(!broker.knows(2).await);
+    let mut device = broker.device(1).await;
+
+    write(&broker.dir, "registry.csv", &registry(&[1, 2]));
+    broker.program.signal("HUP");
+    broker.program.until("registry read again").await;
+    assert!(broker.knows(2).await);
+
+    write(&broker.dir, "registry.csv", &format!("{}nonsense\n", registry(&[3])));
+    broker.program.signal("HUP");
+    let line = broker.program.until("the registry stays as it was").await;
+    assert!(line.contains("ERROR") && line.contains("line 2:"), "{line}");
+    assert!(broker.knows(2).await && !broker.knows(3).await);
+
+    std::fs::remove_file(broker.dir.path().join("registry.csv")).unwrap();
+    broker.program.signal("HUP");
+    broker.program.until("the registry stays as it was").await;
+    device.ping().await;
+    assert!(broker.knows(1).await);
+    assert_eq!(broker.stop().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn the_log_is_json_when_asked_for_and_tells_no_secret() {
+    const SECRET: &str = "canary-4711";
+    let broker = Broker::start_with("[log]\nformat = \"json\"\n", "trace").await;
+    for dial in [Dial::v5("talker"), Dial::v311("talker")] {
+        let mut dial = dial.will("last", SECRET);
+        dial.0.username = Some("user".into());
+        dial.0.password = Some(SECRET.into());
+        let mut client = broker.client(dial).await;
+        client.publish("ordinary", SECRET, QoS::ExactlyOnce).await;
+        client.retain("ordinary", SECRET).await;
+        client.publish(TO_EUICC, SECRET, QoS::AtLeastOnce).await;
+        client.vanish().await;
+    }
+    let mut device = broker.device(1).await;
+    let body = format!("\"body\":\"{SECRET}\"");
+    for kind in ["trigger", "ret(msg)", "nonsense"] {
+        let envelope = common::envelope_with(1, 0, kind, &body);
+        device.publish(common::TO_SM_SR, envelope, QoS::AtLeastOnce).await;
+    }
+    // A wildcard in a topic name: the whole packet, body and all, is malformed.
+    device.send_raw(format!("\x32\x12\0\x03a+b\0\x01{SECRET}").as_bytes()).await;
+    device.expect_closed().await;
+
+    let (code, lines) = broker.stop().await;
+    assert_eq!(code, Some(0));
+    assert!(lines.len() > 10, "it says something: {lines:#?}");
+    for line in lines {
+        assert!(!line.contains(SECRET), "{line}");
+        let object: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        for member in ["timestamp", "level", "message", "target"] {
+            assert!(object[member].is_string(), "no {member}: {line}");
+        }
+    }
+}
