@@ -284,10 +284,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let room = self.session.room();
         self.session.on_packet(packet, &mut self.actions)?;
         if self.session.room() > room {
-            self.waiting = self.waiting.with(self.blocked);
-            self.blocked = Calls::NONE;
+            self.unblock();
         }
         self.carry_out().await
+    }
+
+    /// The window has room: what waited for it is looked at again.
+    fn unblock(&mut self) {
+        self.waiting = self.waiting.with(self.blocked);
+        self.blocked = Calls::NONE;
     }
 
     /// Carries out the session's actions, and those that follow from them, in order.
@@ -363,6 +368,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let now = self.broker.now();
             batch.drain(..).for_each(|delivery| self.deliver_one(delivery, now));
             self.batch = batch;
+            // What was pulled need not have filled the window: some of it was not fit to be sent,
+            // or has QoS 0. No acknowledgement would come to tell that there is room.
+            if self.session.room() > 0 {
+                self.unblock();
+            }
         }
         if self.waiting == Calls::NONE && self.batch.capacity() > IDLE_BATCH {
             self.batch = Vec::new();
