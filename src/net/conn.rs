@@ -220,25 +220,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Result<Events, End>> {
         let mut events = Events::NONE;
+        let mut broken = None;
         let Link { stream, output, .. } = &mut self.link;
         if !output.is_empty() {
             let before = output.len();
-            let flushed = output.poll_write(stream, context)?.is_ready();
+            let written = output.poll_write(stream, context);
             self.broker.metrics().bytes_out(before - output.len());
             // Nobody needs to hear of it unless something waits for it.
-            events.flushed = flushed && (!self.unflushed.is_empty() || self.waiting != Calls::NONE);
+            let awaited = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
+            events.flushed = awaited && matches!(written, Poll::Ready(Ok(())));
+            if let Poll::Ready(Err(error)) = written {
+                broken = Some(error);
+            }
         }
         if let Poll::Ready(calls) = self.handle.signal.poll_take(context) {
             events.calls = calls;
         }
         events.deadline = self.poll_timer(context).is_ready();
         let Link { stream, input, output, .. } = &mut self.link;
-        if output.len() < self.limits.output_bytes_max {
+        // A client that has closed takes nothing more, but may have said goodbye before: all of it
+        // is heard first.
+        if broken.is_some() || output.len() < self.limits.output_bytes_max {
             match input.poll_read(stream, context)? {
                 Poll::Ready(0) => return Poll::Ready(Err(End::Closed)),
                 Poll::Ready(_) => events.read = true,
                 Poll::Pending => {}
             }
+        }
+        if let (Some(error), false) = (broken, events.read) {
+            return Poll::Ready(Err(error.into()));
         }
         if events == Events::NONE { Poll::Pending } else { Poll::Ready(Ok(events)) }
     }

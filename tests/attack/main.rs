@@ -7,6 +7,7 @@
 mod common;
 
 mod held_up;
+mod partings;
 
 use simcast::mqtt::QoS;
 
