@@ -92,7 +92,7 @@ impl Broker {
             let claim = claim.map_err(|_| Rejected::StillBusy)?;
             let Some((session, until)) = claim else { continue };
             lock(&self.expirations).remove(&(until, handle.key));
-            if opening.clean_start {
+            if opening.clean_start || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
                 self.end(&handle);
                 continue;
@@ -158,6 +158,13 @@ impl Broker {
         handle.signal.raise(super::Calls::QUEUE);
         handle.signal.raise(super::Calls::MAIL);
         Attached { handle, session, present: true }
+    }
+
+    /// Its mailbox went with its device, and did not come back with it. Told that there was no
+    /// session, the client subscribes again and gets an answer.
+    fn is_bereft(&self, handle: &Handle) -> bool {
+        let mailbox = lock(&handle.interests).mailbox;
+        mailbox.is_some_and(|(device, _)| lock(&self.control).registry().nid(device).is_none())
     }
 
     fn still_holds(&self, handle: &Handle, origin: Origin) -> bool {
