@@ -201,6 +201,27 @@ impl Broker {
         }
     }
 
+    /// The connection ended before this mail had left for the client. Its session may go on, and
+    /// must find it again.
+    pub fn put_back(&self, handle: &Handle, unsent: &[Origin]) {
+        let (mut letters, mut numbers) = (Vec::new(), Vec::new());
+        for origin in unsent {
+            match origin {
+                Origin::Queue => {}
+                Origin::Inbox(number) => numbers.push(*number),
+                Origin::Mailbox(id) => letters.push(*id),
+            }
+        }
+        if !numbers.is_empty() {
+            let wake = lock(&self.inbox).put_back(handle.key, &numbers);
+            self.sessions.call(&wake, Calls::MAIL);
+        }
+        let mailbox = lock(&handle.interests).mailbox;
+        if let (Some((device, _)), false) = (mailbox, letters.is_empty()) {
+            lock(&self.control).put_back(device, handle.key, &letters);
+        }
+    }
+
     fn announce(&self, change: &ProfileChange) {
         self.metrics.rsp_exchange(RspExchange::Completed, 1);
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);

@@ -180,7 +180,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let Self { mut link, broker, handle, session, .. } = self;
+        let Self { mut link, broker, handle, session, unflushed, .. } = self;
+        broker.put_back(&handle, &unflushed);
         tracing::info!(client = %handle.client_id, peer = %link.peer, "disconnected: {end}");
         broker.metrics().disconnected(end.label());
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
