@@ -15,8 +15,7 @@ async fn what_has_expired_in_a_queue() {
     away.subscribe("a", ONE).await;
     away.disconnect().await;
     let mut publisher = rig.client(Dial::v5("p")).await;
-    let short =
-        PublishProperties { message_expiry_secs: Some(1), ..PublishProperties::default() };
+    let short = PublishProperties { message_expiry_secs: Some(1), ..PublishProperties::default() };
     for _ in 0..50 {
         publisher.publish_with("a", "late", ONE, false, Some(short.clone())).await;
     }
