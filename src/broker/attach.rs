@@ -131,12 +131,14 @@ impl Broker {
                 && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
             return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
         };
-        self.judge(who.identity, rsp_topic, &will.payload, will.retain).map(|_decision| ()).map_err(
-            |refusal| {
+        let kept = will.payload.len() + will.properties.as_ref().map_or(0, |p| p.kept_bytes());
+        match self.judge(who.identity, rsp_topic, &will.payload, kept, will.retain) {
+            Ok(_decision) => Ok(()),
+            Err(refusal) => {
                 self.note_refusal(who, refusal);
-                Rejected::Will(refusal)
-            },
-        )
+                Err(Rejected::Will(refusal))
+            }
+        }
     }
 
     fn fresh(&self, handle: Arc<Handle>, who: &Who<'_>, opening: &Opening) -> Attached {

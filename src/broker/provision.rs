@@ -46,10 +46,10 @@ impl Broker {
         identity: &Identity,
         rsp_topic: RspTopic,
         payload: &[u8],
+        payload_len: usize,
         retain: bool,
     ) -> Result<Decision, Refusal> {
         let head = envelope::read(payload, self.options.scheme)?;
-        let payload_len = payload.len();
         let submission =
             Submission { from: identity, topic: rsp_topic, head: &head, payload_len, retain };
         lock(&self.control).decide(&submission, self.now())
@@ -61,7 +61,7 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: Publish,
     ) -> Result<(), Refusal> {
-        let (identity, payload_len) = (from.who.identity, publish.payload.len());
+        let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
         let head = envelope::read(&publish.payload, self.options.scheme)?;
         let submission = Submission {
             from: identity,

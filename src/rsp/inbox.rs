@@ -84,7 +84,7 @@ impl Inbox {
         }
         let (mut wake, mut full) = (Vec::new(), 0);
         for desk in &mut self.desks {
-            if desk.pile.has_room(message.payload.len(), &self.limits) {
+            if desk.pile.has_room(message.kept_bytes(), &self.limits) {
                 desk.pile.push(number, message);
                 wake.extend_from_slice(&desk.members);
             } else {
@@ -232,7 +232,7 @@ impl Pile {
     /// desk by those of another.
     fn take_over(&mut self, mut orphans: Vec<Item>) {
         orphans.retain(|item| self.position(item.number).is_err());
-        self.bytes += orphans.iter().map(|item| item.message.payload.len()).sum::<usize>();
+        self.bytes += orphans.iter().map(|item| item.message.kept_bytes()).sum::<usize>();
         self.items.extend(orphans);
         self.items.make_contiguous().sort_unstable_by_key(|item| item.number);
     }
@@ -242,7 +242,7 @@ impl Pile {
     }
 
     fn push(&mut self, number: u64, message: &Arc<Message>) {
-        self.bytes += message.payload.len();
+        self.bytes += message.kept_bytes();
         self.items.push_back(Item { number, message: Arc::clone(message), holder: None });
     }
 
@@ -275,7 +275,7 @@ impl Pile {
             if front.holder.is_some() || front.message.expires > now {
                 return;
             }
-            self.bytes -= front.message.payload.len();
+            self.bytes -= front.message.kept_bytes();
             self.items.pop_front();
         }
     }
@@ -306,7 +306,7 @@ impl Pile {
     fn remove(&mut self, key: SessionKey, number: u64) {
         let Some(at) = self.find(key, number) else { return };
         if let Some(item) = self.items.remove(at) {
-            self.bytes -= item.message.payload.len();
+            self.bytes -= item.message.kept_bytes();
             self.handed_out -= 1;
         }
     }

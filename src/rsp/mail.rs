@@ -139,7 +139,7 @@ impl Mail {
         self.last_id += 1;
         let id = self.last_id;
         let log = self.logs.entry(gid).or_default();
-        let (bytes, message) = (message.payload.len(), Arc::clone(message));
+        let (bytes, message) = (message.kept_bytes(), Arc::clone(message));
         log.bytes += bytes;
         log.letters.push_back(GroupLetter { id, message, roll: Roll::new(members), expires });
         self.totals.messages += 1;
@@ -335,7 +335,7 @@ impl Mail {
 
     fn insert(&mut self, index: u32, letter: OwnLetter) {
         self.totals.messages += 1;
-        self.totals.bytes += letter.message.payload.len();
+        self.totals.bytes += letter.message.kept_bytes();
         self.expiries.insert((letter.expires, (letter.id, Place::Device(index))));
         self.mailbox_mut(index).insert(letter);
     }
@@ -344,7 +344,7 @@ impl Mail {
         let letter = self.boxes.get_mut(index as usize)?.as_deref_mut()?.remove(id)?;
         self.expiries.remove(&(letter.expires, (id, Place::Device(index))));
         self.totals.messages -= 1;
-        self.totals.bytes -= letter.message.payload.len();
+        self.totals.bytes -= letter.message.kept_bytes();
         self.tidy(index);
         Some(letter)
     }
@@ -413,7 +413,7 @@ impl Mail {
         let Some(letter) = log.position(id).ok().and_then(|at| log.letters.remove(at)) else {
             return false;
         };
-        let bytes = letter.message.payload.len();
+        let bytes = letter.message.kept_bytes();
         log.bytes -= bytes;
         self.totals.messages -= 1;
         self.totals.bytes -= bytes;

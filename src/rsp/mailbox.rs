@@ -96,7 +96,7 @@ impl Mailbox {
 
     /// Puts a letter into its place; nearly always that is the end.
     pub(super) fn insert(&mut self, letter: OwnLetter) {
-        self.bytes += letter.message.payload.len();
+        self.bytes += letter.message.kept_bytes();
         let at = self.letters.partition_point(|other| other.id < letter.id);
         if self.letters.is_empty() {
             // Most mailboxes of a fleet hold one letter; do not reserve for four.
@@ -108,7 +108,7 @@ impl Mailbox {
     pub(super) fn remove(&mut self, id: u64) -> Option<OwnLetter> {
         let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
         let letter = self.letters.remove(at)?;
-        self.bytes -= letter.message.payload.len();
+        self.bytes -= letter.message.kept_bytes();
         Some(letter)
     }
 
