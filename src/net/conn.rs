@@ -337,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 self.close_if_untold(routed)?;
             }
             Action::Subscribe(subscribe) => {
-                let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe);
+                let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe).await;
                 let id = subscribe.packet_id;
                 self.session.on_subscribed(id, reasons, text, &mut self.actions);
             }

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod greed;
 mod held_up;
 mod partings;
 
