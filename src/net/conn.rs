@@ -202,7 +202,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         loop {
             self.deliver();
             let events = poll_fn(|context| self.poll_events(context)).await?;
-            self.on_calls(events.calls)?;
             if events.flushed {
                 for origin in std::mem::take(&mut self.unflushed) {
                     self.broker.delivered(&self.handle, origin);
@@ -212,6 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 self.session.heard(self.broker.now());
                 self.take_frames().await?;
             }
+            // A client that says goodbye and comes back at once has said goodbye: what it sent before
+            // counts before the call of its successor.
+            self.on_calls(events.calls)?;
             if events.deadline {
                 self.timer = None;
                 self.session.on_deadline(self.broker.now())?;
@@ -456,3 +458,91 @@ const LINGER_READS: usize = 64;
 
 /// Slots for deliveries that an idle connection keeps.
 const IDLE_BATCH: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{BrokerOptions, OutboxLimits, Who};
+    use crate::clock::Clock;
+    use crate::ids::NidScheme;
+    use crate::metrics::Metrics;
+    use crate::mqtt::encode::encode;
+    use crate::mqtt::{Connect, ConnectProperties, Disconnect, Will};
+    use crate::route::RetainedLimits;
+    use crate::rsp::{ControlOptions, ControlUnit, Identity, InboxLimits, TopicNames};
+    use crate::session::{Opening, SessionLimits};
+
+    fn broker() -> Arc<Broker> {
+        let session = SessionLimits {
+            receive_maximum: 10,
+            in_flight_max: 10,
+            packet_bytes_max: 1000,
+            keep_alive_secs_max: 60,
+            client_id_bytes_max: 10,
+            topic_alias_max: 0,
+            expiry_max: Duration::ZERO,
+        };
+        let options = BrokerOptions {
+            session,
+            outbox: OutboxLimits { messages_max: 10, bytes_max: 1000 },
+            retained: RetainedLimits { messages_max: 10, bytes_max: 10_000 },
+            inbox: InboxLimits { messages_max: 10, bytes_max: 1000 },
+            sessions_max: 10,
+            subscriptions_max: 10,
+            topic_levels_max: 10,
+            scheme: NidScheme::Eid,
+            topics: TopicNames::default(),
+            close_on_identity_violation: true,
+        };
+        let control = ControlUnit::new(ControlOptions::default());
+        let metrics = Arc::new(Metrics::new(&[], &[]));
+        Arc::new(Broker::new(options, control, Clock::start(), metrics))
+    }
+
+    fn connect() -> Connect {
+        let will = Will {
+            qos: QoS::AtMostOnce,
+            retain: true,
+            delay_secs: 0,
+            topic: "will".into(),
+            payload: "not said".into(),
+            properties: None,
+        };
+        Connect {
+            version: Version::V5,
+            clean_start: true,
+            keep_alive_secs: 0,
+            client_id: "c".into(),
+            will: Some(will),
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_counts_before_the_call_of_a_successor() {
+        let broker = broker();
+        let limits = broker.options().session;
+        let opening = Opening::new(&connect(), &limits, || "fresh".into()).unwrap();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let identity = Identity::anonymous("");
+        let who = Who { identity: &identity, client_id: "c", peer: Some(peer) };
+        for (goodbye, wills) in [(true, 0), (false, 1)] {
+            let attached = broker.attach(&who, &opening).await.unwrap();
+            let (near, mut far) = tokio::io::duplex(1000);
+            if goodbye {
+                let reason = ReasonCode::Success;
+                let packet = Packet::Disconnect(Disconnect { reason, properties: None });
+                let mut bytes = bytes::BytesMut::new();
+                encode(&packet, Version::V5, &mut bytes);
+                far.write_all(&bytes).await.unwrap();
+            }
+            attached.handle.signal.raise(Calls::TAKEOVER);
+            let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
+            let link = Link::new(near, peer);
+            Conn::new(link, Arc::clone(&broker), attached, limits).run(false).await;
+            assert_eq!(broker.snapshot().retained_messages, wills);
+        }
+    }
+}
