@@ -102,6 +102,35 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
+/// A name that a peer has chosen, fit for a line: what could end the line, colour it or turn it
+/// around is escaped, and a long name is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a>(pub &'a str);
+
+/// Line and paragraph separators, and what changes the direction of writing.
+fn turns(char: char) -> bool {
+    matches!(char, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Characters of a name that are logged.
+const SHOWN_CHARS: usize = 128;
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, char) in self.0.chars().enumerate() {
+            if at == SHOWN_CHARS {
+                return f.write_str("…");
+            }
+            if char.is_control() || turns(char) {
+                write!(f, "{}", char.escape_unicode())?;
+            } else {
+                fmt::Write::write_char(f, char)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Lets one line per reason pass in each interval and counts the others, so that a flood of bad
 /// peers is no flood of lines (case D21). The number of reasons it remembers is bounded: those
 /// beyond share one place.
@@ -232,6 +261,15 @@ mod tests {
             tracing::debug!("detail");
         });
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_name_stays_within_its_line() {
+        let evil = "a\nINFO \u{1b}[31m\u{202e}b é";
+        assert_eq!(Shown(evil).to_string(), r"a\u{a}INFO \u{1b}[31m\u{202e}b é");
+        let long = "x".repeat(SHOWN_CHARS + 1);
+        assert_eq!(Shown(&long).to_string().chars().count(), SHOWN_CHARS + 1);
+        assert!(Shown(&long).to_string().ends_with('…'));
     }
 
     #[test]

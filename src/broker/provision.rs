@@ -9,6 +9,7 @@ use super::publish::{Publisher, Who};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
 use crate::ids::Timestamp;
+use crate::log::Shown;
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
@@ -248,9 +249,9 @@ impl Broker {
         let peer = who.peer.map(|peer| peer.to_string());
         tracing::warn!(
             refusal = refusal.name(),
-            identity = %who.identity.name,
+            identity = %Shown(&who.identity.name),
             role = ?who.identity.role,
-            client = %who.client_id,
+            client = %Shown(who.client_id),
             peer = peer.as_deref(),
             repeats = repeats.count,
             "refused: {}",

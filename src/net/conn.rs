@@ -20,6 +20,7 @@ use super::input::{FrameError, Input};
 use super::output::Output;
 use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
+use crate::log::Shown;
 use crate::metrics::{DisconnectReason, DropReason};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
@@ -182,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         };
         let Self { mut link, broker, handle, session, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
-        tracing::info!(client = %handle.client_id, peer = %link.peer, "disconnected: {end}");
+        tracing::info!(client = %Shown(handle.client_id.as_str()), peer = %link.peer, "disconnected: {end}");
         broker.metrics().disconnected(end.label());
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
         let version = session.version();

@@ -13,6 +13,7 @@ use super::output::Output;
 use crate::broker::{Broker, Calls, Rejected, Who};
 use crate::config::Listener;
 use crate::ids::{Nid, NidScheme};
+use crate::log::Shown;
 use crate::metrics::{ConnectResult, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Connect, Packet, ReasonCode, Version};
@@ -237,8 +238,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);
         tracing::info!(
-            client = %attached.handle.client_id,
-            identity = %identity.name,
+            client = %Shown(attached.handle.client_id.as_str()),
+            identity = %Shown(&identity.name),
             role = ?identity.role,
             peer = %self.peer,
             version = ?version,
