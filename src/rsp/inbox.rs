@@ -35,6 +35,10 @@ struct Desk {
     group: Option<String>,
     members: Vec<SessionKey>,
     pile: Pile,
+    /// It was given every message behind this one …
+    since: u64,
+    /// … and before this one, when it had no more room.
+    until: u64,
 }
 
 /// Waiting messages in the order of publishing, with those already handed to a server.
@@ -84,6 +88,7 @@ impl Inbox {
                 desk.pile.push(number, message);
                 wake.extend_from_slice(&desk.members);
             } else {
+                desk.until = desk.until.min(number);
                 full += 1;
             }
         }
@@ -102,12 +107,18 @@ impl Inbox {
             }
             return;
         }
-        let pile = std::mem::take(&mut self.unclaimed);
-        self.desks.push(Desk { group: group.map(str::to_owned), members: vec![key], pile });
+        self.desks.push(Desk {
+            group: group.map(str::to_owned),
+            members: vec![key],
+            pile: std::mem::take(&mut self.unclaimed),
+            since: self.last_number,
+            until: u64::MAX,
+        });
     }
 
-    /// The subscription ends. What the session held goes back to the other members of its group;
-    /// what waits on the last desk of all waits on for the next server. Gives the sessions to wake.
+    /// The subscription ends. What the session held goes back to the other members of its group.
+    /// What waits on a desk that closes, and was not given to another one, goes to another one, or
+    /// waits for the next server. Gives the sessions to wake.
     pub fn unsubscribe(&mut self, key: SessionKey, group: Option<&str>) -> Vec<SessionKey> {
         let at = self
             .desks
@@ -120,11 +131,19 @@ impl Inbox {
         if !desk.members.is_empty() {
             return desk.members.clone();
         }
-        let desk = self.desks.swap_remove(at);
+        let closed = self.desks.swap_remove(at);
         if self.desks.is_empty() {
-            self.unclaimed = desk.pile;
+            self.unclaimed = closed.pile;
+            return Vec::new();
         }
-        Vec::new()
+        let given = |number: u64| self.desks.iter().any(|desk| desk.was_given(number));
+        let orphans: Vec<Item> =
+            closed.pile.items.into_iter().filter(|item| !given(item.number)).collect();
+        if orphans.is_empty() {
+            return Vec::new();
+        }
+        self.desks[0].pile.take_over(orphans);
+        self.desks[0].members.clone()
     }
 
     /// The session ends: all its subscriptions end.
@@ -187,7 +206,24 @@ impl Inbox {
     }
 }
 
+impl Desk {
+    /// Whether this desk is known to have had its own copy of the message. When in doubt it had
+    /// not: a server may see a message twice, but not never.
+    fn was_given(&self, number: u64) -> bool {
+        self.since < number && number < self.until
+    }
+}
+
 impl Pile {
+    /// Adds messages of a desk that closed, each in its place. They may exceed the bounds of one
+    /// desk by those of another.
+    fn take_over(&mut self, mut orphans: Vec<Item>) {
+        orphans.retain(|item| self.position(item.number).is_err());
+        self.bytes += orphans.iter().map(|item| item.message.payload.len()).sum::<usize>();
+        self.items.extend(orphans);
+        self.items.make_contiguous().sort_unstable_by_key(|item| item.number);
+    }
+
     fn has_room(&self, bytes: usize, limits: &InboxLimits) -> bool {
         self.items.len() < limits.messages_max && self.bytes + bytes <= limits.bytes_max
     }
@@ -238,8 +274,12 @@ impl Pile {
         }
     }
 
+    fn position(&self, number: u64) -> Result<usize, usize> {
+        self.items.binary_search_by_key(&number, |item| item.number)
+    }
+
     fn find(&self, key: SessionKey, number: u64) -> Option<usize> {
-        let at = self.items.binary_search_by_key(&number, |item| item.number).ok()?;
+        let at = self.position(number).ok()?;
         (self.items[at].holder == Some(key)).then_some(at)
     }
 
@@ -314,6 +354,38 @@ mod tests {
         // The first member dies with "one" unacknowledged: the second takes over.
         assert_eq!(inbox.leave(key(1)), [key(2)]);
         assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one"]);
+    }
+
+    #[test]
+    fn a_desk_that_closes_leaves_to_others_what_they_did_not_get() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.subscribe(key(1), None);
+        inbox.post(&message("one"));
+        inbox.post(&message("two"));
+        take(&mut inbox, key(1), 1);
+        inbox.subscribe(key(2), None);
+        inbox.post(&message("three"));
+        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["three"]);
+        assert_eq!(inbox.leave(key(1)), [key(2)]);
+        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one", "two"]);
+        assert_eq!(inbox.bytes(), "onetwothree".len());
+    }
+
+    #[test]
+    fn what_a_full_desk_missed_comes_from_the_one_that_had_it() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.subscribe(key(1), None);
+        inbox.subscribe(key(2), None);
+        for text in ["one", "two", "three"] {
+            inbox.post(&message(text));
+        }
+        for (number, _) in take(&mut inbox, key(1), 9) {
+            inbox.acknowledge(key(1), number);
+        }
+        assert_eq!(inbox.post(&message("four")).1, 1, "the other desk is full");
+        assert_eq!(inbox.leave(key(1)), [key(2)]);
+        let letters = take(&mut inbox, key(2), 9);
+        assert_eq!(texts(&letters), ["one", "two", "three", "four"]);
     }
 
     #[test]
