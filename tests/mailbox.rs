@@ -536,7 +536,6 @@ async fn a_profile_that_the_new_device_cannot_take_is_no_profile_change() {
 }
 
 #[tokio::test]
-#[ignore = "a resume sends again what is larger than the new connection's Maximum Packet Size"]
 async fn what_is_sent_again_fits_the_new_connection() {
     let rig = Rig::start().await;
     let mut server = working_server(&rig).await;
