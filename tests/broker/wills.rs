@@ -113,7 +113,7 @@ async fn a_delayed_will_waits_for_its_time() {
 async fn a_client_that_comes_back_withdraws_its_delayed_will() {
     let rig = Rig::start().await;
     let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
-    let dial = Dial::v5("w").expiry_secs(60);
+    let dial = Dial::v5("w").persistent().expiry_secs(60);
     rig.client(dial.clone().will("will", "x").will_delay_secs(1)).await.vanish().await;
     let back = rig.client(dial.clone()).await;
     tokio::time::sleep(std::time::Duration::from_millis(1800)).await;
