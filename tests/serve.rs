@@ -1,6 +1,6 @@
 //! `simcast serve` as a process: configuration, signals, log.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::program::{Program, is_here};
+use common::program::{Program, is_here, say_skipped};
 use common::rig::registry_line;
 use common::{Client, Dial, TO_EUICC, in_time, nid};
 use simcast::mqtt::{QoS, ReasonCode};
@@ -207,7 +207,7 @@ fn a_configuration_is_tested_as_the_start_would_take_it() {
 async fn development_mode_makes_what_it_needs() {
     let ports = [1883, 8883, 9883];
     if ports.iter().any(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err()) {
-        eprintln!("SKIPPED: development mode needs the ports {ports:?}, and one is taken");
+        say_skipped(&format!("needs the ports {ports:?}, and one is taken"));
         return;
     }
     let dir = tempfile::tempdir().unwrap();
