@@ -146,7 +146,12 @@ impl Nid {
     /// # Errors
     /// [`NidError`] says what is wrong with them.
     pub fn parse(digits: &str, scheme: NidScheme) -> Result<Self, NidError> {
-        Self::new(decimal(digits).ok_or(NidError::NotANumber)?, scheme)
+        let number = decimal(digits).ok_or(NidError::NotANumber)?;
+        // One device, one spelling: leading zeros are no way around a comparison of texts.
+        if scheme == NidScheme::Eid && number != 0 && digits.len() != 32 {
+            return Err(NidError::NotAnEid);
+        }
+        Self::new(number, scheme)
     }
 
     /// The EID that begins with these 30 digits. `None` when there are fewer or more.
@@ -241,6 +246,8 @@ mod tests {
         let wrong = "89049032123451234512345678901236";
         assert_eq!(Nid::parse(wrong, NidScheme::Eid), Err(NidError::CheckDigits));
         assert_eq!(Nid::parse("1", NidScheme::Eid), Err(NidError::NotAnEid));
+        let padded = format!("0{EID}");
+        assert_eq!(Nid::parse(&padded, NidScheme::Eid), Err(NidError::NotAnEid));
         assert_eq!(Nid::parse("0", NidScheme::Decimal), Err(NidError::Zero));
         for text in
             ["", "+1", "-1", " 1", "1 ", "0x1", "1e3", "340282366920938463463374607431768211456"]

@@ -346,3 +346,16 @@ fn the_admin_side_can_be_off() {
     let config = Config::from_toml("[admin]\nbind = \"off\"\n", Path::new("")).unwrap();
     assert_eq!(config.admin.bind, None);
 }
+
+#[test]
+fn the_configuration_of_the_readme_is_one() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let errors = Config::from_toml(text, Path::new("/nowhere")).unwrap_err();
+    // All that is wrong with it here is that its files do not exist.
+    for mistake in &errors.mistakes {
+        assert!(mistake.message.contains("/nowhere/"), "{mistake}");
+    }
+    assert!(!errors.mistakes.is_empty());
+}

@@ -73,6 +73,10 @@ impl End {
     fn reason(&self) -> Option<ReasonCode> {
         match self {
             Self::Goodbye | Self::Closed | Self::Io(_) => None,
+            // Only a second CONNECT names a protocol, and no DISCONNECT may carry that code.
+            Self::Malformed(DecodeError::ProtocolName | DecodeError::ProtocolLevel(_)) => {
+                Some(ReasonCode::ProtocolError)
+            }
             Self::Malformed(error) => Some(error.reason()),
             Self::TooLarge => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),

@@ -197,23 +197,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         };
         // The version stands in the CONNECT itself; the one given here matters to no other packet
         // that may come first, for none may [MQTT-3.1.0-1].
-        match decode(frame, Version::V311, Sender::Client)? {
-            Packet::Connect(connect) => Ok(connect),
-            Packet::ConnAck(_)
-            | Packet::Publish(_)
-            | Packet::PubAck(_)
-            | Packet::PubRec(_)
-            | Packet::PubRel(_)
-            | Packet::PubComp(_)
-            | Packet::Subscribe(_)
-            | Packet::SubAck(_)
-            | Packet::Unsubscribe(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingReq
-            | Packet::PingResp
-            | Packet::Disconnect(_)
-            | Packet::Auth(_) => Err(Unwelcome::Violation(Version::V311, Violation::NotConnected)),
-        }
+        let Packet::Connect(connect) = decode(frame, Version::V311, Sender::Client)? else {
+            return Err(Unwelcome::Violation(Version::V311, Violation::NotConnected));
+        };
+        Ok(connect)
     }
 
     /// Tells the peer why it does not come in, and closes.

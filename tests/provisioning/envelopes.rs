@@ -33,16 +33,13 @@ async fn json_and_cbor_reach_the_same_receivers() {
 #[tokio::test]
 async fn whatever_is_no_routing_head_is_forwarded_as_it_is() {
     let mut stage = Stage::start(Version::V5).await;
-    let digits = nid(1);
+    let head = format!(r#""nid":"{}","gid":0,"type":"msg""#, nid(1));
     let payloads = [
-        format!(
-            "\r\n {{ \"body\" : {{\"nid\":\"0\"}} ,\t\"gid\":\"0\", \"type\":\"msg\",\
-             \"nid\":{digits} }} "
-        ),
-        format!(
-            r#"{{"x":1,"x":2,"nid":"{digits}","gid":0,"type":"msg","body":[1e400,"\ud83d\ude00"]}}"#
-        ),
-        format!(r#"{{"\u006eid":"{digits}","gid":0,"type":"msg","body":null,"rc":-1,"tid":7}}"#),
+        format!("\r\n {{ \"body\" : {{\"nid\":\"0\"}} ,\t{head}\n}} "),
+        format!(r#"{{"x":1,"x":2,{head},"body":[1e400,"\ud83d\ude00"]}}"#),
+        format!(r#"{{{head},"body":null,"rc":-1,"tid":7}}"#).replace("nid", "\\u006eid"),
+        // JSON integers are numbers as well.
+        format!(r#"{{{head},"body":1}}"#).replace(&format!("\"{}\"", nid(1)), &nid(1).to_string()),
     ];
     for payload in payloads {
         stage.step(SERVER, &payload, &[A]).await;

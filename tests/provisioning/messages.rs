@@ -90,8 +90,9 @@ async fn e1_e2_the_notice_and_the_devices_own_report() {
         let profile = envelope(1, 7, &kind_of("profile", 2));
         stage.tell(B, TO_EUICC, &profile).await;
         let (old, new) = (nid(2), nid(1));
-        let body = format!(r#"{{"event":"profile-change","from":"{old}","to":"{new}"}}"#);
-        let notice = format!(r#"{{"nid":"{new}","gid":7,"type":"profile({old})","body":{body}}}"#);
+        let event = format!(r#"{{"event":"profile-change","from":"{old}","to":"{new}"}}"#);
+        let kind = kind_of("profile", 2);
+        let notice = envelope_with(1, 7, &kind, &format!(r#""body":{event}"#));
         let received = [(A, profile.as_bytes()), (SERVER, notice.as_bytes())];
         let received = stage.receives(&received).await;
         if version == Version::V5 {

@@ -20,7 +20,7 @@ const ELSEWHERE: [(Refusal, &str); 1] = [(
 /// One way to be refused.
 struct Case {
     refusal: Refusal,
-    change: fn(&mut Config),
+    change: Option<fn(&mut Config)>,
     /// What must be taken before.
     before: Vec<Message>,
     wait: Duration,
@@ -47,8 +47,14 @@ impl Case {
     }
 
     fn with(mut self, change: fn(&mut Config)) -> Self {
-        self.change = change;
+        self.change = Some(change);
         self
+    }
+
+    /// It needs nothing but everybody on stage, and leaves everything as it was: what is refused
+    /// changes nothing.
+    fn is_simple(&self) -> bool {
+        self.change.is_none() && self.before.is_empty()
     }
 
     fn after(mut self, wait: Duration) -> Self {
@@ -72,7 +78,7 @@ fn raw(by: usize, topic: &'static str, payload: &str) -> Message {
 }
 
 fn case(refusal: Refusal, refused: Message) -> Case {
-    Case { refusal, change: |_config| {}, before: Vec::new(), wait: Duration::ZERO, refused }
+    Case { refusal, change: None, before: Vec::new(), wait: Duration::ZERO, refused }
 }
 
 /// E1: device 1 asks device 2.
@@ -277,8 +283,13 @@ fn every_refusal_has_a_case() {
 
 #[tokio::test]
 async fn version_5_is_told_code_and_name() {
+    let mut shared = Stage::start(Version::V5).await;
     for case in cases() {
-        let mut stage = prepared(Version::V5, &case).await;
+        let mut own = None;
+        let stage = match case.is_simple() {
+            true => &mut shared,
+            false => own.insert(prepared(Version::V5, &case).await),
+        };
         let before = stage.rig.metrics().await;
         let Message { by, topic, payload, retain } = &case.refused;
         let qos = QoS::AtLeastOnce;
@@ -286,27 +297,41 @@ async fn version_5_is_told_code_and_name() {
         assert_eq!(answer.reason, case.refusal.reason_code(), "{}", case.name());
         assert_eq!(answer.text.as_deref(), Some(case.refusal.name()), "{}", case.name());
         stage.nobody_else().await;
-        counted_once(&stage, &before, &case).await;
+        counted_once(stage, &before, &case).await;
     }
 }
 
 #[tokio::test]
 async fn before_version_5_it_is_acknowledged_and_dropped() {
-    for case in cases() {
-        let mut stage = prepared(Version::V311, &case).await;
+    let mut shared = Stage::start(Version::V311).await;
+    for case in cases().into_iter().filter(|case| !case.refusal.is_identity_violation()) {
+        let mut own = None;
+        let stage = match case.is_simple() {
+            true => &mut shared,
+            false => own.insert(prepared(Version::V311, &case).await),
+        };
         let before = stage.rig.metrics().await;
         let Message { by, topic, payload, retain } = &case.refused;
-        if case.refusal.is_identity_violation() {
-            let mut impostor = stage.take(*by);
-            impostor.throw(topic, payload).await;
-            impostor.expect_closed().await;
-        } else {
-            let qos = QoS::AtLeastOnce;
-            let answer = stage.client(*by).publish_with(topic, payload, qos, *retain, None).await;
-            assert!(answer.is_ok(), "{}", case.name());
-        }
+        let qos = QoS::AtLeastOnce;
+        let answer = stage.client(*by).publish_with(topic, payload, qos, *retain, None).await;
+        assert!(answer.is_ok(), "{}", case.name());
+        stage.nobody_else().await;
+        counted_once(stage, &before, &case).await;
+    }
+}
+
+#[tokio::test]
+async fn before_version_5_an_impostor_is_disconnected() {
+    for case in cases().into_iter().filter(|case| case.refusal.is_identity_violation()) {
+        let mut stage = prepared(Version::V311, &case).await;
+        let before = stage.rig.metrics().await;
+        let mut impostor = stage.take(case.refused.by);
+        impostor.throw(case.refused.topic, &case.refused.payload).await;
+        impostor.expect_closed().await;
         stage.nobody_else().await;
         counted_once(&stage, &before, &case).await;
+        let closed = "simcast_disconnects_total{reason=\"identity_violation\"}";
+        assert_eq!(stage.rig.counter(closed).await, 1, "{}", case.name());
     }
 }
 
@@ -335,7 +360,7 @@ async fn an_impostor_may_stay_where_the_configuration_says_so() {
 
 /// Everybody on stage, and all done that the case needs before.
 async fn prepared(version: Version, case: &Case) -> Stage {
-    let mut stage = Stage::with(version, case.change).await;
+    let mut stage = Stage::with(version, case.change.unwrap_or(|_config| {})).await;
     for message in &case.before {
         stage.tell(message.by, message.topic, &message.payload).await;
     }

@@ -1,0 +1,97 @@
+//! Wills of ordinary clients.
+
+use simcast::mqtt::{Disconnect, Packet, ReasonCode};
+
+use crate::common::{Denied, Dial, Rig};
+use crate::{VERSIONS, listener};
+
+#[tokio::test]
+async fn a_lost_connection_publishes_it_and_a_goodbye_does_not() {
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will/#").await;
+    for version in VERSIONS {
+        let dial = Dial::new(version, "w").will("will/w", "gone");
+        rig.client(dial.clone()).await.disconnect().await;
+        heir.expect_nothing().await;
+        rig.client(dial.clone()).await.vanish().await;
+        assert_eq!(heir.expect_payload().await, "gone");
+        // A socket that is simply dropped, without a TCP farewell of any care.
+        drop(rig.client(dial.clone()).await);
+        assert_eq!(heir.expect_payload().await, "gone");
+        // A protocol error is no goodbye.
+        let mut rude = rig.client(dial).await;
+        rude.send_raw(&[0x00, 0x00]).await;
+        rude.expect_closed().await;
+        assert_eq!(heir.expect_payload().await, "gone");
+        heir.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn silence_beyond_the_keep_alive_publishes_it() {
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
+    let mut old = rig.client(Dial::v311("a").keep_alive_secs(1).will("will", "a")).await;
+    let mut new = rig.client(Dial::v5("b").keep_alive_secs(1).will("will", "b")).await;
+    let mut wills = heir.expect_payloads(2).await;
+    wills.sort();
+    assert_eq!(wills, ["a", "b"]);
+    assert_eq!(new.expect_goodbye().await, ReasonCode::KeepAliveTimeout, "[MQTT-3.1.2-22]");
+    assert_eq!(old.expect_closed().await, None);
+    assert_eq!(rig.counter("simcast_keepalive_timeouts_total ").await, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_pings_stays() {
+    let rig = Rig::start().await;
+    let mut alive = rig.client(Dial::v5("alive").keep_alive_secs(1)).await;
+    let mut silent = rig.client(Dial::v5("silent").keep_alive_secs(1)).await;
+    let pinging = async {
+        loop {
+            alive.ping().await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        () = pinging => {}
+        reason = silent.expect_goodbye() => assert_eq!(reason, ReasonCode::KeepAliveTimeout),
+    }
+    let mut other = listener(&rig, Dial::v5("other"), "x").await;
+    other.publish("x", "x", crate::ONE).await;
+    other.expect_payload().await;
+    assert_eq!(rig.counter("simcast_keepalive_timeouts_total ").await, 1);
+}
+
+#[tokio::test]
+async fn version_5_may_ask_for_it_in_the_goodbye() {
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
+    let mut client = rig.client(Dial::v5("w").will("will", "asked for")).await;
+    let reason = ReasonCode::DisconnectWithWill;
+    client.send(&Packet::Disconnect(Disconnect { reason, properties: None })).await;
+    client.expect_closed().await;
+    assert_eq!(heir.expect_payload().await, "asked for");
+}
+
+#[tokio::test]
+async fn a_take_over_publishes_it() {
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
+    let dial = Dial::v5("w").persistent().will("will", "taken over");
+    let mut first = rig.client(dial.clone()).await;
+    let second = rig.client(dial).await;
+    assert_eq!(first.expect_goodbye().await, ReasonCode::SessionTakenOver);
+    assert_eq!(heir.expect_payload().await, "taken over", "[MQTT-3.1.3-9]");
+    second.disconnect().await;
+    heir.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn topics_that_clients_may_not_publish_to_are_refused_at_connect() {
+    let rig = Rig::with(|config| config.limits.max_topic_levels = 3).await;
+    for topic in ["$SYS/x", "a/b/c/d", "a/+", ""] {
+        let denied = rig.try_client(Dial::v5("w").will(topic, "x")).await.err();
+        let expected = Denied::ConnAck(ReasonCode::TopicNameInvalid);
+        assert_eq!(denied, Some(expected), "{topic:?}");
+    }
+}
