@@ -1,7 +1,8 @@
 //! The meeting place: use cases over the state that connections share, and the only locks.
 //!
 //! Lock order; whoever holds one may take those to the right, never to the left:
-//! `seat` → `expirations` → `wills` → `interests` → `inbox` → `control` → `subscriptions` → `retained` → `slots` → `outbox`.
+//! `seat` → `expirations` → `wills` → `interests` → `inbox` → `control` → `subscriptions` →
+//! `retained` → `slots` → `outbox`.
 //! No lock is held across an `.await`.
 //!
 //! A message is decided upon once, when it is published; per receiver nothing is left but to
