@@ -92,7 +92,7 @@ impl Broker {
             let claim = claim.map_err(|_| Rejected::StillBusy)?;
             let Some((session, until)) = claim else { continue };
             lock(&self.expirations).remove(&(until, handle.key));
-            if opening.clean_start {
+            if opening.clean_start || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
                 self.end(&handle).await;
                 continue;
@@ -136,12 +136,14 @@ impl Broker {
                 && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
             return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
         };
-        self.judge(who.identity, rsp_topic, &will.payload, will.retain).map(|_decision| ()).map_err(
-            |refusal| {
+        let kept = will.payload.len() + will.properties.as_ref().map_or(0, |p| p.kept_bytes());
+        match self.judge(who.identity, rsp_topic, &will.payload, kept, will.retain) {
+            Ok(_decision) => Ok(()),
+            Err(refusal) => {
                 self.note_refusal(who, refusal);
-                Rejected::Will(refusal)
-            },
-        )
+                Err(Rejected::Will(refusal))
+            }
+        }
     }
 
     fn fresh(&self, handle: Arc<Handle>, who: &Who<'_>, opening: &Opening) -> Attached {
@@ -163,6 +165,13 @@ impl Broker {
         handle.signal.raise(super::Calls::QUEUE);
         handle.signal.raise(super::Calls::MAIL);
         Attached { handle, session, present: true }
+    }
+
+    /// Its mailbox went with its device, and did not come back with it. Told that there was no
+    /// session, the client subscribes again and gets an answer.
+    fn is_bereft(&self, handle: &Handle) -> bool {
+        let mailbox = lock(&handle.interests).mailbox;
+        mailbox.is_some_and(|(device, _)| lock(&self.control).registry().nid(device).is_none())
     }
 
     fn still_holds(&self, handle: &Handle, origin: Origin) -> bool {

@@ -46,10 +46,10 @@ impl Broker {
         identity: &Identity,
         rsp_topic: RspTopic,
         payload: &[u8],
+        payload_len: usize,
         retain: bool,
     ) -> Result<Decision, Refusal> {
         let head = envelope::read(payload, self.options.scheme)?;
-        let payload_len = payload.len();
         let submission =
             Submission { from: identity, topic: rsp_topic, head: &head, payload_len, retain };
         lock(&self.control).decide(&submission, self.now())
@@ -61,7 +61,7 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: Publish,
     ) -> Result<(), Refusal> {
-        let (identity, payload_len) = (from.who.identity, publish.payload.len());
+        let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
         let head = envelope::read(&publish.payload, self.options.scheme)?;
         let submission = Submission {
             from: identity,
@@ -198,6 +198,27 @@ impl Broker {
                     self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
                 }
             }
+        }
+    }
+
+    /// The connection ended before this mail had left for the client. Its session may go on, and
+    /// must find it again.
+    pub fn put_back(&self, handle: &Handle, unsent: &[Origin]) {
+        let (mut letters, mut numbers) = (Vec::new(), Vec::new());
+        for origin in unsent {
+            match origin {
+                Origin::Queue => {}
+                Origin::Inbox(number) => numbers.push(*number),
+                Origin::Mailbox(id) => letters.push(*id),
+            }
+        }
+        if !numbers.is_empty() {
+            let wake = lock(&self.inbox).put_back(handle.key, &numbers);
+            self.sessions.call(&wake, Calls::MAIL);
+        }
+        let mailbox = lock(&handle.interests).mailbox;
+        if let (Some((device, _)), false) = (mailbox, letters.is_empty()) {
+            lock(&self.control).put_back(device, handle.key, &letters);
         }
     }
 

@@ -121,6 +121,8 @@ impl Handle {
         match std::mem::replace(&mut *seat, Seat::Taken) {
             Seat::Taken => Claim::Taken,
             Seat::Free(session, until) => {
+                // Calls for the former owner's connection mean it, not its successor.
+                self.signal.withdraw(Calls::TAKEOVER.with(Calls::KICK));
                 self.online.store(true, Ordering::Relaxed);
                 Claim::Got(session, until)
             }
@@ -297,4 +299,55 @@ pub(super) struct TooManySessions;
 /// Locks; a panic of another task while it held the lock does not take this one along.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mqtt::{Connect, ConnectProperties, Version};
+    use crate::session::{Opening, SessionLimits};
+
+    fn session() -> Box<Session> {
+        let connect = Connect {
+            version: Version::V5,
+            clean_start: true,
+            keep_alive_secs: 0,
+            client_id: "c".into(),
+            will: None,
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        };
+        let limits = SessionLimits {
+            receive_maximum: 10,
+            in_flight_max: 10,
+            packet_bytes_max: 1000,
+            keep_alive_secs_max: 60,
+            client_id_bytes_max: 10,
+            topic_alias_max: 0,
+            expiry_max: Duration::MAX,
+        };
+        let opening = Opening::new(&connect, &limits, || "fresh".into()).unwrap();
+        Box::new(Session::new(&opening, &limits, Timestamp(0)))
+    }
+
+    #[tokio::test]
+    async fn who_takes_over_is_not_sent_away_by_its_own_call() {
+        let sessions = Sessions::new(1);
+        let identity = Identity::anonymous("");
+        let handle = sessions.create(&ClientId::from("c"), &identity).unwrap().unwrap();
+        let mut claim = std::pin::pin!(handle.claim());
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(claim.as_mut().poll(context).is_pending());
+        // The former owner is leaving already and looks at no call any more.
+        handle.park(session(), Timestamp::NEVER);
+        assert!(claim.await.is_some());
+        assert_eq!(handle.signal.poll_take(context), Poll::Pending);
+        // From here on a call means the new owner.
+        handle.signal.raise(Calls::TAKEOVER);
+        assert_eq!(handle.signal.poll_take(context), Poll::Ready(Calls::TAKEOVER));
+    }
 }

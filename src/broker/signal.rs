@@ -52,6 +52,11 @@ impl Signal {
         }
     }
 
+    /// Takes flags down that nobody has answered.
+    pub(super) fn withdraw(&self, calls: Calls) {
+        self.raised.fetch_and(!calls.0, Ordering::AcqRel);
+    }
+
     /// Takes all flags; pending while none is up.
     pub fn poll_take(&self, context: &Context<'_>) -> Poll<Calls> {
         self.waker.register(context.waker());

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use super::publish::retained_delivery;
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
+use crate::metrics::DropReason;
 use crate::mqtt::{ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic};
 use crate::route::Grant;
 use crate::rsp::{ControlUnit, Refusal, Subscription};
@@ -17,22 +18,31 @@ pub(super) type Reasons = SmallVec<[ReasonCode; 1]>;
 impl Broker {
     /// Carries out a SUBSCRIBE. Retained messages follow through the session's queue. Beside the
     /// answers, gives the name of the first refusal of the control unit.
-    pub fn subscribe(
+    pub async fn subscribe(
         &self,
         handle: &Handle,
         subscribe: &Subscribe,
     ) -> (Reasons, Option<&'static str>) {
-        let mut refused = None;
-        let reasons = subscribe.filters.iter().map(|filter| {
+        let (mut reasons, mut refused) = (Reasons::new(), None);
+        for (at, filter) in subscribe.filters.iter().enumerate() {
+            // One packet has room for half a million filters, and each may have every retained
+            // message looked at.
+            if at >= self.options.subscriptions_max {
+                reasons.push(ReasonCode::QuotaExceeded);
+                continue;
+            }
+            if at > 0 {
+                tokio::task::yield_now().await;
+            }
             let grant = Grant::new(&filter.options, subscribe.subscription_id);
             let answer = self.subscribe_one(handle, filter, grant);
-            answer.unwrap_or_else(|refusal| {
+            reasons.push(answer.unwrap_or_else(|refusal| {
                 self.note_refusal(&handle.who(), refusal);
                 refused.get_or_insert(refusal.name());
                 refusal.reason_code()
-            })
-        });
-        (reasons.collect(), refused)
+            }));
+        }
+        (reasons, refused)
     }
 
     /// Carries out an UNSUBSCRIBE.
@@ -91,7 +101,14 @@ impl Broker {
         if !wanted || group.is_some() {
             return;
         }
-        let retained = read(&self.retained).matching(filter, self.now());
+        // Who subscribes faster than it reads gets no more than waits already.
+        let bound = self.options.retained.messages_max + self.options.outbox.messages_max;
+        let room = bound.saturating_sub(lock(&handle.outbox).size().0);
+        let mut retained = read(&self.retained).matching(filter, room + 1, self.now());
+        if retained.len() > room {
+            retained.truncate(room);
+            self.metrics.dropped(DropReason::QueueFull);
+        }
         if retained.is_empty() {
             return;
         }

@@ -25,7 +25,7 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Messages that wait for one session beyond its in-flight window.
     pub max_queued_messages: usize,
-    /// Bytes of payload that wait for one session.
+    /// Bytes of payload, topic and properties that wait for one session.
     #[serde(deserialize_with = "units::size")]
     pub max_queued_bytes: usize,
     /// Longest keep alive a client may have, in whole seconds up to 65,535. Clients of version 5
@@ -51,7 +51,8 @@ pub struct Limits {
     pub max_session_expiry: Duration,
     /// Retained messages.
     pub max_retained_messages: usize,
-    /// Bytes of payload of all retained messages.
+    /// Bytes of all retained messages with their properties and topics; a topic counts 256 bytes
+    /// for each level that no other has.
     #[serde(deserialize_with = "units::size")]
     pub max_retained_bytes: usize,
     /// Bytes that may wait for a slow client's socket.

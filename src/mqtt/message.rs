@@ -28,6 +28,7 @@ pub struct Message {
     pub expires: Timestamp,
     /// When the broker took it.
     pub published: Timestamp,
+    kept_bytes: usize,
     heads: [OnceLock<PublishHead>; 4],
 }
 
@@ -44,7 +45,15 @@ impl Message {
         expires: Timestamp,
     ) -> Self {
         let (published, heads) = (Timestamp::default(), Default::default());
-        Self { topic, payload, qos, retain, properties, expires, published, heads }
+        let kept_bytes = payload.len() + properties.as_ref().map_or(0, |p| p.kept_bytes());
+        Self { topic, payload, qos, retain, properties, expires, published, kept_bytes, heads }
+    }
+
+    /// What the message counts where the room for messages is bounded: payload and properties as
+    /// they came, in bytes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// The message of a PUBLISH, to be kept for longer than the buffer the packet was read into:

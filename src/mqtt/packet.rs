@@ -249,6 +249,14 @@ pub struct Publish {
     pub payload: Bytes,
 }
 
+impl Publish {
+    /// Payload and properties as they will be kept, in bytes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.payload.len() + self.properties.as_ref().map_or(0, |p| p.kept_bytes())
+    }
+}
+
 /// Properties of a PUBLISH or a Will.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishProperties {
@@ -268,6 +276,20 @@ pub struct PublishProperties {
     pub content_type: Option<ByteString>,
     /// User properties.
     pub user: Vec<UserProperty>,
+}
+
+impl PublishProperties {
+    /// The memory behind what has no fixed size, in bytes. A user property of five bytes on the
+    /// wire takes many times as much here.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let pair =
+            |(name, value): &UserProperty| size_of::<UserProperty>() + name.len() + value.len();
+        let texts = [&self.response_topic, &self.content_type];
+        texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+            + self.user.iter().map(pair).sum::<usize>()
+    }
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.

@@ -197,7 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let Self { mut link, broker, handle, session, .. } = self;
+        let Self { mut link, broker, handle, session, unflushed, .. } = self;
+        broker.put_back(&handle, &unflushed);
         tracing::info!(client = %handle.client_id, peer = %link.peer, "disconnected: {end}");
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
@@ -238,25 +239,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn poll_events(&mut self, context: &mut Context<'_>) -> Poll<Result<Events, End>> {
         let mut events = Events::NONE;
+        let mut broken = None;
         let Link { stream, output, .. } = &mut self.link;
         if !output.is_empty() {
             let before = output.len();
-            let flushed = output.poll_write(stream, context)?.is_ready();
+            let written = output.poll_write(stream, context);
             self.broker.metrics().bytes_out(before - output.len());
             // Nobody needs to hear of it unless something waits for it.
-            events.flushed = flushed && (!self.unflushed.is_empty() || self.waiting != Calls::NONE);
+            let awaited = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
+            events.flushed = awaited && matches!(written, Poll::Ready(Ok(())));
+            if let Poll::Ready(Err(error)) = written {
+                broken = Some(error);
+            }
         }
         if let Poll::Ready(calls) = self.handle.signal.poll_take(context) {
             events.calls = calls;
         }
         events.deadline = self.poll_timer(context).is_ready();
         let Link { stream, input, output, .. } = &mut self.link;
-        if output.len() < self.limits.output_bytes_max {
+        // A client that has closed takes nothing more, but may have said goodbye before: all of it
+        // is heard first.
+        if broken.is_some() || output.len() < self.limits.output_bytes_max {
             match input.poll_read(stream, context)? {
                 Poll::Ready(0) => return Poll::Ready(Err(End::Closed)),
                 Poll::Ready(_) => events.read = true,
                 Poll::Pending => {}
             }
+        }
+        if let (Some(error), false) = (broken, events.read) {
+            return Poll::Ready(Err(error.into()));
         }
         if events == Events::NONE { Poll::Pending } else { Poll::Ready(Ok(events)) }
     }
@@ -302,10 +313,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let room = self.session.room();
         self.session.on_packet(packet, &mut self.actions)?;
         if self.session.room() > room {
-            self.waiting = self.waiting.with(self.blocked);
-            self.blocked = Calls::NONE;
+            self.unblock();
         }
         self.carry_out().await
+    }
+
+    /// The window has room: what waited for it is looked at again.
+    fn unblock(&mut self) {
+        self.waiting = self.waiting.with(self.blocked);
+        self.blocked = Calls::NONE;
     }
 
     /// Carries out the session's actions, and those that follow from them, in order.
@@ -335,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 self.close_if_untold(routed)?;
             }
             Action::Subscribe(subscribe) => {
-                let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe);
+                let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe).await;
                 let id = subscribe.packet_id;
                 self.session.on_subscribed(id, reasons, text, &mut self.actions);
             }
@@ -377,6 +393,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let now = self.broker.now();
             batch.drain(..).for_each(|delivery| self.deliver_one(delivery, now));
             self.batch = batch;
+            // What was pulled need not have filled the window: some of it was not fit to be sent,
+            // or has QoS 0. No acknowledgement would come to tell that there is room.
+            if self.session.room() > 0 {
+                self.unblock();
+            }
         }
         if self.waiting == Calls::NONE && self.batch.capacity() > IDLE_BATCH {
             self.batch = Vec::new();

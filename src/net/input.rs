@@ -23,6 +23,9 @@ pub(super) struct Input {
 
 const READ_BYTES: usize = 16 * 1024;
 
+/// Room made for one read of a long frame; it is cleared each time, however little comes.
+const LARGE_READ_BYTES: usize = 64 * 1024;
+
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
@@ -39,7 +42,7 @@ impl Input {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(self.ready.is_empty(), "frames are taken before more is read");
-        if self.missing > READ_BYTES {
+        if self.missing > 0 && self.rest.len() + self.missing > READ_BYTES {
             return self.poll_read_large(stream, context);
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -88,15 +91,16 @@ impl Input {
         &self.ready
     }
 
-    /// Reads the rest of a long frame straight into its place. The buffer grows with what has
-    /// really come, never with what was only announced (case P3).
+    /// Reads the rest of a long frame straight into its place: however small the pieces it comes
+    /// in, none is moved twice. The buffer grows with what has really come, never with what was
+    /// only announced (case P3).
     fn poll_read_large<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let before = self.rest.len();
-        let step = self.missing.min(before.max(READ_BYTES));
+        let step = self.missing.min(LARGE_READ_BYTES);
         self.rest.resize(before + step, 0);
         let mut buffer = ReadBuf::new(&mut self.rest[before..]);
         let polled = Pin::new(stream).poll_read(context, &mut buffer);
@@ -127,4 +131,48 @@ pub(super) enum FrameError {
     /// Longer than `limits.max_packet_size`.
     #[error("the packet is larger than the limit")]
     TooLong,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    /// A PUBLISH of this many bytes behind its length field.
+    fn frame(len: usize) -> Vec<u8> {
+        let mut frame = vec![0x30];
+        let mut left = len;
+        while left > 0 {
+            let more = if left > 127 { 0x80 } else { 0 };
+            frame.push(u8::try_from(left % 128).unwrap() | more);
+            left /= 128;
+        }
+        frame.extend((0..len).map(|at| u8::try_from(at % 251).unwrap()));
+        frame
+    }
+
+    #[tokio::test]
+    async fn frames_are_whole_in_whatever_pieces_they_come() {
+        let lens = [3, READ_BYTES - 4, READ_BYTES, 3 * READ_BYTES, 200, LARGE_READ_BYTES * 2, 1];
+        let frames: Vec<Vec<u8>> = lens.iter().map(|len| frame(*len)).collect();
+        for piece in [1, 1000, READ_BYTES, 1 << 20] {
+            let (mut near, mut far) = tokio::io::duplex(piece);
+            let bytes = frames.concat();
+            let writing = tokio::spawn(async move { far.write_all(&bytes).await });
+            let mut input = Input::default();
+            for frame in &frames {
+                let whole = loop {
+                    if let Some(whole) = input.next_frame(1 << 20).unwrap() {
+                        break whole;
+                    }
+                    std::future::poll_fn(|context| input.poll_read(&mut near, context))
+                        .await
+                        .unwrap();
+                    assert!(input.rest.capacity() < 4 * LARGE_READ_BYTES, "no more than has come");
+                };
+                assert!(whole == *frame, "{} bytes in pieces of {piece}", frame.len());
+            }
+            writing.await.unwrap().unwrap();
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::mqtt::Message;
 pub struct Retained {
     root: Node,
     count: usize,
+    /// Of messages with their topics, and of the levels they hang from.
     bytes: usize,
 }
 
@@ -27,9 +28,13 @@ struct Node {
 pub struct RetainedLimits {
     /// Topics with a retained message.
     pub messages_max: usize,
-    /// Payload bytes of them all.
+    /// Bytes of them all: payloads, properties, topics, and 256 for each level of their own.
     pub bytes_max: usize,
 }
+
+/// What a level that no other topic shares counts. Many levels of little text take more room than
+/// the messages below them.
+const LEVEL_BYTES: usize = 256;
 
 impl Retained {
     /// Keeps the message for its topic in place of an older one; an empty payload removes
@@ -37,16 +42,17 @@ impl Retained {
     #[must_use]
     pub fn keep(&mut self, message: &Arc<Message>, limits: &RetainedLimits) -> bool {
         let levels: Vec<&str> = message.topic.split('/').collect();
-        let old = self.root.find(&levels);
-        let old_bytes = old.map_or(0, |old| old.payload.len());
+        let (old, known_levels) = self.root.find(&levels);
+        let old_bytes = old.map_or(0, |old| cost(old));
         if message.payload.is_empty() {
             self.count -= usize::from(old.is_some());
             self.bytes -= old_bytes;
-            self.root.remove(&levels);
+            self.bytes -= self.root.remove(&levels) * LEVEL_BYTES;
             return true;
         }
         let count = self.count + usize::from(old.is_none());
-        let bytes = self.bytes - old_bytes + message.payload.len();
+        let new_levels = levels.len() - known_levels;
+        let bytes = self.bytes - old_bytes + cost(message) + new_levels * LEVEL_BYTES;
         if count > limits.messages_max || bytes > limits.bytes_max {
             return false;
         }
@@ -59,12 +65,16 @@ impl Retained {
         true
     }
 
-    /// All retained messages that match the filter and have not expired, in no set order.
+    /// Retained messages that match the filter and have not expired, in no set order: all of them,
+    /// or `max`.
     #[must_use]
-    pub fn matching(&self, filter: &str, now: Timestamp) -> Vec<Arc<Message>> {
+    pub fn matching(&self, filter: &str, max: usize, now: Timestamp) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
         let mut open: Vec<(&Node, Option<&str>, usize)> = vec![(&self.root, Some(filter), 0)];
         while let Some((node, rest, depth)) = open.pop() {
+            if found.len() >= max {
+                break;
+            }
             let Some(rest) = rest else {
                 found.extend(node.message.iter().filter(|m| m.expires > now).cloned());
                 continue;
@@ -110,26 +120,35 @@ impl Retained {
 }
 
 impl Node {
-    fn find(&self, levels: &[&str]) -> Option<&Arc<Message>> {
+    /// The message of a topic, and how many of the topic's levels exist.
+    fn find(&self, levels: &[&str]) -> (Option<&Arc<Message>>, usize) {
         let mut node = self;
-        for level in levels {
-            node = node.children.get(*level)?;
+        for (at, level) in levels.iter().enumerate() {
+            let Some(child) = node.children.get(*level) else { return (None, at) };
+            node = child;
         }
-        node.message.as_ref()
+        (node.message.as_ref(), levels.len())
     }
 
     // The depth is bounded by `limits.max_topic_levels`, checked when a message comes in.
-    fn remove(&mut self, levels: &[&str]) {
+    /// Gives how many levels went with the message.
+    fn remove(&mut self, levels: &[&str]) -> usize {
         let Some((level, rest)) = levels.split_first() else {
             self.message = None;
-            return;
+            return 0;
         };
-        let Some(child) = self.children.get_mut(*level) else { return };
-        child.remove(rest);
-        if child.message.is_none() && child.children.is_empty() {
-            self.children.remove(*level);
+        let Some(child) = self.children.get_mut(*level) else { return 0 };
+        let removed = child.remove(rest);
+        if child.message.is_some() || !child.children.is_empty() {
+            return removed;
         }
+        self.children.remove(*level);
+        removed + 1
     }
+}
+
+fn cost(message: &Message) -> usize {
+    message.kept_bytes() + message.topic.len()
 }
 
 #[cfg(test)]
@@ -137,7 +156,7 @@ mod tests {
     use super::*;
     use crate::mqtt::QoS;
 
-    const LIMITS: RetainedLimits = RetainedLimits { messages_max: 100, bytes_max: 1000 };
+    const LIMITS: RetainedLimits = RetainedLimits { messages_max: 100, bytes_max: 100_000 };
     const NOW: Timestamp = Timestamp(10);
 
     fn message(topic: &str, payload: &'static str, expires: Timestamp) -> Arc<Message> {
@@ -146,7 +165,7 @@ mod tests {
     }
 
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        let found = retained.matching(filter, NOW);
+        let found = retained.matching(filter, usize::MAX, NOW);
         let mut topics: Vec<String> = found.iter().map(|m| m.topic.to_string()).collect();
         topics.sort_unstable();
         topics
@@ -179,12 +198,32 @@ mod tests {
 
     #[test]
     fn bounds_hold_and_a_refused_message_leaves_the_old_one() {
-        let limits = RetainedLimits { messages_max: 1, bytes_max: 3 };
+        let limits = RetainedLimits { messages_max: 1, bytes_max: LEVEL_BYTES + 4 };
         let mut retained = Retained::default();
         assert!(retained.keep(&message("a", "old", Timestamp::NEVER), &limits));
         assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), &limits));
         assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), &limits));
-        assert_eq!(retained.matching("a", NOW)[0].payload, "old");
+        assert_eq!(retained.matching("a", 1, NOW)[0].payload, "old");
+    }
+
+    #[test]
+    fn levels_take_room_until_they_are_gone() {
+        let limits = RetainedLimits { messages_max: 100, bytes_max: 10 * LEVEL_BYTES };
+        let mut retained = Retained::default();
+        let deep = "/".repeat(10);
+        assert!(!retained.keep(&message(&deep, "x", Timestamp::NEVER), &limits), "11 levels");
+        let deep = "/".repeat(8);
+        for _ in 0..2 {
+            assert!(retained.keep(&message(&deep, "x", Timestamp::NEVER), &limits));
+            assert!(!retained.keep(&message("a/b", "x", Timestamp::NEVER), &limits));
+            // Its levels are there already.
+            assert!(retained.keep(&message("/", "x", Timestamp::NEVER), &limits));
+            assert_eq!(retained.matching("#", 1, NOW).len(), 1, "no more than asked for");
+            for topic in [&*deep, "/"] {
+                assert!(retained.keep(&message(topic, "", Timestamp::NEVER), &limits));
+            }
+            assert_eq!(retained.bytes, 0);
+        }
     }
 
     #[test]

@@ -243,6 +243,13 @@ impl ControlUnit {
         self.mail.pull(device.index, self.registry.gids(device), reader, room, now)
     }
 
+    /// The reader's connection ended before these letters had left for it; its session may go on.
+    pub fn put_back(&mut self, device: DeviceKey, reader: SessionKey, letters: &[u64]) {
+        if self.registry.nid(device).is_some() {
+            self.mail.put_back(device.index, reader, letters);
+        }
+    }
+
     /// Whether this reader was given the letter and has not acknowledged it, and nobody has taken
     /// over from it.
     #[must_use]

@@ -84,7 +84,7 @@ impl Inbox {
         }
         let (mut wake, mut full) = (Vec::new(), 0);
         for desk in &mut self.desks {
-            if desk.pile.has_room(message.payload.len(), &self.limits) {
+            if desk.pile.has_room(message.kept_bytes(), &self.limits) {
                 desk.pile.push(number, message);
                 wake.extend_from_slice(&desk.members);
             } else {
@@ -181,6 +181,19 @@ impl Inbox {
         }
     }
 
+    /// The server's connection ended before these messages had left for it: they wait as before,
+    /// for it or for others of its group, who are given to be woken.
+    pub fn put_back(&mut self, key: SessionKey, numbers: &[u64]) -> Vec<SessionKey> {
+        let mut wake = Vec::new();
+        for desk in self.desks.iter_mut().filter(|desk| desk.members.contains(&key)) {
+            for number in numbers {
+                desk.pile.put_back(key, *number);
+            }
+            wake.extend_from_slice(&desk.members);
+        }
+        wake
+    }
+
     /// Whether this session still holds the message (it may have been taken back).
     #[must_use]
     pub fn holds(&self, key: SessionKey, number: u64) -> bool {
@@ -219,7 +232,7 @@ impl Pile {
     /// desk by those of another.
     fn take_over(&mut self, mut orphans: Vec<Item>) {
         orphans.retain(|item| self.position(item.number).is_err());
-        self.bytes += orphans.iter().map(|item| item.message.payload.len()).sum::<usize>();
+        self.bytes += orphans.iter().map(|item| item.message.kept_bytes()).sum::<usize>();
         self.items.extend(orphans);
         self.items.make_contiguous().sort_unstable_by_key(|item| item.number);
     }
@@ -229,7 +242,7 @@ impl Pile {
     }
 
     fn push(&mut self, number: u64, message: &Arc<Message>) {
-        self.bytes += message.payload.len();
+        self.bytes += message.kept_bytes();
         self.items.push_back(Item { number, message: Arc::clone(message), holder: None });
     }
 
@@ -262,7 +275,7 @@ impl Pile {
             if front.holder.is_some() || front.message.expires > now {
                 return;
             }
-            self.bytes -= front.message.payload.len();
+            self.bytes -= front.message.kept_bytes();
             self.items.pop_front();
         }
     }
@@ -278,6 +291,13 @@ impl Pile {
         self.items.binary_search_by_key(&number, |item| item.number)
     }
 
+    fn put_back(&mut self, key: SessionKey, number: u64) {
+        if let Some(at) = self.find(key, number) {
+            self.items[at].holder = None;
+            self.handed_out -= 1;
+        }
+    }
+
     fn find(&self, key: SessionKey, number: u64) -> Option<usize> {
         let at = self.position(number).ok()?;
         (self.items[at].holder == Some(key)).then_some(at)
@@ -286,7 +306,7 @@ impl Pile {
     fn remove(&mut self, key: SessionKey, number: u64) {
         let Some(at) = self.find(key, number) else { return };
         if let Some(item) = self.items.remove(at) {
-            self.bytes -= item.message.payload.len();
+            self.bytes -= item.message.kept_bytes();
             self.handed_out -= 1;
         }
     }
@@ -386,6 +406,23 @@ mod tests {
         assert_eq!(inbox.leave(key(1)), [key(2)]);
         let letters = take(&mut inbox, key(2), 9);
         assert_eq!(texts(&letters), ["one", "two", "three", "four"]);
+    }
+
+    #[test]
+    fn what_never_left_for_a_server_waits_again() {
+        let mut inbox = Inbox::new(LIMITS);
+        inbox.subscribe(key(1), Some("g"));
+        inbox.subscribe(key(2), Some("g"));
+        inbox.post(&message("one"));
+        inbox.post(&message("two"));
+        let letters = take(&mut inbox, key(1), 9);
+        inbox.put_back(key(2), &[letters[0].0]);
+        assert!(take(&mut inbox, key(2), 9).is_empty(), "only who holds it puts it back");
+        assert_eq!(inbox.put_back(key(1), &[letters[0].0]), [key(1), key(2)]);
+        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one"]);
+        inbox.acknowledge(key(1), letters[1].0);
+        inbox.acknowledge(key(2), letters[0].0);
+        assert!(inbox.is_empty());
     }
 
     #[test]

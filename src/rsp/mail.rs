@@ -139,7 +139,7 @@ impl Mail {
         self.last_id += 1;
         let id = self.last_id;
         let log = self.logs.entry(gid).or_default();
-        let (bytes, message) = (message.payload.len(), Arc::clone(message));
+        let (bytes, message) = (message.kept_bytes(), Arc::clone(message));
         log.bytes += bytes;
         log.letters.push_back(GroupLetter { id, message, roll: Roll::new(members), expires });
         self.totals.messages += 1;
@@ -207,7 +207,10 @@ impl Mail {
         // The first source is the mailbox itself, then its groups; each shows its next letter.
         let next = |source: usize, cursor: u64| match source.checked_sub(1) {
             None => mailbox.next(cursor, now),
-            Some(at) => self.logs.get(&gids[at])?.next(index, cursor, now),
+            Some(at) => {
+                let is_taken = |id| mailbox.has_taken(id);
+                self.logs.get(&gids[at])?.next(index, cursor, now, is_taken)
+            }
         };
         let mut heads: SmallVec<[Option<Letter>; 3]> =
             (0..=gids.len()).map(|source| next(source, mailbox.cursor)).collect();
@@ -221,6 +224,23 @@ impl Mail {
         let all_seen = heads.iter().all(Option::is_none);
         self.remember(index, &letters, all_seen);
         letters
+    }
+
+    /// Letters that the reader was given and that never left for it are the next to be pulled.
+    pub(super) fn put_back(&mut self, index: u32, reader: SessionKey, ids: &[u64]) {
+        let Some(mailbox) = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        if mailbox.reader() != Some(reader) {
+            return;
+        }
+        for id in ids {
+            // An expiry that was passed over while the letter was taken is due again.
+            if let Some(expires) = mailbox.put_back(*id) {
+                self.expiries.insert((expires, (*id, Place::Device(index))));
+            }
+        }
     }
 
     /// Whether this reader has the letter and did not acknowledge it yet.
@@ -315,7 +335,7 @@ impl Mail {
 
     fn insert(&mut self, index: u32, letter: OwnLetter) {
         self.totals.messages += 1;
-        self.totals.bytes += letter.message.payload.len();
+        self.totals.bytes += letter.message.kept_bytes();
         self.expiries.insert((letter.expires, (letter.id, Place::Device(index))));
         self.mailbox_mut(index).insert(letter);
     }
@@ -324,7 +344,7 @@ impl Mail {
         let letter = self.boxes.get_mut(index as usize)?.as_deref_mut()?.remove(id)?;
         self.expiries.remove(&(letter.expires, (id, Place::Device(index))));
         self.totals.messages -= 1;
-        self.totals.bytes -= letter.message.payload.len();
+        self.totals.bytes -= letter.message.kept_bytes();
         self.tidy(index);
         Some(letter)
     }
@@ -393,7 +413,7 @@ impl Mail {
         let Some(letter) = log.position(id).ok().and_then(|at| log.letters.remove(at)) else {
             return false;
         };
-        let bytes = letter.message.payload.len();
+        let bytes = letter.message.kept_bytes();
         log.bytes -= bytes;
         self.totals.messages -= 1;
         self.totals.bytes -= bytes;
@@ -427,10 +447,18 @@ impl Log {
     }
 
     /// The first letter behind `cursor` that waits for this device and has not expired.
-    fn next(&self, index: u32, cursor: u64, now: Timestamp) -> Option<Letter> {
+    fn next(
+        &self,
+        index: u32,
+        cursor: u64,
+        now: Timestamp,
+        is_taken: impl Fn(u64) -> bool,
+    ) -> Option<Letter> {
         let from = self.letters.partition_point(|letter| letter.id <= cursor);
         let mut behind = self.letters.range(from..);
-        let letter = behind.find(|l| l.expires > now && l.roll.is_pending(index))?;
+        let waits =
+            |l: &&GroupLetter| l.expires > now && l.roll.is_pending(index) && !is_taken(l.id);
+        let letter = behind.find(waits)?;
         Some(Letter { id: letter.id, message: Arc::clone(&letter.message) })
     }
 }

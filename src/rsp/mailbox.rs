@@ -96,7 +96,7 @@ impl Mailbox {
 
     /// Puts a letter into its place; nearly always that is the end.
     pub(super) fn insert(&mut self, letter: OwnLetter) {
-        self.bytes += letter.message.payload.len();
+        self.bytes += letter.message.kept_bytes();
         let at = self.letters.partition_point(|other| other.id < letter.id);
         if self.letters.is_empty() {
             // Most mailboxes of a fleet hold one letter; do not reserve for four.
@@ -108,20 +108,34 @@ impl Mailbox {
     pub(super) fn remove(&mut self, id: u64) -> Option<OwnLetter> {
         let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
         let letter = self.letters.remove(at)?;
-        self.bytes -= letter.message.payload.len();
+        self.bytes -= letter.message.kept_bytes();
         Some(letter)
     }
 
-    /// The first letter behind `cursor` that has not expired.
+    /// The first letter behind `cursor` that has not expired and is not taken.
     pub(super) fn next(&self, cursor: u64, now: Timestamp) -> Option<Letter> {
         let from = self.letters.partition_point(|letter| letter.id <= cursor);
-        let letter = self.letters.range(from..).find(|letter| letter.expires > now)?;
+        let mut behind = self.letters.range(from..);
+        let letter = behind.find(|l| l.expires > now && !self.has_taken(l.id))?;
         Some(Letter { id: letter.id, message: Arc::clone(&letter.message) })
     }
 
     pub(super) fn take(&mut self, id: u64) {
-        self.taken.push_back(id);
+        // Nearly always the end; a letter that was put back has younger ones behind it.
+        let at = self.taken.partition_point(|other| *other < id);
+        self.taken.insert(at, id);
         self.cursor = id;
+    }
+
+    /// A letter that was taken was never sent: it is the next to be taken. Gives its expiry if it
+    /// lies here.
+    pub(super) fn put_back(&mut self, id: u64) -> Option<Timestamp> {
+        if !self.finish(id) {
+            return None;
+        }
+        self.cursor = self.cursor.min(id - 1);
+        let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
+        Some(self.letters[at].expires)
     }
 
     pub(super) fn has_taken(&self, id: u64) -> bool {

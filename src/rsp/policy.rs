@@ -127,7 +127,7 @@ pub struct Submission<'a> {
     pub topic: RspTopic,
     /// The head of its envelope.
     pub head: &'a Head,
-    /// Bytes of its payload.
+    /// Bytes of its payload, and of its properties where it has some: both are kept.
     pub payload_len: usize,
     /// Its retain flag.
     pub retain: bool,

@@ -37,7 +37,7 @@ impl Delivery {
     /// A rough measure of the memory that this delivery keeps alive, for the queue bounds.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.message.payload.len() + self.message.topic.len()
+        self.message.kept_bytes() + self.message.topic.len()
     }
 }
 

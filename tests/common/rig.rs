@@ -39,7 +39,8 @@ pub struct Rig {
     pub tls: SocketAddr,
     /// Health and metrics.
     pub admin: SocketAddr,
-    dir: TempDir,
+    /// Where its files are; its registry is `registry.csv`.
+    pub dir: TempDir,
 }
 
 impl Rig {

@@ -297,3 +297,21 @@ fn unregistered_devices_have_no_mailbox() {
     let mut rig = Rig::new();
     assert_eq!(rig.unit.attach(eid(9), session(0)), Err(Refusal::NotRegistered));
 }
+
+#[test]
+fn what_was_put_back_is_pulled_again_and_nothing_else() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|tag| drop(rig.single(3, tag)));
+    rig.group(77, 4);
+    let device = rig.attach(3, 0);
+    let letters = rig.pull(device, 0);
+    let ids = [letters[1].id, letters[3].id];
+    rig.unit.put_back(device, session(1), &ids);
+    assert_eq!(rig.numbers(device, 0, 9), [], "only its reader puts back");
+    rig.unit.put_back(device, session(0), &ids);
+    assert_eq!(rig.numbers(device, 0, 1), [2]);
+    assert_eq!(rig.numbers(device, 0, 9), [4]);
+    rig.acknowledge(device, &letters);
+    assert_eq!(rig.unit.stats().mail_messages, 1, "the group has other members");
+    assert_eq!(rig.waiting(3), []);
+}
