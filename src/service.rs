@@ -168,7 +168,7 @@ async fn sweep(broker: Arc<Broker>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        broker.sweep();
+        broker.sweep().await;
     }
 }
 

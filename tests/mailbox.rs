@@ -519,3 +519,35 @@ async fn an_exchange_ends_once() {
     assert_eq!(again.text.as_deref(), Some("exchange_repeated"));
     assert_eq!(rig.counter("simcast_rsp_exchanges_total{result=\"completed\"}").await, 1);
 }
+
+#[tokio::test]
+async fn a_profile_that_the_new_device_cannot_take_is_no_profile_change() {
+    let rig = Rig::start().await;
+    let mut server = working_server(&rig).await;
+    let mut old = rig.reader(2, Dial::v5("old")).await;
+    let mut new = rig.reader(1, Dial::v5("new").packet_bytes_max(200)).await;
+    assert!(new.publish(TO_EUICC, envelope(2, 7, &kind_of("req", 1)), ONE).await.is_ok());
+    old.expect_publish().await;
+    let body = format!(r#""body":"{}""#, "x".repeat(200));
+    let profile = envelope_with(1, 7, &kind_of("profile", 2), &body);
+    assert!(old.publish(TO_EUICC, profile, ONE).await.is_ok());
+    new.expect_nothing().await;
+    server.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn what_is_sent_again_fits_the_new_connection() {
+    let rig = Rig::start().await;
+    let mut server = working_server(&rig).await;
+    let dial = Dial::v5("d").persistent();
+    let mut device = rig.reader(1, dial.clone()).await;
+    device.auto_ack = false;
+    let large = envelope_with(1, 0, "msg", &format!(r#""body":"{}""#, "x".repeat(200)));
+    post(&mut server, &large).await;
+    device.expect_publish().await;
+    device.vanish().await;
+    post(&mut server, &letter(1, 1)).await;
+    let mut device = rig.device(1, dial.packet_bytes_max(200)).await;
+    assert_eq!(device.expect_payload().await, letter(1, 1), "[MQTT-3.1.2-24]");
+    device.expect_nothing().await;
+}

@@ -1,6 +1,6 @@
 //! `simcast serve` as a process: configuration, signals, log.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::program::Program;
+use common::program::{Program, is_here, say_skipped};
 use common::rig::registry_line;
 use common::{Client, Dial, TO_EUICC, in_time, nid};
 use simcast::mqtt::{QoS, ReasonCode};
@@ -207,7 +207,7 @@ fn a_configuration_is_tested_as_the_start_would_take_it() {
 async fn development_mode_makes_what_it_needs() {
     let ports = [1883, 8883, 9883];
     if ports.iter().any(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err()) {
-        eprintln!("SKIPPED: development mode needs the ports {ports:?}, and one is taken");
+        say_skipped(&format!("needs the ports {ports:?}, and one is taken"));
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -222,9 +222,30 @@ async fn development_mode_makes_what_it_needs() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
     let stream = in_time("a TCP connection", TcpStream::connect(address)).await.unwrap();
     Client::open(stream, &Dial::v311("guest")).await.expect("a connection").disconnect().await;
+    let trigger = program.until("mosquitto_pub -h localhost -p 8883").await;
+    paste_into_shells(dir.path(), &paste, &trigger).await;
     program.signal("INT");
     let (status, lines) = program.end().await;
     assert_eq!(status.code(), Some(0), "{lines:#?}");
+}
+
+/// The lines that development mode shows do what it says: the device receives the trigger.
+async fn paste_into_shells(dir: &Path, device: &str, server: &str) {
+    let mut probe = Command::new("which");
+    let probe = probe.args(["mosquitto_sub", "mosquitto_pub"]);
+    if !is_here("mosquitto_sub and mosquitto_pub", "Debian: mosquitto-clients", probe) {
+        return;
+    }
+    let shell = |line: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec stdbuf -oL {line}")]).current_dir(dir);
+        Program::start(&mut command)
+    };
+    let mut device = shell(device);
+    let (status, said) = shell(server).end().await;
+    assert!(status.success(), "{said:?}");
+    let line = device.until("To_eUICC {").await;
+    assert!(line.contains("\"type\":\"trigger\""), "{line}");
 }
 
 #[tokio::test]

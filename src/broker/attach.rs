@@ -94,10 +94,12 @@ impl Broker {
             lock(&self.expirations).remove(&(until, handle.key));
             if opening.clean_start || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
-                self.end(&handle);
+                self.end(&handle).await;
                 continue;
             }
             *lock(&handle.peer) = who.peer;
+            // [MQTT-3.1.3-9]: the client is back before its Will was due.
+            let _withdrawn = lock(&self.wills).take(handle.key);
             return Ok(self.resume(handle, session, opening));
         }
     }
@@ -107,13 +109,16 @@ impl Broker {
         let will = session.close();
         if let (Some(will), Parting::Ended) = (will, parting) {
             *lock(&handle.peer) = None;
-            let publisher = handle.publisher();
-            // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal
-            // has been counted and logged like any other.
-            let _refused_or_not = self.publish(&publisher, will_message(*will)).await;
+            // [MQTT-3.1.3-9]: at the end of the session at the latest.
+            let delay = Duration::from_secs(will.delay_secs.into()).min(session.expiry());
+            if delay.is_zero() {
+                self.publish_will(handle, *will).await;
+            } else {
+                lock(&self.wills).put(handle.key, self.now().after(delay), will);
+            }
         }
         if session.expiry().is_zero() {
-            self.end(handle);
+            self.end(handle).await;
             return;
         }
         lock(&handle.outbox).drop_at_most_once();
@@ -182,9 +187,29 @@ impl Broker {
         }
     }
 
+    async fn publish_will(&self, handle: &Handle, will: Will) {
+        // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal has
+        // been counted and logged like any other.
+        let _refused_or_not = self.publish(&handle.publisher(), will_message(will)).await;
+    }
+
+    pub(super) async fn publish_due_wills(&self, now: Timestamp) {
+        loop {
+            let Some((key, will)) = lock(&self.wills).take_due(now) else { return };
+            let handle = self.sessions.slots().find(key).cloned();
+            if let Some(handle) = handle {
+                self.publish_will(&handle, *will).await;
+            }
+        }
+    }
+
     /// Ends a session: everything that refers to it goes; mail that it had not acknowledged goes
-    /// back to where it belongs.
-    fn end(&self, handle: &Handle) {
+    /// back to where it belongs; a Will that still waited is published.
+    async fn end(&self, handle: &Handle) {
+        let will = lock(&self.wills).take(handle.key);
+        if let Some(will) = will {
+            self.publish_will(handle, *will).await;
+        }
         let interests = std::mem::take(&mut *lock(&handle.interests));
         if interests.inbox.is_some() {
             let wake = lock(&self.inbox).leave(handle.key);
@@ -206,7 +231,7 @@ impl Broker {
     }
 
     /// Ends the sessions whose clients have been away until their expiry.
-    pub(super) fn end_expired(&self, now: Timestamp) {
+    pub(super) async fn end_expired(&self, now: Timestamp) {
         loop {
             let key = {
                 let mut expirations = lock(&self.expirations);
@@ -218,7 +243,7 @@ impl Broker {
             let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
             let Some(handle) = handle else { continue };
             if handle.claim_expired(now).is_some() {
-                self.end(&handle);
+                self.end(&handle).await;
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The meeting place: use cases over the state that connections share, and the only locks.
 //!
 //! Lock order; whoever holds one may take those to the right, never to the left:
-//! `seat` → `interests` → `inbox` → `control` → `subscriptions` → `retained` → `slots` → `outbox`.
+//! `seat` → `expirations` → `wills` → `interests` → `inbox` → `control` → `subscriptions` →
+//! `retained` → `slots` → `outbox`.
 //! No lock is held across an `.await`.
 //!
 //! A message is decided upon once, when it is published; per receiver nothing is left but to
@@ -14,6 +15,7 @@ mod publish;
 mod sessions;
 mod signal;
 mod subscribe;
+mod wills;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +39,7 @@ use crate::route::{Retained, RetainedLimits, Subscriptions};
 use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, TopicNames};
 use crate::session::SessionLimits;
 use sessions::{Sessions, lock};
+use wills::Wills;
 
 /// What the broker needs to know to be made.
 #[derive(Debug)]
@@ -71,6 +74,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     sessions: Sessions,
     expirations: Mutex<std::collections::BTreeSet<(Timestamp, SessionKey)>>,
+    wills: Mutex<Wills>,
     subscriptions: RwLock<Subscriptions>,
     retained: RwLock<Retained>,
     control: Mutex<ControlUnit>,
@@ -94,6 +98,7 @@ impl Broker {
             metrics,
             sessions: Sessions::new(options.sessions_max),
             expirations: Mutex::default(),
+            wills: Mutex::default(),
             subscriptions: RwLock::default(),
             retained: RwLock::default(),
             control: Mutex::new(control),
@@ -156,11 +161,12 @@ impl Broker {
         self.sessions.all().iter().for_each(|handle| handle.signal.raise(Calls::SHUTDOWN));
     }
 
-    /// What time alone does: sessions, mail, requests and exchanges expire. To be called about
-    /// once a [`SWEEP_INTERVAL`].
-    pub fn sweep(&self) {
+    /// What time alone does: Wills fall due; sessions, mail, requests and exchanges expire. To be
+    /// called about once a [`SWEEP_INTERVAL`].
+    pub async fn sweep(&self) {
         let now = self.now();
-        self.end_expired(now);
+        self.publish_due_wills(now).await;
+        self.end_expired(now).await;
         let swept = lock(&self.control).sweep(now);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);

@@ -21,10 +21,10 @@ use super::output::Output;
 use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
 use crate::log::Shown;
-use crate::metrics::{DisconnectReason, DropReason};
+use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
-use crate::session::{Action, Actions, Delivery, Origin, Routed, Session, Violation};
+use crate::session::{Action, Actions, Delivery, Origin, Outgoing, Routed, Session, Violation};
 
 /// A socket with what has been read and what is to be written.
 #[derive(Debug)]
@@ -102,6 +102,23 @@ impl End {
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
+        }
+    }
+
+    /// Which mistake of the client this is, if it is one.
+    fn protocol_error(&self) -> Option<ProtocolError> {
+        match self {
+            Self::Malformed(_) => Some(ProtocolError::Malformed),
+            Self::TooLarge => Some(ProtocolError::TooLarge),
+            Self::Violation(Violation::KeepAliveTimeout) => None,
+            Self::Violation(_) => Some(ProtocolError::Violation),
+            Self::Goodbye
+            | Self::Closed
+            | Self::Io(_)
+            | Self::NotPermitted(_)
+            | Self::TakenOver
+            | Self::Kicked
+            | Self::Shutdown => None,
         }
     }
 
@@ -183,8 +200,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         };
         let Self { mut link, broker, handle, session, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
-        tracing::info!(client = %Shown(handle.client_id.as_str()), peer = %link.peer, "disconnected: {end}");
+        let client = Shown(handle.client_id.as_str());
+        tracing::info!(%client, peer = %link.peer, "disconnected: {end}");
         broker.metrics().disconnected(end.label());
+        end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
         let version = session.version();
         // The session goes back first: a slow socket must not keep a take-over waiting.
@@ -322,11 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     async fn on_action(&mut self, action: Action) -> Result<(), End> {
         match action {
             Action::Send(packet) => self.send(&packet),
-            Action::Deliver(outgoing) => {
-                let (version, now) = (self.session.version(), self.broker.now());
-                self.broker.metrics().message_out(outgoing.delivery.qos);
-                self.link.output.publish(&outgoing, version, now);
-            }
+            Action::Deliver(outgoing) => self.send_again(&outgoing),
             Action::Publish(publish, receipt) => {
                 self.broker.metrics().message_in(publish.qos);
                 let received = self.broker.now();
@@ -393,6 +408,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
+    /// What a resumed session sends again has to fit the new connection.
+    fn send_again(&mut self, outgoing: &Outgoing) {
+        if self.is_too_large(&outgoing.delivery) {
+            self.broker.metrics().dropped(DropReason::TooLarge);
+            outgoing.packet_id.into_iter().for_each(|id| self.session.give_up(id));
+            self.broker.discard(&self.handle, outgoing.delivery.origin);
+            return;
+        }
+        self.put(outgoing);
+    }
+
+    fn put(&mut self, outgoing: &Outgoing) {
+        let (version, now) = (self.session.version(), self.broker.now());
+        self.broker.metrics().message_out(outgoing.delivery.qos);
+        self.link.output.publish(outgoing, version, now);
+    }
+
     fn deliver_one(&mut self, delivery: Delivery, now: Timestamp) {
         if let Some(reason) = self.unfit(&delivery, now) {
             self.broker.metrics().dropped(reason);
@@ -402,26 +434,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if delivery.qos == QoS::AtMostOnce && delivery.origin != Origin::Queue {
             self.unflushed.push(delivery.origin);
         }
-        let version = self.session.version();
         let outgoing = self.session.on_delivery(delivery);
-        self.broker.metrics().message_out(outgoing.delivery.qos);
-        self.link.output.publish(&outgoing, version, now);
+        self.put(&outgoing);
     }
 
-    /// Why a delivery is not to be sent: too late, or larger than the client takes
-    /// `[MQTT-3.1.2-25]`.
+    /// Why a delivery is not to be sent.
     fn unfit(&self, delivery: &Delivery, now: Timestamp) -> Option<DropReason> {
         if delivery.message.expires <= now {
             return Some(DropReason::Expired);
         }
+        self.is_too_large(delivery).then_some(DropReason::TooLarge)
+    }
+
+    /// Whether the packet would be larger than the client takes `[MQTT-3.1.2-24]`.
+    fn is_too_large(&self, delivery: &Delivery) -> bool {
         if self.session.packet_bytes_max() == usize::MAX {
-            return None;
+            return false;
         }
         let with_id = delivery.qos != QoS::AtMostOnce;
         let head = delivery.message.head(self.session.version(), with_id);
         // Subscription identifiers take at most five bytes each, beside the shared head.
         let len = head.frame_len() + delivery.subscription_ids.len() * 5;
-        (len > self.session.packet_bytes_max()).then_some(DropReason::TooLarge)
+        len > self.session.packet_bytes_max()
     }
 }
 

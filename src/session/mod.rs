@@ -269,6 +269,11 @@ impl Session {
         self.outbound.send(delivery)
     }
 
+    /// A message in flight cannot be sent again: it does not fit the new connection.
+    pub fn give_up(&mut self, packet_id: PacketId) {
+        self.outbound.give_up(packet_id);
+    }
+
     /// When [`Session::on_deadline`] is due.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {

@@ -90,6 +90,11 @@ impl Outbound {
         Some(origin)
     }
 
+    /// Forgets a message that will not be sent again.
+    pub(super) fn give_up(&mut self, id: PacketId) {
+        self.in_flight.retain(|entry| entry.packet_id != id);
+    }
+
     /// PUBCOMP: the id is free again. `false` when it was not waited for.
     pub(super) fn on_pubcomp(&mut self, id: PacketId) -> bool {
         let Some(at) = self.position(id) else { return false };

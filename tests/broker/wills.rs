@@ -95,3 +95,48 @@ async fn topics_that_clients_may_not_publish_to_are_refused_at_connect() {
         assert_eq!(denied, Some(expected), "{topic:?}");
     }
 }
+
+#[tokio::test]
+async fn a_delayed_will_waits_for_its_time() {
+    // case Q12, [MQTT-3.1.3-9]
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
+    let dial = Dial::v5("w").expiry_secs(60).will("will", "late").will_delay_secs(1);
+    rig.client(dial).await.vanish().await;
+    heir.expect_nothing().await;
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    heir.expect_nothing().await;
+    assert_eq!(heir.expect_payload().await, "late");
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_withdraws_its_delayed_will() {
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
+    let dial = Dial::v5("w").persistent().expiry_secs(60);
+    rig.client(dial.clone().will("will", "x").will_delay_secs(1)).await.vanish().await;
+    let back = rig.client(dial.clone()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1800)).await;
+    heir.expect_nothing().await;
+    back.disconnect().await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_session_publishes_a_delayed_will_at_once() {
+    // case Q13
+    let rig = Rig::start().await;
+    let mut heir = listener(&rig, Dial::v5("heir"), "will").await;
+    let dial = |secs| Dial::v5("w").expiry_secs(secs).will("will", "end").will_delay_secs(3600);
+    // A session that ends with its connection …
+    rig.client(dial(0)).await.vanish().await;
+    assert_eq!(heir.expect_payload().await, "end");
+    // … by its expiry …
+    rig.client(dial(1)).await.vanish().await;
+    assert_eq!(heir.expect_payload().await, "end");
+    // … or because its client wants a clean start.
+    rig.client(dial(3600)).await.vanish().await;
+    let fresh = rig.client(Dial::v5("w").clean()).await;
+    assert_eq!(heir.expect_payload().await, "end");
+    fresh.disconnect().await;
+    heir.expect_nothing().await;
+}

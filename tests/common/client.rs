@@ -101,6 +101,12 @@ impl Dial {
         self
     }
 
+    /// The Will waits for this long (version 5).
+    pub fn will_delay_secs(mut self, secs: u32) -> Self {
+        self.0.will.iter_mut().for_each(|will| will.delay_secs = secs);
+        self
+    }
+
     /// The Will is to be retained.
     pub fn will_retained(mut self) -> Self {
         self.0.will.iter_mut().for_each(|will| will.retain = true);
