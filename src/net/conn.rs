@@ -231,8 +231,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 self.session.heard(self.broker.now());
                 self.take_frames().await?;
             }
-            // A client that says goodbye and comes back at once has said goodbye: what it sent before
-            // counts before the call of its successor.
+            // A client that says goodbye and comes back at once has said goodbye: what it sent
+            // before counts before the call of its successor.
             self.on_calls(events.calls)?;
             if events.deadline {
                 self.timer = None;
