@@ -90,7 +90,11 @@ impl Broker {
             }
             let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
             let claim = claim.map_err(|_| Rejected::StillBusy)?;
-            let Some((session, until)) = claim else { continue };
+            let Some((session, until)) = claim else {
+                // Who ends it may wait for room for its Will; it needs this thread for that.
+                tokio::task::yield_now().await;
+                continue;
+            };
             lock(&self.expirations).remove(&(until, handle.key));
             if opening.clean_start || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
