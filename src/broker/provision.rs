@@ -79,13 +79,13 @@ impl Broker {
         let mut control = lock(&self.control);
         let decision = control.decide(&submission, now)?;
         // Before anything changes: an answer that cannot be kept must not close its request.
-        if inbox.as_ref().is_some_and(|inbox| !inbox.has_room(payload_len)) {
+        if inbox.as_ref().is_some_and(|inbox| !inbox.has_room(payload_len, identity.nid)) {
             return Err(Refusal::OverQuota);
         }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
         let outcome = control.commit(decision, &message, now);
         drop(control);
-        let servers = inbox.as_mut().map(|inbox| inbox.post(&message));
+        let servers = inbox.as_mut().map(|inbox| inbox.post(&message, identity.nid));
         drop(inbox);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
@@ -230,7 +230,7 @@ impl Broker {
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp(&mut message, CONTROL_UNIT);
-        let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message));
+        let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message), None);
         self.sessions.call(&wake, Calls::MAIL);
     }
 

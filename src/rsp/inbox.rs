@@ -5,10 +5,10 @@
 //! desk at all, messages wait in order for the first that comes, so that a trigger or an answer
 //! that was acknowledged to a device is not lost because the SM-SR is away.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::ids::{SessionKey, Timestamp};
+use crate::ids::{Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
 
 /// Bounds of the inbox (`[rsp] server_inbox_messages`, `server_inbox_bytes`), for each desk.
@@ -47,12 +47,23 @@ struct Pile {
     items: VecDeque<Item>,
     bytes: usize,
     handed_out: usize,
+    /// What waits of each device: none may take the room of all the others.
+    by_sender: HashMap<Nid, Load>,
+}
+
+/// Messages and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    messages: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Item {
     number: u64,
     message: Arc<Message>,
+    /// The device, or nobody for what the control unit itself writes.
+    sender: Option<Nid>,
     holder: Option<SessionKey>,
 }
 
@@ -63,29 +74,33 @@ impl Inbox {
         Self { limits, unclaimed: Pile::default(), desks: Vec::new(), last_number: 0 }
     }
 
-    /// Some desk, or the pile of unclaimed messages, can take this many more payload bytes. A
-    /// message is refused only when nobody can keep it.
+    /// Some desk, or the pile of unclaimed messages, can take this many more bytes of this sender.
+    /// A message is refused only when nobody can keep it.
     #[must_use]
-    pub fn has_room(&self, bytes: usize) -> bool {
+    pub fn has_room(&self, bytes: usize, sender: Option<Nid>) -> bool {
         if self.desks.is_empty() {
-            return self.unclaimed.has_room(bytes, &self.limits);
+            return self.unclaimed.has_room(bytes, sender, &self.limits);
         }
-        self.desks.iter().any(|desk| desk.pile.has_room(bytes, &self.limits))
+        self.desks.iter().any(|desk| desk.pile.has_room(bytes, sender, &self.limits))
     }
 
     /// Puts a message on every desk that has room. Gives the sessions to wake and how many desks
     /// were full.
-    pub fn post(&mut self, message: &Arc<Message>) -> (Vec<SessionKey>, usize) {
+    pub fn post(
+        &mut self,
+        message: &Arc<Message>,
+        sender: Option<Nid>,
+    ) -> (Vec<SessionKey>, usize) {
         self.last_number += 1;
         let number = self.last_number;
         if self.desks.is_empty() {
-            self.unclaimed.push(number, message);
+            self.unclaimed.push(number, message, sender);
             return (Vec::new(), 0);
         }
         let (mut wake, mut full) = (Vec::new(), 0);
         for desk in &mut self.desks {
-            if desk.pile.has_room(message.kept_bytes(), &self.limits) {
-                desk.pile.push(number, message);
+            if desk.pile.has_room(message.kept_bytes(), sender, &self.limits) {
+                desk.pile.push(number, message, sender);
                 wake.extend_from_slice(&desk.members);
             } else {
                 desk.until = desk.until.min(number);
@@ -232,18 +247,45 @@ impl Pile {
     /// desk by those of another.
     fn take_over(&mut self, mut orphans: Vec<Item>) {
         orphans.retain(|item| self.position(item.number).is_err());
-        self.bytes += orphans.iter().map(|item| item.message.kept_bytes()).sum::<usize>();
+        orphans.iter().for_each(|item| self.count(item));
         self.items.extend(orphans);
         self.items.make_contiguous().sort_unstable_by_key(|item| item.number);
     }
 
-    fn has_room(&self, bytes: usize, limits: &InboxLimits) -> bool {
-        self.items.len() < limits.messages_max && self.bytes + bytes <= limits.bytes_max
+    fn has_room(&self, bytes: usize, sender: Option<Nid>, limits: &InboxLimits) -> bool {
+        let load = sender.and_then(|nid| self.by_sender.get(&nid)).copied().unwrap_or_default();
+        self.items.len() < limits.messages_max
+            && self.bytes + bytes <= limits.bytes_max
+            && load.messages < (limits.messages_max / SENDERS).max(SENDER_MESSAGES_MIN)
+            && load.bytes + bytes <= (limits.bytes_max / SENDERS).max(SENDER_BYTES_MIN)
     }
 
-    fn push(&mut self, number: u64, message: &Arc<Message>) {
-        self.bytes += message.kept_bytes();
-        self.items.push_back(Item { number, message: Arc::clone(message), holder: None });
+    fn push(&mut self, number: u64, message: &Arc<Message>, sender: Option<Nid>) {
+        let item = Item { number, message: Arc::clone(message), sender, holder: None };
+        self.count(&item);
+        self.items.push_back(item);
+    }
+
+    fn count(&mut self, item: &Item) {
+        let bytes = item.message.kept_bytes();
+        self.bytes += bytes;
+        if let Some(nid) = item.sender {
+            let load = self.by_sender.entry(nid).or_default();
+            load.messages += 1;
+            load.bytes += bytes;
+        }
+    }
+
+    fn uncount(&mut self, item: &Item) {
+        let bytes = item.message.kept_bytes();
+        self.bytes -= bytes;
+        let Some(nid) = item.sender else { return };
+        let Some(load) = self.by_sender.get_mut(&nid) else { return };
+        load.messages -= 1;
+        load.bytes -= bytes;
+        if load.messages == 0 {
+            self.by_sender.remove(&nid);
+        }
     }
 
     fn hand_out(
@@ -275,8 +317,9 @@ impl Pile {
             if front.holder.is_some() || front.message.expires > now {
                 return;
             }
-            self.bytes -= front.message.kept_bytes();
-            self.items.pop_front();
+            if let Some(expired) = self.items.pop_front() {
+                self.uncount(&expired);
+            }
         }
     }
 
@@ -306,11 +349,20 @@ impl Pile {
     fn remove(&mut self, key: SessionKey, number: u64) {
         let Some(at) = self.find(key, number) else { return };
         if let Some(item) = self.items.remove(at) {
-            self.bytes -= item.message.kept_bytes();
+            self.uncount(&item);
             self.handed_out -= 1;
         }
     }
 }
+
+/// One device may fill this part of the inbox …
+const SENDERS: usize = 16;
+
+/// … and this many messages …
+const SENDER_MESSAGES_MIN: usize = 16;
+
+/// … and bytes in any case.
+const SENDER_BYTES_MIN: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -341,8 +393,8 @@ mod tests {
     #[test]
     fn what_comes_while_no_server_is_there_waits_in_order() {
         let mut inbox = Inbox::new(LIMITS);
-        inbox.post(&message("one"));
-        inbox.post(&message("two"));
+        inbox.post(&message("one"), None);
+        inbox.post(&message("two"), None);
         inbox.subscribe(key(1), None);
         assert_eq!(texts(&take(&mut inbox, key(1), 10)), ["one", "two"]);
     }
@@ -351,8 +403,8 @@ mod tests {
     fn unacknowledged_letters_survive_the_end_of_the_only_server() {
         let mut inbox = Inbox::new(LIMITS);
         inbox.subscribe(key(1), None);
-        inbox.post(&message("one"));
-        inbox.post(&message("two"));
+        inbox.post(&message("one"), None);
+        inbox.post(&message("two"), None);
         let letters = take(&mut inbox, key(1), 10);
         inbox.acknowledge(key(1), letters[0].0);
         inbox.leave(key(1));
@@ -366,8 +418,8 @@ mod tests {
         inbox.subscribe(key(1), Some("g"));
         inbox.subscribe(key(2), Some("g"));
         inbox.subscribe(key(3), None);
-        inbox.post(&message("one"));
-        inbox.post(&message("two"));
+        inbox.post(&message("one"), None);
+        inbox.post(&message("two"), None);
         assert_eq!(texts(&take(&mut inbox, key(1), 1)), ["one"]);
         assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["two"]);
         assert_eq!(texts(&take(&mut inbox, key(3), 9)), ["one", "two"]);
@@ -380,11 +432,11 @@ mod tests {
     fn a_desk_that_closes_leaves_to_others_what_they_did_not_get() {
         let mut inbox = Inbox::new(LIMITS);
         inbox.subscribe(key(1), None);
-        inbox.post(&message("one"));
-        inbox.post(&message("two"));
+        inbox.post(&message("one"), None);
+        inbox.post(&message("two"), None);
         take(&mut inbox, key(1), 1);
         inbox.subscribe(key(2), None);
-        inbox.post(&message("three"));
+        inbox.post(&message("three"), None);
         assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["three"]);
         assert_eq!(inbox.leave(key(1)), [key(2)]);
         assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one", "two"]);
@@ -397,12 +449,12 @@ mod tests {
         inbox.subscribe(key(1), None);
         inbox.subscribe(key(2), None);
         for text in ["one", "two", "three"] {
-            inbox.post(&message(text));
+            inbox.post(&message(text), None);
         }
         for (number, _) in take(&mut inbox, key(1), 9) {
             inbox.acknowledge(key(1), number);
         }
-        assert_eq!(inbox.post(&message("four")).1, 1, "the other desk is full");
+        assert_eq!(inbox.post(&message("four"), None).1, 1, "the other desk is full");
         assert_eq!(inbox.leave(key(1)), [key(2)]);
         let letters = take(&mut inbox, key(2), 9);
         assert_eq!(texts(&letters), ["one", "two", "three", "four"]);
@@ -413,8 +465,8 @@ mod tests {
         let mut inbox = Inbox::new(LIMITS);
         inbox.subscribe(key(1), Some("g"));
         inbox.subscribe(key(2), Some("g"));
-        inbox.post(&message("one"));
-        inbox.post(&message("two"));
+        inbox.post(&message("one"), None);
+        inbox.post(&message("two"), None);
         let letters = take(&mut inbox, key(1), 9);
         inbox.put_back(key(2), &[letters[0].0]);
         assert!(take(&mut inbox, key(2), 9).is_empty(), "only who holds it puts it back");
@@ -429,7 +481,7 @@ mod tests {
     fn a_stranger_cannot_acknowledge_what_another_holds() {
         let mut inbox = Inbox::new(LIMITS);
         inbox.subscribe(key(1), None);
-        inbox.post(&message("one"));
+        inbox.post(&message("one"), None);
         let letters = take(&mut inbox, key(1), 1);
         inbox.subscribe(key(2), None);
         inbox.acknowledge(key(2), letters[0].0);
@@ -437,13 +489,31 @@ mod tests {
     }
 
     #[test]
+    fn one_device_cannot_take_the_room_of_the_others() {
+        // case D8
+        let nid = |number| Nid::new(number, crate::ids::NidScheme::Decimal).ok();
+        let mut inbox = Inbox::new(InboxLimits { messages_max: 1000, bytes_max: 1 << 30 });
+        let mut flood = 0;
+        while inbox.has_room(1, nid(1)) {
+            inbox.post(&message("x"), nid(1));
+            flood += 1;
+        }
+        assert_eq!(flood, 1000 / SENDERS);
+        assert!(inbox.has_room(1, nid(2)) && inbox.has_room(1, None));
+        inbox.subscribe(key(1), None);
+        let letters = take(&mut inbox, key(1), 1);
+        inbox.acknowledge(key(1), letters[0].0);
+        assert!(inbox.has_room(1, nid(1)), "what is fetched makes room again");
+    }
+
+    #[test]
     fn a_full_inbox_says_so_before_anything_is_posted() {
         let mut inbox = Inbox::new(LIMITS);
         for _ in 0..3 {
-            assert!(inbox.has_room(1));
-            inbox.post(&message("x"));
+            assert!(inbox.has_room(1, None));
+            inbox.post(&message("x"), None);
         }
-        assert!(!inbox.has_room(1));
-        assert!(!Inbox::new(LIMITS).has_room(101));
+        assert!(!inbox.has_room(1, None));
+        assert!(!Inbox::new(LIMITS).has_room(101, None));
     }
 }
