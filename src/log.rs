@@ -158,6 +158,14 @@ pub struct Repeats {
     pub within: Duration,
 }
 
+impl Repeats {
+    /// How many lines were held back, if any: a field of the line that passes.
+    #[must_use]
+    pub fn field(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.count)
+    }
+}
+
 impl fmt::Display for Repeats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} more like this in the last {} s", self.count, self.within.as_secs())

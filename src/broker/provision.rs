@@ -246,14 +246,14 @@ impl Broker {
     pub(super) fn note_refusal(&self, who: &Who<'_>, refusal: Refusal) {
         self.metrics.refused(refusal.name());
         let Some(repeats) = self.complain(refusal.name()) else { return };
-        let peer = who.peer.map(|peer| peer.to_string());
+        let peer = who.peer.map(tracing::field::display);
         tracing::warn!(
             refusal = refusal.name(),
             identity = %Shown(&who.identity.name),
             role = ?who.identity.role,
             client = %Shown(who.client_id),
-            peer = peer.as_deref(),
-            repeats = repeats.count,
+            peer,
+            repeats = repeats.field(),
             "refused: {}",
             refusal.explain()
         );

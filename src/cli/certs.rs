@@ -86,7 +86,7 @@ struct Issue {
 /// Revoke certificates and write a new crl.pem
 ///
 /// The files must be certificates of this CA. The broker refuses them once it has read the
-/// new list (send it SIGHUP).
+/// new list, which it does at start.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  simcast certs revoke --dir pki pki/stolen-device.pem")]
 struct Revoke {

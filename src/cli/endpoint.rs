@@ -35,7 +35,7 @@ pub(super) struct Endpoint {
     /// File with the password; one on the command line could be read by everyone
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
-    /// MQTT client identifier [default: the EID, or "sm-sr"]
+    /// MQTT client identifier [default: the EID of a device, "sm-sr-" and the action of a server]
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
     /// Keep the session at the broker between runs

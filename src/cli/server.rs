@@ -1,6 +1,7 @@
 //! `simcast server`: the reference SM-SR as a program.
 #![allow(clippy::print_stdout, reason = "the output of a command")]
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::endpoint::{self, Endpoint, EndpointError};
 use crate::client::TO_SM_SR;
 use crate::client::payload::{BPP_BYTES, bound_profile_package};
 use crate::client::server::{Heard, Server as Client, ServerOptions};
-use crate::ids::Gid;
+use crate::ids::{Gid, GidError};
 
 /// Lines that wait for the terminal.
 const LINES_MAX: usize = 4096;
@@ -49,8 +50,11 @@ pub struct Server {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Serve the requests of devices (D1) until Ctrl-C
-    #[command(after_help = "Example:\n  simcast server --port 1883 listen")]
-    Listen,
+    ///
+    /// A request of one device is served at once. For a group it needs to know how many members
+    /// will agree: say it with --members, or the profile goes out after --patience seconds.
+    #[command(after_help = "Example:\n  simcast server … listen --members 42=25")]
+    Listen(Listen),
     /// Announce provisioning (A1) and wait for the agreement (A2)
     #[command(after_help = "Example:\n  simcast server … trigger --group 42 --expect 25")]
     Trigger(Target),
@@ -60,6 +64,19 @@ enum Action {
     /// Trigger, and send the profile when all have agreed
     #[command(after_help = "Example:\n  simcast server … campaign --group 42 --expect 25")]
     Campaign(Provision),
+}
+
+#[derive(Debug, Args)]
+struct Listen {
+    /// How many members a group has; may be given again
+    #[arg(long, value_name = "GID=N", value_parser = group_size)]
+    members: Vec<(Gid, usize)>,
+}
+
+fn group_size(text: &str) -> Result<(Gid, usize), String> {
+    let (gid, size) = text.split_once('=').ok_or("write it like 42=25")?;
+    let size = size.parse().map_err(|_| format!("{size:?} is no number of members"))?;
+    Ok((gid.parse().map_err(|error: GidError| error.to_string())?, size))
 }
 
 /// One device or one group.
@@ -112,11 +129,15 @@ impl Server {
             qos: self.endpoint.qos(),
             wire: self.endpoint.wire(),
             patience: Duration::from_secs(self.patience),
-            serves_requests: matches!(self.action, Action::Listen),
+            serves_requests: matches!(self.action, Action::Listen(_)),
+            group_sizes: match &self.action {
+                Action::Listen(listen) => listen.members.iter().copied().collect(),
+                Action::Trigger(_) | Action::Provision(_) | Action::Campaign(_) => HashMap::new(),
+            },
             observer: Some(observer),
             ..ServerOptions::default()
         };
-        let server = Client::start(self.endpoint.link("sm-sr")?, options).await?;
+        let server = Client::start(self.endpoint.link(self.action.client_id())?, options).await?;
         self.say("connected", "SM-SR, subscribed to To_SM-SR");
         let json = self.json;
         let work = async {
@@ -137,7 +158,7 @@ impl Server {
 
     async fn act(&self, server: &Client) -> Result<(), EndpointError> {
         match &self.action {
-            Action::Listen => listen(server).await,
+            Action::Listen(_) => listen(server).await,
             Action::Trigger(target) => target.trigger(server).await,
             Action::Provision(provision) => provision.send(server).await,
             Action::Campaign(campaign) => {
@@ -161,6 +182,19 @@ async fn listen(server: &Client) -> Result<(), EndpointError> {
     tokio::select! {
         reason = server.link().closed() => Err(EndpointError::Closed(reason)),
         _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+impl Action {
+    /// Each its own, so that one that listens and one that triggers do not take each other's
+    /// session.
+    fn client_id(&self) -> &'static str {
+        match self {
+            Self::Listen(_) => "sm-sr-listen",
+            Self::Trigger(_) => "sm-sr-trigger",
+            Self::Provision(_) => "sm-sr-provision",
+            Self::Campaign(_) => "sm-sr-campaign",
+        }
     }
 }
 

@@ -159,7 +159,7 @@ impl Port {
             // Before any work is done for it: cheaper for both sides than a CONNACK.
             self.shared.broker.metrics().connect(ConnectResult::QuotaExceeded);
             if let Some(repeats) = self.shared.broker.complain("max_connections") {
-                let repeats = repeats.count;
+                let repeats = repeats.field();
                 tracing::warn!(%peer, repeats, "refused: `max_connections` is reached");
             }
             return;
@@ -196,7 +196,7 @@ impl Port {
             Err(rejection) => {
                 metrics.tls_rejected(rejection);
                 if let Some(repeats) = self.shared.broker.complain(rejection.name()) {
-                    let (reason, repeats) = (rejection.name(), repeats.count);
+                    let (reason, repeats) = (rejection.name(), repeats.field());
                     tracing::warn!(%peer, reason, repeats, "TLS handshake failed");
                 }
                 return;
@@ -238,7 +238,7 @@ impl Port {
                 broker.metrics().connect(why.result());
                 why.protocol_error().into_iter().for_each(|e| broker.metrics().protocol_error(e));
                 if let Some(repeats) = broker.complain(why.result().name()) {
-                    let repeats = repeats.count;
+                    let repeats = repeats.field();
                     tracing::warn!(peer = %link.peer, repeats, "not connected: {why}");
                 }
                 link.turn_away(&why).await;

@@ -604,3 +604,13 @@ fn subscriptions_by_role() {
         }
     }
 }
+
+#[test]
+fn the_readme_lists_every_refusal() {
+    let readme = include_str!("../../../README.md");
+    for refusal in Refusal::ALL {
+        let code = refusal.reason_code() as u8;
+        let row = format!("| `{}` | 0x{code:02X} | {} |", refusal.name(), refusal.explain());
+        assert!(readme.contains(&row), "README.md lacks the line\n{row}");
+    }
+}
