@@ -135,7 +135,6 @@ impl Server {
                 Action::Trigger(_) | Action::Provision(_) | Action::Campaign(_) => HashMap::new(),
             },
             observer: Some(observer),
-            ..ServerOptions::default()
         };
         let server = Client::start(self.endpoint.link(self.action.client_id())?, options).await?;
         self.say("connected", "SM-SR, subscribed to To_SM-SR");

@@ -413,6 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.is_too_large(&outgoing.delivery) {
             self.broker.metrics().dropped(DropReason::TooLarge);
             outgoing.packet_id.into_iter().for_each(|id| self.session.give_up(id));
+            self.session.resend(&mut self.actions);
             self.broker.discard(&self.handle, outgoing.delivery.origin);
             return;
         }

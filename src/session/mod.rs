@@ -170,11 +170,12 @@ impl Session {
         self.will.clone_from(&opening.will);
         // [MQTT-3.3.2-7]: aliases are of one connection.
         self.aliases = Vec::new();
+        self.outbound.open();
     }
 
     /// After a resume: everything unacknowledged again, in its order `[MQTT-4.4.0-1]`.
-    pub fn resend(&self, actions: &mut Actions) {
-        for resend in self.outbound.resend() {
+    pub fn resend(&mut self, actions: &mut Actions) {
+        while let Some(resend) = self.outbound.resend(self.window.into()) {
             actions.push(match resend {
                 Resend::Publish(outgoing) => Action::Deliver(outgoing),
                 Resend::PubRel(id) => Action::Send(Packet::PubRel(ack(id, ReasonCode::Success))),
@@ -204,6 +205,7 @@ impl Session {
             Packet::PubRel(ack) => self.on_pubrel(&ack, actions),
             Packet::PubComp(ack) => {
                 self.outbound.on_pubcomp(ack.packet_id);
+                self.resend(actions);
             }
             Packet::Subscribe(subscribe) => actions.push(Action::Subscribe(subscribe)),
             Packet::Unsubscribe(unsubscribe) => actions.push(Action::Unsubscribe(unsubscribe)),
@@ -260,7 +262,7 @@ impl Session {
     /// How many QoS 1 and 2 messages the client may be sent now `[MQTT-3.3.4-9]`.
     #[must_use]
     pub fn room(&self) -> usize {
-        usize::from(self.window).saturating_sub(self.outbound.len())
+        self.outbound.room(self.window.into())
     }
 
     /// A message for the client. The caller has checked [`Session::room`] for QoS above 0, and
@@ -374,12 +376,14 @@ impl Session {
         if let Some(origin) = self.outbound.on_puback(ack.packet_id) {
             actions.push(Action::Delivered(origin));
         }
+        self.resend(actions);
     }
 
     fn on_pubrec(&mut self, pubrec: &Ack, actions: &mut Actions) {
         let id = pubrec.packet_id;
         if pubrec.reason.is_error() {
             actions.extend(self.outbound.on_pubrec_error(id).map(Action::Delivered));
+            self.resend(actions);
             return;
         }
         match self.outbound.on_pubrec(id) {

@@ -11,6 +11,8 @@ use crate::mqtt::QoS;
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     in_flight: VecDeque<InFlight>,
+    /// How many of them, from the oldest on, have been sent on the present connection.
+    sent: usize,
     last_id: u16,
 }
 
@@ -38,6 +40,18 @@ pub enum Resend {
 }
 
 impl Outbound {
+    /// A new connection: nothing has been sent on it.
+    pub(super) fn open(&mut self) {
+        self.sent = 0;
+    }
+
+    /// How many new QoS 1 and 2 messages a window has room for. None before everything older has
+    /// been sent again: order is kept.
+    #[must_use]
+    pub(super) fn room(&self, window: usize) -> usize {
+        if self.sent < self.in_flight.len() { 0 } else { window.saturating_sub(self.sent) }
+    }
+
     /// How many QoS 1 and 2 messages are on their way.
     #[must_use]
     pub(super) fn len(&self) -> usize {
@@ -54,6 +68,7 @@ impl Outbound {
         };
         let packet_id = self.free_id();
         self.in_flight.push_back(InFlight { packet_id, waits_for });
+        self.sent += 1;
         Outgoing { delivery, packet_id: Some(packet_id), dup: false }
     }
 
@@ -62,7 +77,7 @@ impl Outbound {
         let at = self.position(id)?;
         let WaitsFor::PubAck(delivery) = &self.in_flight[at].waits_for else { return None };
         let origin = delivery.origin;
-        self.in_flight.remove(at);
+        self.remove(at);
         Some(origin)
     }
 
@@ -86,13 +101,15 @@ impl Outbound {
         let at = self.position(id)?;
         let WaitsFor::PubRec(delivery) = &self.in_flight[at].waits_for else { return None };
         let origin = delivery.origin;
-        self.in_flight.remove(at);
+        self.remove(at);
         Some(origin)
     }
 
     /// Forgets a message that will not be sent again.
     pub(super) fn give_up(&mut self, id: PacketId) {
-        self.in_flight.retain(|entry| entry.packet_id != id);
+        if let Some(at) = self.position(id) {
+            self.remove(at);
+        }
     }
 
     /// PUBCOMP: the id is free again. `false` when it was not waited for.
@@ -101,13 +118,16 @@ impl Outbound {
         if !matches!(self.in_flight[at].waits_for, WaitsFor::PubComp) {
             return false;
         }
-        self.in_flight.remove(at);
+        self.remove(at);
         true
     }
 
-    /// Everything unacknowledged, in order, to be sent again `[MQTT-4.4.0-1]`.
-    pub(super) fn resend(&self) -> impl Iterator<Item = Resend> + '_ {
-        self.in_flight.iter().map(|entry| match &entry.waits_for {
+    /// The next unacknowledged message to be sent again on a new connection `[MQTT-4.4.0-1]`, if
+    /// the window has room for it: a client may take fewer at once than it did before.
+    pub(super) fn resend(&mut self, window: usize) -> Option<Resend> {
+        let entry = self.in_flight.get(self.sent).filter(|_| self.sent < window)?;
+        self.sent += 1;
+        Some(match &entry.waits_for {
             WaitsFor::PubComp => Resend::PubRel(entry.packet_id),
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => Resend::Publish(Outgoing {
                 delivery: delivery.clone(),
@@ -117,12 +137,17 @@ impl Outbound {
         })
     }
 
-    /// Forgets messages that somebody else has taken back meanwhile.
+    /// Forgets messages that somebody else has taken back meanwhile; before any is sent again.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(Origin) -> bool) {
         self.in_flight.retain(|entry| match &entry.waits_for {
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery.origin),
             WaitsFor::PubComp => true,
         });
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.in_flight.remove(at);
+        self.sent -= usize::from(at < self.sent);
     }
 
     fn position(&self, id: PacketId) -> Option<usize> {

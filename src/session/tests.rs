@@ -263,9 +263,32 @@ fn a_resumed_session_sends_again_in_order_with_the_same_ids() {
     let mut actions = Actions::new();
     s.resend(&mut actions);
     assert_eq!(lines(&mut actions), ["< PUBREL 1", "< PUBLISH 2 q1 dup"]);
+    s.open(&opening(&connect(Version::V5)).unwrap(), Timestamp(0));
     s.retain_in_flight(|origin| origin == Origin::Queue);
     s.resend(&mut actions);
     assert_eq!(lines(&mut actions), ["< PUBREL 1"], "mail that was taken back is not ours");
+}
+
+#[test]
+fn what_is_sent_again_keeps_to_the_new_window() {
+    // case Q17, [MQTT-3.3.4-9]
+    let mut s = session(Version::V5);
+    s.on_delivery(delivery(QoS::AtLeastOnce, Origin::Queue));
+    s.on_delivery(delivery(QoS::ExactlyOnce, Origin::Queue));
+    let mut narrow = connect(Version::V5);
+    narrow.properties.receive_maximum = 1;
+    s.open(&opening(&narrow).unwrap(), Timestamp(0));
+    let mut actions = Actions::new();
+    s.resend(&mut actions);
+    assert_eq!(lines(&mut actions), ["< PUBLISH 1 q1 dup"]);
+    assert_eq!(s.room(), 0);
+    let delivered = format!("delivered {:?}", Origin::Queue);
+    let next = sends(&mut s, Packet::PubAck(ok(1)), Routed::Accepted);
+    assert_eq!(next, [&*delivered, "< PUBLISH 2 q2 dup"]);
+    assert_eq!(s.room(), 0, "no new one before the old one is over");
+    sends(&mut s, Packet::PubRec(ok(2)), Routed::Accepted);
+    sends(&mut s, Packet::PubComp(ok(2)), Routed::Accepted);
+    assert_eq!(s.room(), 1);
 }
 
 #[test]
