@@ -136,12 +136,9 @@ impl Broker {
     /// Whether the Will would be accepted if it were published now.
     fn check_will(&self, who: &Who<'_>, will: &Will) -> Result<(), Rejected> {
         let Some(rsp_topic) = self.options.topics.topic(&will.topic) else {
-            let allowed = !will.topic.starts_with('$')
-                && topic::levels(&will.topic).count() <= self.options.topic_levels_max;
-            return if allowed { Ok(()) } else { Err(Rejected::WillTopic) };
+            return self.check_topic(&will.topic).map_err(|_refused| Rejected::WillTopic);
         };
-        let kept = will.payload.len() + will.properties.as_ref().map_or(0, |p| p.kept_bytes());
-        match self.judge(who.identity, rsp_topic, &will.payload, kept, will.retain) {
+        match self.judge(who.identity, rsp_topic, &will_message(will.clone())) {
             Ok(_decision) => Ok(()),
             Err(refusal) => {
                 self.note_refusal(who, refusal);

@@ -14,8 +14,8 @@ use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::{
-    ControlUnit, Decision, Form, Identity, MessageId, Outcome, ProfileChange, Refusal, RspTopic,
-    Submission, envelope,
+    ControlUnit, Decision, Form, Head, Identity, MessageId, Outcome, ProfileChange, Refusal,
+    RspTopic, Submission, envelope,
 };
 use crate::session::{Delivery, Origin, Refused, Routed};
 
@@ -46,13 +46,10 @@ impl Broker {
         &self,
         identity: &Identity,
         rsp_topic: RspTopic,
-        payload: &[u8],
-        payload_len: usize,
-        retain: bool,
+        publish: &Publish,
     ) -> Result<Decision, Refusal> {
-        let head = envelope::read(payload, self.options.scheme)?;
-        let submission =
-            Submission { from: identity, topic: rsp_topic, head: &head, payload_len, retain };
+        let head = envelope::read(&publish.payload, self.options.scheme)?;
+        let submission = submission(identity, rsp_topic, &head, publish);
         lock(&self.control).decide(&submission, self.now())
     }
 
@@ -64,13 +61,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
         let head = envelope::read(&publish.payload, self.options.scheme)?;
-        let submission = Submission {
-            from: identity,
-            topic: rsp_topic,
-            head: &head,
-            payload_len,
-            retain: publish.retain,
-        };
+        let submission = submission(identity, rsp_topic, &head, &publish);
         let now = self.now();
         let mut inbox = match rsp_topic {
             RspTopic::ToSmSr => Some(lock(&self.inbox)),
@@ -258,6 +249,15 @@ impl Broker {
             refusal.explain()
         );
     }
+}
+
+fn submission<'a>(
+    from: &'a Identity,
+    topic: RspTopic,
+    head: &'a Head,
+    publish: &Publish,
+) -> Submission<'a> {
+    Submission { from, topic, head, payload_len: publish.kept_bytes(), retain: publish.retain }
 }
 
 fn mode(form: Form) -> RspMode {

@@ -44,15 +44,22 @@ impl Broker {
         if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
             return self.provision(from, rsp_topic, publish);
         }
-        if publish.topic.starts_with('$') {
+        if let Err(refused) = self.check_topic(&publish.topic) {
             self.metrics.dropped(DropReason::NotAuthorized);
-            return refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics");
-        }
-        if topic::levels(&publish.topic).count() > self.options.topic_levels_max {
-            self.metrics.dropped(DropReason::NotAuthorized);
-            return refused(ReasonCode::TopicNameInvalid, "too many topic levels");
+            return Routed::Refused(refused);
         }
         self.route(from, publish).await
+    }
+
+    /// Whether clients may publish to an ordinary topic of this name.
+    pub(super) fn check_topic(&self, name: &str) -> Result<(), Refused> {
+        if name.starts_with('$') {
+            return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
+        }
+        if topic::levels(name).count() > self.options.topic_levels_max {
+            return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
+        }
+        Ok(())
     }
 
     async fn route(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
@@ -61,7 +68,8 @@ impl Broker {
             let kept = write(&self.retained).keep(&message, &self.options.retained);
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
-                return refused(ReasonCode::QuotaExceeded, "no room for retained messages");
+                let name = "no room for retained messages";
+                return Routed::Refused(refused(ReasonCode::QuotaExceeded, name));
             }
         }
         let receivers = self.receivers(from.key, &message.topic);
@@ -136,8 +144,8 @@ impl Handle {
     }
 }
 
-fn refused(reason: ReasonCode, name: &'static str) -> Routed {
-    Routed::Refused(Refused { reason, name, closes: false })
+fn refused(reason: ReasonCode, name: &'static str) -> Refused {
+    Refused { reason, name, closes: false }
 }
 
 /// How long one message may wait for a slow receiver.

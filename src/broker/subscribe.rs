@@ -7,7 +7,9 @@ use super::publish::retained_delivery;
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::metrics::DropReason;
-use crate::mqtt::{ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic};
+use crate::mqtt::{
+    ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, detached, topic,
+};
 use crate::route::Grant;
 use crate::rsp::{ControlUnit, Refusal, Subscription};
 use crate::session::granted;
@@ -85,7 +87,7 @@ impl Broker {
                 Target::Ordinary
             }
         };
-        interests.filters.insert(owned(&asked.filter), target);
+        interests.filters.insert(detached(&asked.filter), target);
         Ok(granted(grant.qos))
     }
 
@@ -143,9 +145,4 @@ impl Broker {
         }
         ReasonCode::Success
     }
-}
-
-/// A filter that is kept must not keep the packet that it came in.
-fn owned(filter: &ByteString) -> ByteString {
-    ByteString::from(&**filter)
 }

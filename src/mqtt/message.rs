@@ -99,19 +99,28 @@ fn copied_together(topic: &str, payload: &[u8]) -> (ByteString, Bytes) {
     (ByteString::try_from(name).unwrap_or_default(), both)
 }
 
+/// The same text with bytes of its own: what is kept must not keep the packet that it came in.
+#[must_use]
+pub fn detached(text: &ByteString) -> ByteString {
+    ByteString::from(&**text)
+}
+
 /// The properties that travel with a message `[MQTT-3.3.2-4]`, each with bytes of its own. The
 /// topic alias was between the publisher and us.
 fn forwarded(properties: &PublishProperties) -> PublishProperties {
-    let text = |text: &ByteString| ByteString::from(&**text);
     PublishProperties {
         payload_is_utf8: properties.payload_is_utf8,
         message_expiry_secs: properties.message_expiry_secs,
         topic_alias: None,
-        response_topic: properties.response_topic.as_ref().map(text),
+        response_topic: properties.response_topic.as_ref().map(detached),
         correlation_data: properties.correlation_data.as_deref().map(Bytes::copy_from_slice),
         subscription_ids: SmallVec::new(),
-        content_type: properties.content_type.as_ref().map(text),
-        user: properties.user.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        content_type: properties.content_type.as_ref().map(detached),
+        user: properties
+            .user
+            .iter()
+            .map(|(name, value)| (detached(name), detached(value)))
+            .collect(),
     }
 }
 

@@ -23,6 +23,6 @@ pub mod wire;
 pub use check::CheckError;
 pub use decode::{DecodeError, Sender, decode, frame_len};
 pub use encode::{PublishHead, encode, encoded_len};
-pub use message::Message;
+pub use message::{Message, detached};
 pub use packet::*;
 pub use reason::ReasonCode;

@@ -30,7 +30,7 @@ pub use violation::Violation;
 use crate::ids::{PacketId, Timestamp};
 use crate::mqtt::{
     Ack, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, ReasonProperties,
-    Sender, SubAck, Subscribe, Unsubscribe, Version, Will,
+    Sender, SubAck, Subscribe, Unsubscribe, Version, Will, detached,
 };
 use outbound::Outbound;
 
@@ -366,8 +366,8 @@ impl Session {
         match (publish.topic.is_empty(), known) {
             (true, Some(at)) => publish.topic = self.aliases[at].1.clone(),
             (true, None) => return Err(Violation::TopicAliasInvalid),
-            (false, Some(at)) => self.aliases[at].1 = owned(&publish.topic),
-            (false, None) => self.aliases.push((alias, owned(&publish.topic))),
+            (false, Some(at)) => self.aliases[at].1 = detached(&publish.topic),
+            (false, None) => self.aliases.push((alias, detached(&publish.topic))),
         }
         Ok(())
     }
@@ -465,9 +465,4 @@ pub fn granted(qos: QoS) -> ReasonCode {
         QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
         QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
     }
-}
-
-/// A name that is kept must not keep the packet that it came in.
-fn owned(name: &ByteString) -> ByteString {
-    ByteString::from(&**name)
 }
