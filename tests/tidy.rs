@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["ids", "mqtt"]),
     ("route", &["ids", "mqtt"]),
     ("rsp", &["ids", "mqtt"]),
-    ("config", &["ids", "rsp"]),
+    ("config", &["ids", "mqtt", "rsp"]),
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
     ("pki", &["ids"]),
