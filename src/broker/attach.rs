@@ -40,6 +40,9 @@ pub enum Rejected {
     /// The Will names a topic that clients may not publish to, or one too deep.
     #[error("the Will topic is not permitted")]
     WillTopic,
+    /// `[mqtt] check_payload_format`
+    #[error("the Will is not the UTF-8 it is said to be")]
+    WillPayload,
 }
 
 impl Rejected {
@@ -52,6 +55,7 @@ impl Rejected {
             Self::StillBusy => ReasonCode::ServerBusy,
             Self::Will(refusal) => refusal.reason_code(),
             Self::WillTopic => ReasonCode::TopicNameInvalid,
+            Self::WillPayload => ReasonCode::PayloadFormatInvalid,
         }
     }
 }
@@ -135,6 +139,9 @@ impl Broker {
 
     /// Whether the Will would be accepted if it were published now.
     fn check_will(&self, who: &Who<'_>, will: &Will) -> Result<(), Rejected> {
+        if self.options.checks_payload_format && will.check_payload_format().is_err() {
+            return Err(Rejected::WillPayload);
+        }
         let Some(rsp_topic) = self.options.topics.topic(&will.topic) else {
             return self.check_topic(&will.topic).map_err(|_refused| Rejected::WillTopic);
         };

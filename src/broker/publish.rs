@@ -48,6 +48,10 @@ impl Broker {
             self.metrics.dropped(DropReason::NotAuthorized);
             return Routed::Refused(refused);
         }
+        if self.options.checks_payload_format && publish.check_payload_format().is_err() {
+            self.metrics.dropped(DropReason::PayloadFormat);
+            return Routed::Refused(refused(ReasonCode::PayloadFormatInvalid, NOT_UTF8));
+        }
         self.route(from, publish).await
     }
 
@@ -147,6 +151,8 @@ impl Handle {
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
     Refused { reason, name, closes: false }
 }
+
+const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";
 
 /// How long one message may wait for a slow receiver.
 const STALL_MAX: std::time::Duration = std::time::Duration::from_millis(5);

@@ -308,11 +308,12 @@ mod tests {
 
     use super::*;
     use crate::mqtt::{Connect, ConnectProperties, Version};
-    use crate::session::{Opening, SessionLimits};
+    use crate::session::{Opening, SessionLimits, SessionRules};
 
     fn session() -> Box<Session> {
         let connect = Connect {
             version: Version::V5,
+            bridge: false,
             clean_start: true,
             keep_alive_secs: 0,
             client_id: "c".into(),
@@ -328,6 +329,8 @@ mod tests {
             keep_alive_secs_max: 60,
             client_id_bytes_max: 10,
             topic_alias_max: 0,
+            topic_alias_outbound_max: 0,
+            rules: SessionRules::default(),
             expiry_max: Duration::MAX,
         };
         let opening = Opening::new(&connect, &limits, || "fresh".into()).unwrap();
