@@ -232,6 +232,12 @@ impl Session {
         self.outbound.retain(keep);
     }
 
+    /// Takes back QoS 1 messages in flight for the share groups that `wanted` names: their
+    /// receiver is gone, and another member is to have them (4.8.2).
+    pub fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        self.outbound.take_shared(wanted)
+    }
+
     /// Bytes have come: the client lives.
     pub fn heard(&mut self, now: Timestamp) {
         self.heard = now;

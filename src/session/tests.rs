@@ -83,7 +83,8 @@ fn aliased(topic: &'static str, alias: u16) -> Packet {
 fn delivery(qos: QoS, origin: Origin) -> Delivery {
     let message = Message::new("t".into(), "x".into(), qos, false, None, Timestamp::NEVER);
     let subscription_ids = SmallVec::new();
-    Delivery { message: Arc::new(message), qos, retain: false, subscription_ids, origin }
+    let message = Arc::new(message);
+    Delivery { message, qos, retain: false, subscription_ids, origin, share: None }
 }
 
 fn ok(number: u16) -> Ack {
