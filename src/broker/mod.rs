@@ -10,6 +10,7 @@
 
 mod attach;
 mod outbox;
+mod peer;
 mod provision;
 mod publish;
 mod sessions;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
+pub use peer::Peer;
 pub use provision::Waiting;
 pub use publish::{Publisher, Who};
 pub use sessions::Handle;

@@ -7,6 +7,7 @@ use super::publish::retained_delivery;
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::metrics::DropReason;
+use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{
     ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, detached, topic,
 };
@@ -63,7 +64,8 @@ impl Broker {
         if !known && interests.filters.len() >= self.options.subscriptions_max {
             return Ok(ReasonCode::QuotaExceeded);
         }
-        if topic::levels(&asked.filter).count() > self.options.topic_levels_max {
+        let too_long = asked.filter.len() > FIELD_BYTES_MAX;
+        if too_long || topic::levels(&asked.filter).count() > self.options.topic_levels_max {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;
