@@ -42,6 +42,10 @@ pub enum Violation {
     /// would have been sent.
     #[error("a QoS above the highest one that is served here")]
     QosExceeded,
+    /// An acknowledgement of another kind than the message asks for `[MQTT-4.3.2-2]`,
+    /// `[MQTT-4.3.3-3]`: the two sides no longer agree on what has arrived.
+    #[error("an acknowledgement of the wrong kind")]
+    WrongAcknowledgement,
     /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum, or never set.
     #[error("unknown topic alias")]
     TopicAliasInvalid,
@@ -65,6 +69,7 @@ impl Violation {
             | Self::SecondConnect
             | Self::UnexpectedAuth
             | Self::SessionExpiryRaised
+            | Self::WrongAcknowledgement
             | Self::ServerPacket => ReasonCode::ProtocolError,
             // "Identifier rejected" is what mosquitto says to a keep alive that is too long.
             Self::ClientIdTooLong | Self::ClientIdMissing | Self::KeepAliveTooLong => {
@@ -97,6 +102,7 @@ impl Violation {
             Self::UnexpectedAuth => "unexpected_auth",
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
             Self::QosExceeded => "qos_exceeded",
+            Self::WrongAcknowledgement => "wrong_acknowledgement",
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::SessionExpiryRaised => "session_expiry_raised",
             Self::ServerPacket => "server_packet",
