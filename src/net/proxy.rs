@@ -1,6 +1,6 @@
-//! The header of the PROXY protocol, versions 1 and 2 (haproxy's `proxy-protocol.txt`): a proxy says
-//! before everything else who has connected to it, and in version 2 what it knows of the TLS it
-//! has ended.
+//! The header of the PROXY protocol, versions 1 and 2 (haproxy's `proxy-protocol.txt`): before
+//! everything else a proxy says who has connected to it, and in version 2 what it knows of the TLS
+//! it has ended.
 //!
 //! Parsed here, because the library at hand (`ppp`) reads neither the parts of the TLS record,
 //! which are what identifies a client, nor checks the checksum.

@@ -38,8 +38,8 @@ pub enum Violation {
     /// `[MQTT-3.3.4-9]`: more unreleased QoS 2 messages than the server's Receive Maximum.
     #[error("more messages in flight than the server's Receive Maximum")]
     ReceiveMaximumExceeded,
-    /// `[MQTT-3.2.2-11]`, `[MQTT-3.2.2-12]`: above the Maximum QoS of the CONNACK, or of the one that
-    /// would have been sent.
+    /// `[MQTT-3.2.2-11]`, `[MQTT-3.2.2-12]`: above the Maximum QoS of the CONNACK, or of the one
+    /// that would have been sent.
     #[error("a QoS above the highest one that is served here")]
     QosExceeded,
     /// An acknowledgement of another kind than the message asks for `[MQTT-4.3.2-2]`,
