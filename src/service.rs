@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
 use crate::clock::Clock;
-use crate::config::{self, Config, Limits, Rsp};
+use crate::config::{self, Bind, Config, Limits, Listener, Rsp};
 use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
 use crate::net::{ListenError, Port, Shared, Stop};
@@ -30,7 +30,7 @@ pub struct Service {
     broker: Arc<Broker>,
     config: Config,
     readiness: Arc<Readiness>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
     stop: Stop,
     tasks: Vec<JoinHandle<()>>,
@@ -100,7 +100,7 @@ impl Service {
         drop(shared);
         note_certificates(&metrics, &ports);
         let addresses = ports.iter().zip(&config.listeners);
-        let addresses = addresses.map(|(port, l)| port.address().unwrap_or(l.bind)).collect();
+        let addresses = addresses.map(|(port, l)| bound(port, l)).collect();
         let readiness = Arc::new(Readiness::default());
         let mut tasks = Vec::new();
         let admin_address = match config.admin.bind {
@@ -119,7 +119,7 @@ impl Service {
 
     /// Where it listens, in the order of the configuration.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Bind] {
         &self.addresses
     }
 
@@ -161,6 +161,11 @@ impl Service {
         self.tasks.iter().for_each(JoinHandle::abort);
         all_gone
     }
+}
+
+/// Where a port really listens: the system chooses where the configuration says port 0.
+fn bound(port: &Port, listener: &Listener) -> Bind {
+    port.address().map_or_else(|_| listener.bind.clone(), Bind::Tcp)
 }
 
 async fn sweep(broker: Arc<Broker>) {

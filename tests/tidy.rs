@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("route", &["ids", "mqtt"]),
     ("rsp", &["ids", "mqtt"]),
     ("auth", &["ids", "mqtt"]),
-    ("config", &["ids", "rsp"]),
+    ("config", &["ids", "mqtt", "rsp"]),
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
     ("pki", &["ids"]),

@@ -23,6 +23,9 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// Topic aliases one client of version 5 may set up; 0 switches them off.
     pub topic_alias_maximum: u16,
+    /// Topic aliases the broker sets up towards one client of version 5 that takes any; 0 switches
+    /// them off.
+    pub topic_alias_maximum_outbound: u16,
     /// Messages that wait for one session beyond its in-flight window.
     pub max_queued_messages: usize,
     /// Bytes of payload, topic and properties that wait for one session.
@@ -43,6 +46,11 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Open connections, over all listeners.
     pub max_connections: usize,
+    /// CONNECTs a second, over all listeners, in bursts of as many; 0 is no limit.
+    pub connect_rate: u32,
+    /// Bytes of the HTTP request that opens a WebSocket.
+    #[serde(deserialize_with = "units::size")]
+    pub max_websocket_handshake_bytes: usize,
     /// Sessions, connected or not.
     pub max_sessions: usize,
     /// How long a session may outlive its connection: what a persistent session of 3.1 and 3.1.1
@@ -51,6 +59,8 @@ pub struct Limits {
     pub max_session_expiry: Duration,
     /// Retained messages.
     pub max_retained_messages: usize,
+    /// Retained messages of one client.
+    pub max_retained_per_client: usize,
     /// Bytes of all retained messages with their properties and topics; a topic counts 256 bytes
     /// for each level that no other has.
     #[serde(deserialize_with = "units::size")]
@@ -70,6 +80,7 @@ impl Default for Limits {
             max_inflight: 20,
             receive_maximum: 64,
             topic_alias_maximum: 10,
+            topic_alias_maximum_outbound: 10,
             max_queued_messages: 1_000,
             max_queued_bytes: 4 << 20,
             max_keepalive: Duration::from_secs(65_535),
@@ -78,9 +89,12 @@ impl Default for Limits {
             max_client_id_bytes: 65_535,
             connect_timeout: Duration::from_secs(30),
             max_connections: 100_000,
+            connect_rate: 5_000,
+            max_websocket_handshake_bytes: 8_192,
             max_sessions: 1_000_000,
             max_session_expiry: Duration::from_secs(7 * 86_400),
             max_retained_messages: 100_000,
+            max_retained_per_client: 10_000,
             max_retained_bytes: 256 << 20,
             write_buffer: 256 << 10,
             drain_timeout: Duration::from_secs(5),
@@ -102,7 +116,7 @@ impl Limits {
     }
 
     /// What must not be zero, by key.
-    pub(super) fn positive(&self) -> [(&'static str, bool); 16] {
+    pub(super) fn positive(&self) -> [(&'static str, bool); 18] {
         [
             ("max_packet_size", self.max_packet_size > 0),
             ("max_inflight", self.max_inflight > 0),
@@ -117,6 +131,8 @@ impl Limits {
             ("max_connections", self.max_connections > 0),
             ("max_sessions", self.max_sessions > 0),
             ("max_session_expiry", self.max_session_expiry.as_secs() > 0),
+            ("max_websocket_handshake_bytes", self.max_websocket_handshake_bytes > 0),
+            ("max_retained_per_client", self.max_retained_per_client > 0),
             ("max_retained_messages", self.max_retained_messages > 0),
             ("max_retained_bytes", self.max_retained_bytes > 0),
             ("write_buffer", self.write_buffer > 0),

@@ -6,15 +6,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
+mod auth;
 mod limits;
 mod listener;
 mod mistake;
+mod mqtt;
 mod rsp;
 mod units;
 mod validate;
@@ -22,9 +25,11 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{Auth, WiderSubscription};
 pub use limits::Limits;
-pub use listener::{Listener, Tls, TlsVersion};
+pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, UserNameFrom};
 pub use mistake::{ConfigErrors, Mistake};
+pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
 pub use rsp::{GroupSettings, GroupTtl, Rsp, Settings, Ttl};
 pub use units::{parse_duration, parse_size};
 
@@ -43,12 +48,18 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Every bound by name.
     pub limits: Limits,
+    /// How the standards are taken.
+    pub mqtt: Mqtt,
+    /// Users and rights, for listeners without their own.
+    pub auth: Auth,
     /// The provisioning control unit.
     pub rsp: Rsp,
     /// Health and metrics.
     pub admin: Admin,
     /// What is written to standard error.
     pub log: Log,
+    /// The `$SYS` tree.
+    pub sys: Sys,
 }
 
 impl Default for Config {
@@ -56,9 +67,12 @@ impl Default for Config {
         Self {
             listeners: vec![Listener::anonymous(loopback(1883))],
             limits: Limits::default(),
+            mqtt: Mqtt::default(),
+            auth: Auth::default(),
             rsp: Rsp::default(),
             admin: Admin::default(),
             log: Log::default(),
+            sys: Sys::default(),
         }
     }
 }
@@ -114,6 +128,21 @@ pub enum LogLevel {
     Debug,
     /// Packets.
     Trace,
+}
+
+/// `[sys]`: the `$SYS` tree, under mosquitto's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sys {
+    /// How often it is published; 0 switches it off.
+    #[serde(deserialize_with = "units::duration")]
+    pub interval: Duration,
+}
+
+impl Default for Sys {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10) }
+    }
 }
 
 impl Config {
@@ -178,13 +207,28 @@ impl Config {
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigErrors { path: None, mistakes }) }
     }
 
+    /// Users and rights of a listener: its own, or those of `[auth]`.
+    #[must_use]
+    pub fn auth_of<'a>(&'a self, listener: &'a Listener) -> &'a Auth {
+        listener.auth.as_ref().unwrap_or(&self.auth)
+    }
+
     fn with_paths_from(mut self, base_dir: &Path) -> Self {
         let resolve = |path: &mut PathBuf| *path = base_dir.join(&*path);
+        for listener in &mut self.listeners {
+            if let Bind::Unix(path) = &mut listener.bind {
+                resolve(path);
+            }
+        }
         for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
             resolve(&mut tls.cert);
             resolve(&mut tls.key);
             tls.client_ca.iter_mut().for_each(resolve);
             tls.crl.iter_mut().for_each(resolve);
+        }
+        let own = self.listeners.iter_mut().filter_map(|listener| listener.auth.as_mut());
+        for auth in own.chain([&mut self.auth]) {
+            auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
         self.rsp.registry.iter_mut().for_each(resolve);
         self

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::ids::{Gid, NidScheme};
+use crate::mqtt::{QoS, Version};
 use crate::rsp::{Initiator, Mode, Peer};
 
 /// Every documented key, none with its default.
@@ -12,6 +13,19 @@ const EVERY_KEY: &str = r#"
 bind = "0.0.0.0:8883"
 allow_anonymous = true
 max_connections = 5
+protocol = "websocket"
+proxy_protocol = "v2"
+proxy_require_tls = true
+mount_point = "site/"
+user_name_from = "subject"
+client_id_is_user_name = true
+client_id_prefixes = ["dev-"]
+versions = ["3.1.1", "5"]
+max_qos = 1
+websocket_origins = ["https://example.com"]
+[listener.auth]
+acl_file = "acl"
+subscribe = "deny"
 [listener.tls]
 cert = "broker.pem"
 key = "broker.key"
@@ -22,9 +36,10 @@ min_version = "1.3"
 servers = ["cn=sm-sr.example", "ou=SM-SR", "san=urn:x:y"]
 
 [[listener]]
-bind = "[::1]:1883"
+bind = "unix:rig.sock"
 insecure_identity_from_client_id = true
 servers_by_client_id = ["sm-sr"]
+auth = {}
 
 [limits]
 max_packet_size = "1MiB"
@@ -39,12 +54,41 @@ max_subscriptions = 26
 max_client_id_bytes = 27
 connect_timeout = "28s"
 max_connections = 29
+connect_rate = 35
+max_websocket_handshake_bytes = "36KiB"
+max_retained_per_client = 37
+topic_alias_maximum_outbound = 38
 max_sessions = 30
 max_session_expiry = "31d"
 max_retained_messages = 32
 max_retained_bytes = 33
 write_buffer = "34KiB"
 drain_timeout = "250ms"
+
+[mqtt]
+check_payload_format = true
+response_information = "answers/%c"
+retain = false
+empty_client_id = false
+assigned_client_id_prefix = "x-"
+password_without_user_name = true
+empty_user_name_is_anonymous = true
+missing_user_name = true
+bridge_protocol_bit = false
+bridge_notifications = true
+qos_exceeded = "disconnect"
+receive_maximum_exceeded = "disconnect"
+denied_publish = "disconnect"
+keepalive_exceeded = "refuse"
+overlapping = "each"
+
+[auth]
+password_file = "passwords"
+acl_file = "acl"
+max_failures = 3
+
+[sys]
+interval = "11s"
 
 [rsp]
 to_euicc = "down"
@@ -94,7 +138,8 @@ fn the_mistake(text: &str) -> (String, Option<usize>, String) {
 #[test]
 fn every_documented_key_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["broker.pem", "broker.key", "ca.pem", "crl.pem", "devices.csv", "simcast.toml"] {
+    let files = ["broker.pem", "broker.key", "ca.pem", "crl.pem", "devices.csv", "passwords"];
+    for name in files.into_iter().chain(["acl", "simcast.toml"]) {
         std::fs::write(dir.path().join(name), EVERY_KEY).unwrap();
     }
     let config = Config::load(&dir.path().join("simcast.toml")).unwrap();
@@ -111,10 +156,60 @@ fn every_documented_key_is_read() {
         ["cn=sm-sr.example", "ou=SM-SR", "san=urn:x:y"]
     );
     assert_eq!(rig.servers_by_client_id, ["sm-sr"]);
+    assert_eq!(rig.bind, Bind::Unix(dir.path().join("rig.sock")));
+    check_listener(secure, &config, dir.path());
+    check_mqtt(&config.mqtt);
+    assert_eq!(config.sys.interval, Duration::from_secs(11));
     assert_eq!(config.admin.bind, Some("127.0.0.1:9000".parse().unwrap()));
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
     check_limits(&config.limits);
     check_rsp(&config.rsp, dir.path());
+}
+
+fn check_listener(listener: &Listener, config: &Config, dir: &Path) {
+    assert_eq!(listener.bind.to_string(), "0.0.0.0:8883");
+    assert_eq!(listener.protocol, Protocol::Websocket);
+    assert_eq!((listener.proxy_protocol, listener.proxy_require_tls), (ProxyProtocol::V2, true));
+    assert_eq!(listener.mount_point, "site/");
+    assert_eq!(listener.user_name_from, UserNameFrom::Subject);
+    assert!(listener.client_id_is_user_name);
+    assert_eq!(listener.client_id_prefixes, ["dev-"]);
+    assert_eq!(listener.versions, [Version::V311, Version::V5]);
+    assert_eq!(listener.max_qos, QoS::AtLeastOnce);
+    assert_eq!(listener.websocket_origins, ["https://example.com"]);
+    let own = Auth {
+        password_file: None,
+        acl_file: Some(dir.join("acl")),
+        subscribe: WiderSubscription::Deny,
+        max_failures: 10,
+    };
+    assert_eq!(config.auth_of(listener), &own);
+    assert_eq!(config.auth_of(&config.listeners[1]), &Auth::default(), "its own, and empty");
+    let without_own = Listener { auth: None, ..listener.clone() };
+    let common = config.auth_of(&without_own);
+    assert_eq!(common.password_file, Some(dir.join("passwords")));
+    assert_eq!((common.subscribe, common.max_failures), (WiderSubscription::Filter, 3));
+}
+
+fn check_mqtt(mqtt: &Mqtt) {
+    let expected = Mqtt {
+        check_payload_format: true,
+        response_information: "answers/%c".to_owned(),
+        retain: false,
+        empty_client_id: false,
+        assigned_client_id_prefix: "x-".to_owned(),
+        password_without_user_name: true,
+        empty_user_name_is_anonymous: true,
+        missing_user_name: true,
+        bridge_protocol_bit: false,
+        bridge_notifications: true,
+        qos_exceeded: DropOrDisconnect::Disconnect,
+        receive_maximum_exceeded: WarnOrDisconnect::Disconnect,
+        denied_publish: DropOrDisconnect::Disconnect,
+        keepalive_exceeded: KeepOrRefuse::Refuse,
+        overlapping: Overlapping::Each,
+    };
+    assert_eq!(*mqtt, expected);
 }
 
 fn check_limits(limits: &Limits) {
@@ -137,6 +232,10 @@ fn check_limits(limits: &Limits) {
         max_retained_bytes: 33,
         write_buffer: 34 << 10,
         drain_timeout: Duration::from_millis(250),
+        connect_rate: 35,
+        max_websocket_handshake_bytes: 36 << 10,
+        max_retained_per_client: 37,
+        topic_alias_maximum_outbound: 38,
     };
     assert_eq!(*limits, expected);
 }
@@ -168,7 +267,9 @@ fn an_empty_file_is_a_loopback_broker() {
     // case O6
     let config = Config::from_toml("", Path::new("")).unwrap();
     assert_eq!(config, Config::default());
-    assert!(config.listeners.iter().all(|listener| listener.bind.ip().is_loopback()));
+    assert!(
+        config.listeners.iter().all(|listener| listener.bind.tcp().unwrap().ip().is_loopback())
+    );
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! What is not a matter of one value alone: bounds, files, contradictions.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::Path;
 
+use super::UserNameFrom;
 use super::mistake::{Lines, Mistake};
-use super::{Config, Limits, Listener, Rsp, Tls};
+use super::{Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol, Rsp, Tls};
 
 /// Largest packet MQTT can express: five bytes of fixed header, 28 bits of remaining length.
 const LARGEST_PACKET_BYTES: u32 = 5 + (1 << 28) - 1;
+/// Longest beginning of a topic or client id that the broker makes.
+const PREFIX_BYTES_MAX: usize = 1_000;
 /// Longest string of MQTT.
 const LONGEST_STRING_BYTES: usize = 65_535;
 
@@ -17,8 +19,10 @@ impl Config {
     pub(super) fn mistakes(&self, lines: &Lines) -> Vec<Mistake> {
         let mut check = Check { lines, mistakes: Vec::new() };
         for (i, listener) in self.listeners.iter().enumerate() {
-            check.listener(&format!("listener[{i}]"), listener);
+            check.listener(&format!("listener[{i}]"), listener, self);
         }
+        check.auth("auth", &self.auth);
+        check.mqtt(&self.mqtt);
         check.binds(self);
         check.admin(self);
         check.limits(&self.limits);
@@ -40,30 +44,88 @@ impl Check<'_> {
         self.mistakes.push(Mistake { key: key.to_owned(), line, message: message.into() });
     }
 
-    fn listener(&mut self, key: &str, listener: &Listener) {
+    fn listener(&mut self, key: &str, listener: &Listener, config: &Config) {
         if listener.max_connections == 0 {
             self.wrong(&format!("{key}.max_connections"), "must not be zero");
+        }
+        if listener.versions.is_empty() {
+            self.wrong(&format!("{key}.versions"), "nobody could connect: name at least one");
+        }
+        if listener.mount_point.contains(['+', '#', '\0']) || listener.mount_point.starts_with('$')
+        {
+            let message = "the beginning of a topic name without `+`, `#` and a leading `$`";
+            self.wrong(&format!("{key}.mount_point"), message);
+        }
+        if listener.proxy_require_tls && listener.proxy_protocol != ProxyProtocol::V2 {
+            self.wrong(&format!("{key}.proxy_require_tls"), "needs proxy_protocol = \"v2\"");
+        }
+        if !listener.websocket_origins.is_empty() && listener.protocol != Protocol::Websocket {
+            self.wrong(&format!("{key}.websocket_origins"), "needs protocol = \"websocket\"");
         }
         if let Some(tls) = &listener.tls {
             self.tls(&format!("{key}.tls"), tls);
         }
-        self.identity(key, listener);
+        if let Some(auth) = &listener.auth {
+            self.auth(&format!("{key}.auth"), auth);
+        }
+        self.identity(key, listener, config);
     }
 
-    fn identity(&mut self, key: &str, listener: &Listener) {
+    fn identity(&mut self, key: &str, listener: &Listener, config: &Config) {
+        let passwords = config.auth_of(listener).password_file.is_some();
+        // A proxy may have seen a certificate, too.
         let certificates = listener.takes_client_certificates();
+        let names = certificates || listener.proxy_protocol == ProxyProtocol::V2;
         let from_client_id = listener.insecure_identity_from_client_id;
-        if from_client_id && certificates {
+        if from_client_id && (certificates || passwords) {
             let key = format!("{key}.insecure_identity_from_client_id");
-            self.wrong(&key, "cannot stand beside client certificates");
+            self.wrong(&key, "cannot stand beside client certificates or passwords");
         }
         if !from_client_id && !listener.servers_by_client_id.is_empty() {
             let key = format!("{key}.servers_by_client_id");
             self.wrong(&key, "needs insecure_identity_from_client_id = true");
         }
-        if !certificates && !from_client_id && !listener.allow_anonymous {
-            let message = "nobody can connect here: set allow_anonymous = true, or tls.client_ca";
+        match listener.user_name_from {
+            UserNameFrom::Certificate => {}
+            UserNameFrom::Password if !passwords => {
+                self.wrong(&format!("{key}.user_name_from"), "needs a password_file");
+            }
+            UserNameFrom::Password => {}
+            UserNameFrom::Cn | UserNameFrom::Subject | UserNameFrom::San | UserNameFrom::Serial => {
+                if !names {
+                    self.wrong(&format!("{key}.user_name_from"), "needs tls.client_ca");
+                }
+            }
+        }
+        if !names && !passwords && !from_client_id && !listener.allow_anonymous {
+            let message = "nobody can connect here: set allow_anonymous = true, tls.client_ca \
+                           or auth.password_file";
             self.wrong(&format!("{key}.allow_anonymous"), message);
+        }
+    }
+
+    fn auth(&mut self, key: &str, auth: &Auth) {
+        if let Some(path) = &auth.password_file {
+            self.file(&format!("{key}.password_file"), path);
+        }
+        if let Some(path) = &auth.acl_file {
+            self.file(&format!("{key}.acl_file"), path);
+        }
+        if auth.max_failures == 0 {
+            self.wrong(&format!("{key}.max_failures"), "must not be zero");
+        }
+    }
+
+    fn mqtt(&mut self, mqtt: &Mqtt) {
+        let texts = [
+            ("response_information", &mqtt.response_information),
+            ("assigned_client_id_prefix", &mqtt.assigned_client_id_prefix),
+        ];
+        for (name, text) in texts {
+            if text.len() > PREFIX_BYTES_MAX || text.contains(['+', '#', '\0']) {
+                let message = format!("at most {PREFIX_BYTES_MAX} bytes without `+` and `#`");
+                self.wrong(&format!("mqtt.{name}"), message);
+            }
         }
     }
 
@@ -103,12 +165,12 @@ impl Check<'_> {
         if config.listeners.is_empty() {
             self.wrong("listener", "there is none");
         }
-        let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+        let mut taken: Vec<(String, Bind)> = Vec::new();
         let listeners = config.listeners.iter().enumerate();
-        let binds = listeners.map(|(i, l)| (format!("listener[{i}].bind"), l.bind));
-        let admin = config.admin.bind.map(|bind| ("admin.bind".to_owned(), bind));
+        let binds = listeners.map(|(i, l)| (format!("listener[{i}].bind"), l.bind.clone()));
+        let admin = config.admin.bind.map(|bind| ("admin.bind".to_owned(), Bind::Tcp(bind)));
         for (key, bind) in binds.chain(admin) {
-            if let Some((other, _)) = taken.iter().find(|(_, earlier)| overlap(*earlier, bind)) {
+            if let Some((other, _)) = taken.iter().find(|(_, earlier)| overlap(earlier, &bind)) {
                 let message = format!("{bind} is taken by {other}");
                 self.wrong(&key, message);
             }
@@ -186,7 +248,12 @@ impl Check<'_> {
 }
 
 /// Whether both cannot be bound at once. Port 0 is whatever is free.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+fn overlap(a: &Bind, b: &Bind) -> bool {
+    let (a, b) = match (a, b) {
+        (Bind::Tcp(a), Bind::Tcp(b)) => (a, b),
+        (Bind::Unix(a), Bind::Unix(b)) => return a == b,
+        (Bind::Tcp(_), Bind::Unix(_)) | (Bind::Unix(_), Bind::Tcp(_)) => return false,
+    };
     let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
     let same_ip = a.ip() == b.ip() || (everywhere && a.is_ipv4() == b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && same_ip

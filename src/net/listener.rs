@@ -17,7 +17,7 @@ use super::conn::{ConnLimits, Link};
 use super::greeting::{Entry, Unwelcome};
 use super::tls::{self, ServerTls, TlsError};
 use crate::broker::Broker;
-use crate::config::{Config, Listener};
+use crate::config::{Bind, Config, Listener};
 use crate::metrics::{ConnectResult, Label, TlsRejection};
 use crate::rsp::CertificateFacts;
 
@@ -56,7 +56,7 @@ pub struct Port {
 pub enum ListenError {
     /// The address cannot be bound.
     #[error("cannot listen on {0}: {1}")]
-    Bind(SocketAddr, io::Error),
+    Bind(Bind, io::Error),
     /// Its TLS files are not in order.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -102,7 +102,11 @@ impl Port {
     /// [`ListenError`] says what is wrong, and with which file or address.
     pub fn open(shared: Shared, index: usize, listener: &Listener) -> Result<Self, ListenError> {
         let tls = listener.tls.as_ref().map(ServerTls::load).transpose()?;
-        let socket = bind(listener.bind).map_err(|e| ListenError::Bind(listener.bind, e))?;
+        let failed = |e| ListenError::Bind(listener.bind.clone(), e);
+        let socket = match &listener.bind {
+            Bind::Tcp(address) => bind(*address).map_err(failed)?,
+            Bind::Unix(_) => return Err(failed(io::ErrorKind::Unsupported.into())),
+        };
         let scheme = shared.broker.options().scheme;
         Ok(Self {
             socket,

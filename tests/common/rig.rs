@@ -69,7 +69,7 @@ impl Rig {
         change(&mut config);
         config.validate().expect("a valid configuration");
         let service = Service::start(config).await.expect("a broker");
-        let [plain, tls] = service.addresses().try_into().unwrap();
+        let [plain, tls] = [0, 1].map(|at| service.addresses()[at].tcp().unwrap());
         let admin = service.admin_address().unwrap();
         Self { service, authority, plain, tls, admin, dir }
     }

@@ -20,7 +20,7 @@ use crate::client::link::LinkOptions;
 use crate::client::payload::sample_eid;
 use crate::client::server::{Server, ServerOptions};
 use crate::client::tls::{TlsError, TlsIdentity};
-use crate::config::{Admin, Config, Listener, Rsp, Tls, TlsVersion};
+use crate::config::{Admin, Bind, Config, Listener, Rsp, Tls, TlsVersion};
 use crate::ids::{Gid, Nid};
 use crate::pki::{Authority, Issued, PkiError};
 use crate::rsp::ServerRule;
@@ -86,7 +86,8 @@ impl Stage {
             (0..count).map(|index| (sample_eid(index), gid_of(index))).collect();
         let config = files.configure(&authority, &fleet)?;
         let service = Service::start(config).await?;
-        let port = service.addresses().first().map_or(0, SocketAddr::port);
+        let port =
+            service.addresses().first().and_then(Bind::tcp).map_or(0, |address| address.port());
         let admin = service.admin_address().unwrap_or_else(|| loopback(0));
         let server = start_server(&authority, port, &fleet).await?;
         let devices = start_devices(&authority, port, &fleet, talks).await?;
