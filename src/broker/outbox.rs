@@ -103,6 +103,14 @@ impl Outbox {
         self.queue.len() >= limits.messages_max / 4 * 3 || self.bytes >= limits.bytes_max / 4 * 3
     }
 
+    /// Drops what the session's client may not read any more; gives how much it was.
+    pub(super) fn purge(&mut self, may_read: impl Fn(&str) -> bool) -> usize {
+        let before = self.queue.len();
+        self.queue.retain(|delivery| may_read(&delivery.message.topic));
+        self.bytes = self.queue.iter().map(Delivery::bytes).sum();
+        before - self.queue.len()
+    }
+
     /// Drops what is not kept for a client that is away: QoS 0 (4.1.0 allows it).
     pub(super) fn drop_at_most_once(&mut self) {
         self.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);

@@ -6,22 +6,25 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::outbox::Pushed;
+use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
-use crate::metrics::DropReason;
+use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
-use crate::route::{Grant, Member};
+use crate::route::{Grant, Member, Readiness};
 use crate::rsp::Identity;
-use crate::session::{Delivery, Origin, Refused, Routed};
+use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
 /// Who publishes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Publisher<'a> {
     /// The session, where a client publishes through one.
     pub key: Option<SessionKey>,
     /// The client.
     pub who: Who<'a>,
+    /// What it may do, where there is an ACL.
+    pub(super) permit: Option<Arc<Permit>>,
 }
 
 /// A client, as refusals name it in the log.
@@ -41,12 +44,29 @@ type Receivers = SmallVec<[Member; 8]>;
 impl Broker {
     /// Publishes a message. When this returns, the broker owns it or has refused it.
     pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
+        self.publish_as(AclAction::Publish, from, publish).await
+    }
+
+    /// The same for a message that is counted as `action` where the ACL denies it.
+    pub(super) async fn publish_as(
+        &self,
+        action: AclAction,
+        from: &Publisher<'_>,
+        publish: Publish,
+    ) -> Routed {
         if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
             return self.provision(from, rsp_topic, publish);
         }
         if let Err(refused) = self.check_topic(&publish.topic) {
             self.metrics.dropped(DropReason::NotAuthorized);
             return Routed::Refused(refused);
+        }
+        if from.permit.as_ref().is_some_and(|permit| !permit.may_write(&publish.topic)) {
+            self.metrics.dropped(DropReason::NotAuthorized);
+            self.note_denied(action, &from.who, &publish.topic);
+            let untold = self.options.untold_denial;
+            let reason = ReasonCode::NotAuthorized;
+            return Routed::Refused(Refused { reason, name: DENIED, untold });
         }
         self.route(from, publish).await
     }
@@ -65,7 +85,10 @@ impl Broker {
     async fn route(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
         let message = Arc::new(self.message(publish));
         if message.retain {
-            let kept = write(&self.retained).keep(&message, &self.options.retained);
+            let kept = {
+                let author = from.permit.clone();
+                write(&self.retained).keep(&message, author, &self.options.retained)
+            };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
                 let name = "no room for retained messages";
@@ -84,8 +107,12 @@ impl Broker {
 
     fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
         let mut receivers = Receivers::new();
-        let able = |key| self.sessions.slots().find(key).is_some_and(|handle| handle.is_online());
-        let overlap = read(&self.subscriptions).matches(topic, able, |member| {
+        let readiness = |key| match self.sessions.slots().find(key) {
+            Some(handle) if !handle.may_read(topic) => Readiness::Barred,
+            Some(handle) if handle.is_online() => Readiness::Ready,
+            Some(_) | None => Readiness::Away,
+        };
+        let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
             // [MQTT-3.8.3-3]
             if !(member.grant.no_local && Some(member.key) == from) {
                 receivers.push(member);
@@ -108,7 +135,14 @@ impl Broker {
             if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
                 continue;
             }
-            let pushed = lock(&handle.outbox).push(delivery, &self.options.outbox);
+            let mut outbox = lock(&handle.outbox);
+            // Under this lock, for the sake of changes (see `rights`).
+            if !handle.may_read(&message.topic) {
+                self.note_denied_delivery();
+                continue;
+            }
+            let pushed = outbox.push(delivery, &self.options.outbox);
+            drop(outbox);
             match pushed {
                 Pushed::First => handle.signal.raise(Calls::QUEUE),
                 Pushed::Queued => {}
@@ -145,7 +179,7 @@ impl Handle {
 }
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
-    Refused { reason, name, closes: false }
+    Refused { reason, name, untold: Untold::Dropped }
 }
 
 /// How long one message may wait for a slow receiver.

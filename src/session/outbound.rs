@@ -137,10 +137,10 @@ impl Outbound {
         })
     }
 
-    /// Forgets messages that somebody else has taken back meanwhile; before any is sent again.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(Origin) -> bool) {
+    /// Forgets messages that are not to be sent again; before any is.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool) {
         self.in_flight.retain(|entry| match &entry.waits_for {
-            WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery.origin),
+            WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery),
             WaitsFor::PubComp => true,
         });
     }
