@@ -125,7 +125,8 @@ pub enum AclFault {
     NoFilter,
     /// More than one word, and the first is no access.
     #[error(
-        "access {0:?}; it is `read`, `write`, `readwrite` or `deny`, and must be there when the filter has a space"
+        "access {0:?}; known are `read`, `write`, `readwrite` and `deny`, and one must be there \
+         when the filter has a space"
     )]
     UnknownAccess(String),
     /// The filter is none.
