@@ -11,8 +11,12 @@ pub(super) fn contains(wide: &str, narrow: &str) -> bool {
     if is_hidden_from(wide, narrow) {
         return false;
     }
-    // A name has at least one level: at the first level `#` is the same as `+/#`.
-    let narrow = if narrow == "#" { "+/#" } else { narrow };
+    // A name has at least one level, and one character [MQTT-4.7.3-1]: these two have no parent.
+    let narrow = match narrow {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        other => other,
+    };
     let mut inner = levels(narrow);
     for level in levels(wide) {
         if level == "#" {
@@ -61,7 +65,8 @@ pub(super) fn intersection(a: &str, b: &str) -> Option<String> {
         common.extend(rest);
         break;
     }
-    Some(common.join("/"))
+    // `/#` and `+` have the name without a character in common, and that is none.
+    Some(common.join("/")).filter(|common| !common.is_empty())
 }
 
 /// A wildcard at the first level does not match names that begin with `$` `[MQTT-4.7.2-1]`.

@@ -103,12 +103,9 @@ impl Outbox {
         self.queue.len() >= limits.messages_max / 4 * 3 || self.bytes >= limits.bytes_max / 4 * 3
     }
 
-    /// Drops what the session's client may not read any more; gives how much it was.
-    pub(super) fn purge(&mut self, may_read: impl Fn(&str) -> bool) -> usize {
-        let before = self.queue.len();
-        self.queue.retain(|delivery| may_read(&delivery.message.topic));
-        self.bytes = self.queue.iter().map(Delivery::bytes).sum();
-        before - self.queue.len()
+    /// Takes out what the session's client may not read.
+    pub(super) fn purge(&mut self, may_read: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        self.take_where(|delivery| !may_read(&delivery.message.topic))
     }
 
     /// Drops what is not kept for a client that is away: QoS 0 (4.1.0 allows it).
@@ -116,6 +113,29 @@ impl Outbox {
         self.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
         self.bytes = self.queue.iter().map(Delivery::bytes).sum();
         self.queue.shrink_to_fit();
+    }
+
+    /// Takes out what was meant for a share group.
+    pub(super) fn take_shared(&mut self) -> Vec<Delivery> {
+        self.take_where(|delivery| delivery.share.is_some())
+    }
+
+    fn take_where(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        for delivery in std::mem::take(&mut self.queue) {
+            if wanted(&delivery) {
+                self.bytes -= delivery.bytes();
+                taken.push(delivery);
+            } else {
+                self.queue.push_back(delivery);
+            }
+        }
+        taken
+    }
+
+    /// Puts back what was taken out.
+    pub(super) fn put_back(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
+        deliveries.into_iter().for_each(|delivery| self.append(delivery));
     }
 
     /// Messages and bytes waiting.

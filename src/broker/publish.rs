@@ -41,6 +41,9 @@ pub struct Who<'a> {
 /// The sessions that receive one message; most messages have few.
 type Receivers = SmallVec<[Member; 8]>;
 
+/// A delivery that its receiver may not read.
+struct Denied(Delivery);
+
 impl Broker {
     /// Publishes a message. When this returns, the broker owns it or has refused it.
     pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
@@ -67,6 +70,10 @@ impl Broker {
             let untold = self.options.untold_denial;
             let reason = ReasonCode::NotAuthorized;
             return Routed::Refused(Refused { reason, name: DENIED, untold });
+        }
+        if self.options.checks_payload_format && publish.check_payload_format().is_err() {
+            self.metrics.dropped(DropReason::PayloadFormat);
+            return Routed::Refused(refused(ReasonCode::PayloadFormatInvalid, NOT_UTF8));
         }
         self.route(from, publish).await
     }
@@ -107,11 +114,7 @@ impl Broker {
 
     fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
         let mut receivers = Receivers::new();
-        let readiness = |key| match self.sessions.slots().find(key) {
-            Some(handle) if !handle.may_read(topic) => Readiness::Barred,
-            Some(handle) if handle.is_online() => Readiness::Ready,
-            Some(_) | None => Readiness::Away,
-        };
+        let readiness = |key| self.readiness(key, topic);
         let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
             // [MQTT-3.8.3-3]
             if !(member.grant.no_local && Some(member.key) == from) {
@@ -119,7 +122,7 @@ impl Broker {
             }
         });
         if overlap {
-            receivers.sort_by_key(|member| member.key);
+            receivers.sort_by_key(|member| (member.key, member.share.is_some()));
         }
         receivers
     }
@@ -128,30 +131,95 @@ impl Broker {
     /// nearly full, for the publisher to wait for.
     fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
         let mut congested = None;
+        let mut orphans: Vec<(SessionKey, Delivery)> = Vec::new();
         let slots = self.sessions.slots();
-        for same in receivers.chunk_by(|a, b| a.key == b.key) {
+        let merged = self.options.delivers_overlap_once;
+        // A share group's message is one of its own, whatever else the session subscribes to.
+        let together = |a: &Member, b: &Member| {
+            merged && a.key == b.key && a.share.is_none() && b.share.is_none()
+        };
+        for same in receivers.chunk_by(together) {
             let Some(handle) = slots.find(same[0].key) else { continue };
-            let delivery = delivery(message, same);
-            if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
-                continue;
-            }
-            let mut outbox = lock(&handle.outbox);
-            // Under this lock, for the sake of changes (see `rights`).
-            if !handle.may_read(&message.topic) {
-                self.note_denied_delivery();
-                continue;
-            }
-            let pushed = outbox.push(delivery, &self.options.outbox);
-            drop(outbox);
-            match pushed {
-                Pushed::First => handle.signal.raise(Calls::QUEUE),
-                Pushed::Queued => {}
-                Pushed::Congested if handle.is_online() => congested = Some(handle),
-                Pushed::Congested => {}
-                Pushed::Full => self.metrics.dropped(DropReason::QueueFull),
+            match self.enqueue(handle, delivery(message, same)) {
+                Ok(Some(Pushed::Congested)) if handle.is_online() => congested = Some(handle),
+                Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
+                Ok(Some(Pushed::First | Pushed::Queued | Pushed::Congested) | None) => {}
+                Err(Denied(delivery)) if delivery.share.is_some() => {
+                    orphans.push((handle.key, delivery));
+                }
+                Err(Denied(_delivery)) => self.note_denied_delivery(),
             }
         }
-        congested.cloned()
+        let congested = congested.cloned();
+        drop(slots);
+        for (key, delivery) in orphans {
+            self.pass_on_denied(key, vec![delivery]);
+        }
+        congested
+    }
+
+    /// Appends a delivery to a session's queue, unless the client is away and nothing waits for it
+    /// with QoS 0.
+    fn enqueue(&self, handle: &Handle, delivery: Delivery) -> Result<Option<Pushed>, Denied> {
+        if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
+            return Ok(None);
+        }
+        let mut outbox = lock(&handle.outbox);
+        // Under this lock: see `rights`.
+        if !handle.may_read(&delivery.message.topic) {
+            return Err(Denied(delivery));
+        }
+        let pushed = outbox.push(delivery, &self.options.outbox);
+        drop(outbox);
+        if pushed == Pushed::First {
+            handle.signal.raise(Calls::QUEUE);
+        }
+        Ok(Some(pushed))
+    }
+
+    /// Gives messages of share groups, which their receiver will not have, to other members, those
+    /// who are connected first. Gives back those for which there is no other member.
+    pub(super) fn hand_on(&self, from: SessionKey, orphans: Vec<Delivery>) -> Vec<Delivery> {
+        let mut left = Vec::new();
+        for orphan in orphans {
+            let Some((handle, grant)) = self.other_member(from, &orphan) else {
+                left.push(orphan);
+                continue;
+            };
+            let delivery = Delivery {
+                qos: orphan.message.qos.min(grant.qos),
+                subscription_ids: grant.id.into_iter().collect(),
+                ..orphan
+            };
+            match self.enqueue(&handle, delivery) {
+                Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
+                Ok(_queued_or_not) => {}
+                Err(Denied(delivery)) => left.push(delivery),
+            }
+        }
+        left
+    }
+
+    /// Whether anybody else of its share group is connected and may read the message.
+    pub(super) fn has_other_member(&self, from: SessionKey, delivery: &Delivery) -> bool {
+        self.other_member(from, delivery).is_some()
+    }
+
+    fn other_member(&self, from: SessionKey, orphan: &Delivery) -> Option<(Arc<Handle>, Grant)> {
+        let share = orphan.share.as_deref()?;
+        let able =
+            |key| key != from && self.readiness(key, &orphan.message.topic) == Readiness::Ready;
+        let member = read(&self.subscriptions).next_of(share, able)?;
+        let handle = self.sessions.slots().find(member.key).cloned()?;
+        Some((handle, member.grant))
+    }
+
+    fn readiness(&self, key: SessionKey, topic: &str) -> Readiness {
+        match self.sessions.slots().find(key) {
+            Some(handle) if !handle.may_read(topic) => Readiness::Barred,
+            Some(handle) if handle.is_online() => Readiness::Ready,
+            Some(_) | None => Readiness::Away,
+        }
     }
 
     /// The shared message of a PUBLISH.
@@ -182,6 +250,8 @@ fn refused(reason: ReasonCode, name: &'static str) -> Refused {
     Refused { reason, name, untold: Untold::Dropped }
 }
 
+const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";
+
 /// How long one message may wait for a slow receiver.
 const STALL_MAX: std::time::Duration = std::time::Duration::from_millis(5);
 
@@ -196,6 +266,7 @@ fn delivery(message: &Arc<Message>, members: &[Member]) -> Delivery {
         retain: message.retain && members.iter().any(|m| m.grant.retain_as_published),
         subscription_ids: members.iter().filter_map(|m| m.grant.id).collect(),
         origin: Origin::Queue,
+        share: members[0].share.clone(),
     }
 }
 
@@ -206,6 +277,7 @@ pub(super) fn retained_delivery(message: Arc<Message>, grant: Grant) -> Delivery
         retain: true,
         subscription_ids: grant.id.into_iter().collect(),
         origin: Origin::Queue,
+        share: None,
         message,
     }
 }

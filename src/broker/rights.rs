@@ -24,7 +24,7 @@ use super::publish::Who;
 use super::sessions::{Handle, Target, lock};
 use crate::auth::{Acl, Rights};
 use crate::config::WiderSubscription;
-use crate::ids::ClientId;
+use crate::ids::{ClientId, SessionKey};
 use crate::log::Shown;
 use crate::metrics::{AclAction, Label};
 use crate::mqtt::topic;
@@ -166,7 +166,13 @@ impl Broker {
         });
         handle.wide.store(wide, Ordering::Relaxed);
         let purged = lock(&handle.outbox).purge(|topic| compiled.rights.may_read(topic));
-        for _ in 0..purged {
+        drop(interests);
+        self.pass_on_denied(handle.key, purged);
+    }
+
+    /// Messages that their receiver may not read: those of a share group go to another member.
+    pub(super) fn pass_on_denied(&self, from: SessionKey, denied: Vec<Delivery>) {
+        for _ in self.hand_on(from, denied) {
             self.note_denied_delivery();
         }
     }

@@ -199,6 +199,29 @@ async fn what_waits_behind_a_full_window_is_purged() {
     }
 }
 
+// cases S4, S6
+#[tokio::test]
+async fn what_waits_for_a_member_of_a_share_group_goes_to_another() {
+    let stage = Stage::start(BOTH).await;
+    let mut author = author(&stage).await;
+    let mut slow = stage.user("reader", Dial::v5("slow").receive_maximum(1)).await;
+    slow.auto_ack = false;
+    assert!(!slow.subscribe("$share/g/b", ONE).await.is_error());
+    publish(&mut author, &["b", "b", "b"], ONE).await;
+    let first = slow.expect_publish().await;
+    slow.expect_nothing().await;
+    let others = format!("{ONLY_A}user other\ntopic read b\n");
+    stage.change(&format!("{BOTH}user other\ntopic read b\n"));
+    let mut other = stage.user("other", Dial::v5("other")).await;
+    assert!(!other.subscribe("$share/g/b", ONE).await.is_error());
+    other.expect_nothing().await;
+    stage.change(&others);
+    assert_eq!(other.expect_payloads(2).await, ["b", "b"]);
+    slow.acknowledge(&first).await;
+    slow.expect_nothing().await;
+    assert_eq!(stage.denied("deliver").await, 0, "nobody missed anything");
+}
+
 // case S9
 #[tokio::test]
 async fn a_qos_2_message_counts_when_it_comes_and_its_release_publishes_nothing() {
