@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::publish::Who;
+use super::publish::{Heirs, Who};
 use super::rights::{AclSlot, Permit};
 use super::sessions::{Handle, TooManySessions, lock};
 use super::{Broker, write};
@@ -275,7 +275,7 @@ impl Broker {
         }
         let mut orphans = session.take_shared(|_delivery| true);
         orphans.extend(lock(&handle.outbox).take_shared());
-        let lost = self.hand_on(handle.key, orphans).len();
+        let lost = self.hand_on(handle.key, orphans, Heirs::Any).len();
         (0..lost).for_each(|_| self.metrics.dropped(DropReason::SessionEnded));
         self.sessions.remove(handle);
         handle.end();
@@ -288,7 +288,7 @@ impl Broker {
         let mut orphans = session.take_shared(|d| self.has_other_member(handle.key, d));
         orphans.extend(lock(&handle.outbox).take_shared());
         if !orphans.is_empty() {
-            let left = self.hand_on(handle.key, orphans);
+            let left = self.hand_on(handle.key, orphans, Heirs::Connected);
             let mut outbox = lock(&handle.outbox);
             // Rights may have changed while they were out (see `rights`).
             let may_read = |delivery: &Delivery| handle.may_read(&delivery.message.topic);

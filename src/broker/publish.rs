@@ -41,6 +41,15 @@ pub struct Who<'a> {
 /// The sessions that receive one message; most messages have few.
 type Receivers = SmallVec<[Member; 8]>;
 
+/// Which members of a share group come in for what another one had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heirs {
+    /// Those who are connected: else it waits where it is.
+    Connected,
+    /// All: it cannot stay.
+    Any,
+}
+
 /// A delivery that its receiver may not read.
 struct Denied(Delivery);
 
@@ -179,22 +188,27 @@ impl Broker {
 
     /// Gives messages of share groups, which their receiver will not have, to other members, those
     /// who are connected first. Gives back those for which there is no other member.
-    pub(super) fn hand_on(&self, from: SessionKey, orphans: Vec<Delivery>) -> Vec<Delivery> {
+    pub(super) fn hand_on(
+        &self,
+        from: SessionKey,
+        orphans: Vec<Delivery>,
+        heirs: Heirs,
+    ) -> Vec<Delivery> {
         let mut left = Vec::new();
         for orphan in orphans {
-            let Some((handle, grant)) = self.other_member(from, &orphan) else {
+            let Some((handle, grant)) = self.other_member(from, &orphan, heirs) else {
                 left.push(orphan);
                 continue;
             };
             let delivery = Delivery {
                 qos: orphan.message.qos.min(grant.qos),
                 subscription_ids: grant.id.into_iter().collect(),
-                ..orphan
+                ..orphan.clone()
             };
             match self.enqueue(&handle, delivery) {
                 Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
                 Ok(_queued_or_not) => {}
-                Err(Denied(delivery)) => left.push(delivery),
+                Err(Denied(_delivery)) => left.push(orphan),
             }
         }
         left
@@ -202,14 +216,22 @@ impl Broker {
 
     /// Whether anybody else of its share group is connected and may read the message.
     pub(super) fn has_other_member(&self, from: SessionKey, delivery: &Delivery) -> bool {
-        self.other_member(from, delivery).is_some()
+        self.other_member(from, delivery, Heirs::Connected).is_some()
     }
 
-    fn other_member(&self, from: SessionKey, orphan: &Delivery) -> Option<(Arc<Handle>, Grant)> {
+    fn other_member(
+        &self,
+        from: SessionKey,
+        orphan: &Delivery,
+        heirs: Heirs,
+    ) -> Option<(Arc<Handle>, Grant)> {
         let share = orphan.share.as_deref()?;
-        let able =
-            |key| key != from && self.readiness(key, &orphan.message.topic) == Readiness::Ready;
-        let member = read(&self.subscriptions).next_of(share, able)?;
+        let readiness = |key| match (self.readiness(key, &orphan.message.topic), heirs) {
+            _any if key == from => Readiness::Barred,
+            (Readiness::Away, Heirs::Connected) => Readiness::Barred,
+            (readiness, _heirs) => readiness,
+        };
+        let member = read(&self.subscriptions).next_of(share, readiness)?;
         let handle = self.sessions.slots().find(member.key).cloned()?;
         Some((handle, member.grant))
     }
@@ -218,7 +240,8 @@ impl Broker {
         match self.sessions.slots().find(key) {
             Some(handle) if !handle.may_read(topic) => Readiness::Barred,
             Some(handle) if handle.is_online() => Readiness::Ready,
-            Some(_) | None => Readiness::Away,
+            Some(_away) => Readiness::Away,
+            None => Readiness::Barred,
         }
     }
 

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::{ArcSwap, Guard};
 
 use super::Broker;
-use super::publish::Who;
+use super::publish::{Heirs, Who};
 use super::sessions::{Handle, Target, lock};
 use crate::auth::{Acl, Rights};
 use crate::config::WiderSubscription;
@@ -172,7 +172,7 @@ impl Broker {
 
     /// Messages that their receiver may not read: those of a share group go to another member.
     pub(super) fn pass_on_denied(&self, from: SessionKey, denied: Vec<Delivery>) {
-        for _ in self.hand_on(from, denied) {
+        for _ in self.hand_on(from, denied, Heirs::Any) {
             self.note_denied_delivery();
         }
     }

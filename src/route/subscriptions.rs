@@ -54,7 +54,7 @@ pub enum Readiness {
     Ready,
     /// It would wait for the client.
     Away,
-    /// Never: it may not read the message.
+    /// Never: it may not read the message, or is gone.
     Barred,
 }
 
@@ -132,13 +132,17 @@ impl Subscriptions {
         self.count == 0
     }
 
-    /// The next in turn of a share group for which `able` holds; nobody, when it holds for none.
+    /// The next in turn of a share group that is ready, else the next that may have the message.
     #[must_use]
-    pub fn next_of(&self, share: &str, able: impl Fn(SessionKey) -> bool) -> Option<Member> {
+    pub fn next_of(
+        &self,
+        share: &str,
+        readiness: impl Fn(SessionKey) -> Readiness,
+    ) -> Option<Member> {
         let (name, filter) = topic::split_shared(share);
         let subscribers = self.root.subscribers(filter)?;
         let group = subscribers.shared.iter().find(|group| group.name() == name)?;
-        group.next(&|key| if able(key) { Readiness::Ready } else { Readiness::Barred })
+        group.next(&readiness)
     }
 
     /// Calls `found` for every subscription that matches the topic name. Of a share group it is

@@ -131,3 +131,25 @@ async fn a_shared_message_goes_to_a_member_that_may_read_it() {
     author.publish("other", "lost", ONE).await;
     narrow.expect_nothing().await;
 }
+
+// case S4
+#[tokio::test]
+async fn a_shared_message_waits_for_a_member_that_may_read_it() {
+    let acl = "user author\ntopic write #\nuser narrow\ntopic read a\nuser wide\ntopic read b\n";
+    let stage = Stage::start(acl).await;
+    let mut author = stage.user("author", Dial::v5("author")).await;
+    let mut narrow = stage.user("narrow", Dial::v5("narrow")).await;
+    let away = Dial::v5("wide").persistent();
+    let mut wide = stage.user("wide", away.clone()).await;
+    for client in [&mut narrow, &mut wide] {
+        assert!(!client.subscribe("$share/g/#", ONE).await.is_error());
+    }
+    wide.disconnect().await;
+    for text in ["1", "2", "3"] {
+        author.publish("b", text, ONE).await;
+    }
+    narrow.expect_nothing().await;
+    let mut wide = stage.user("wide", away).await;
+    assert_eq!(wide.expect_payloads(3).await, ["1", "2", "3"]);
+    assert_eq!(stage.denied("deliver").await, 0);
+}
