@@ -9,10 +9,10 @@
 //! session and purges its queue. Who appends to a queue asks for the right to read while it holds
 //! the lock of that queue. So an append either comes before the purge, which sees it, or after it,
 //! and then the mutex has made the new ACL visible to it. That a message is not looked at because
-//! all filters of its receiver are covered ([`Handle::wide`]) is no exception: the flag is set
-//! before the purge, under the same locks. What waits for an acknowledgement is looked at when it
-//! is about to be sent again. What has been handed to the connection before the purge counts as
-//! sent.
+//! all filters of its receiver are covered ([`Handle::wide`]) is no exception: the flag is raised
+//! before the purge, or when a filter is taken back whose messages may still be on their way to
+//! the queue, and is never lowered. What waits for an acknowledgement is looked at when it is
+//! about to be sent again. What has been handed to the connection before the purge counts as sent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -115,10 +115,21 @@ fn compile(current: &Numbered, user: &str, client_id: &str) -> Compiled {
 }
 
 impl Handle {
-    /// Whether the client may be sent what is published to this topic.
+    /// Whether the client may be sent what is published to this topic, which one of its
+    /// subscriptions matches.
     pub(super) fn may_read(&self, topic: &str) -> bool {
-        !self.wide.load(Ordering::Relaxed)
-            || self.permit.load().as_ref().is_none_or(|permit| permit.may_read(topic))
+        !self.wide.load(Ordering::Relaxed) || self.is_permitted(topic)
+    }
+
+    fn is_permitted(&self, topic: &str) -> bool {
+        self.permit.load().as_ref().is_none_or(|permit| permit.may_read(topic))
+    }
+
+    /// A subscription goes, and rights may go before its last messages have arrived.
+    pub(super) fn note_unsubscribed(&self) {
+        if self.permit.load().is_some() {
+            self.wide.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What the ACL says to a new subscription. One that is granted is noted where its messages
@@ -155,16 +166,14 @@ impl Broker {
     /// than they are, and what must leave its queue.
     pub(super) fn apply_rights(&self, handle: &Handle) {
         let interests = lock(&handle.interests);
-        let permit = handle.permit.load_full();
-        let Some(permit) = permit else {
-            handle.wide.store(false, Ordering::Relaxed);
-            return;
-        };
+        let Some(permit) = handle.permit.load_full() else { return };
         let compiled = permit.compiled();
         let wide = interests.filters.iter().any(|(filter, target)| {
             *target == Target::Ordinary && !compiled.rights.covers(topic::split_shared(filter).1)
         });
-        handle.wide.store(wide, Ordering::Relaxed);
+        if wide {
+            handle.wide.store(true, Ordering::Relaxed);
+        }
         let purged = lock(&handle.outbox).purge(|topic| compiled.rights.may_read(topic));
         drop(interests);
         self.pass_on_denied(handle.key, purged);
@@ -182,7 +191,7 @@ impl Broker {
     #[must_use]
     pub fn may_send_again(&self, handle: &Handle, delivery: &Delivery) -> bool {
         let permitted =
-            delivery.origin != Origin::Queue || handle.may_read(&delivery.message.topic);
+            delivery.origin != Origin::Queue || handle.is_permitted(&delivery.message.topic);
         if !permitted {
             self.note_denied_delivery();
         }

@@ -40,7 +40,8 @@ pub struct Handle {
     pub(super) interests: Mutex<Interests>,
     /// Under the ACL of the listener that the client came through last; none without an ACL.
     pub(super) permit: ArcSwapOption<Permit>,
-    /// Some subscription matches more than the client may read: deliveries have to be looked at.
+    /// Some subscription matches more than the client may read, or did: deliveries have to be
+    /// looked at. Once raised it stays so.
     pub(super) wide: AtomicBool,
     /// Raised when a congested outbox has been drained.
     pub(super) drained: Notify,

@@ -182,6 +182,7 @@ impl Broker {
         let (group, name) = topic::split_shared(filter);
         match target {
             Target::Ordinary => {
+                handle.note_unsubscribed();
                 write(&self.subscriptions).unsubscribe(handle.key, name, group);
             }
             Target::Mailbox => {

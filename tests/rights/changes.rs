@@ -142,6 +142,34 @@ async fn what_was_in_flight_is_not_sent_again() {
 
 // case S7
 #[tokio::test]
+async fn what_was_in_flight_under_a_subscription_that_is_gone_is_not_sent_again() {
+    let stage = Stage::start(BOTH).await;
+    let mut author = author(&stage).await;
+    for version in VERSIONS {
+        stage.change(BOTH);
+        let dial = Dial::new(version, "flight").persistent();
+        let mut reader = stage.user("reader", dial.clone()).await;
+        reader.auto_ack = false;
+        assert!(!reader.subscribe("b", ONE).await.is_error());
+        publish(&mut author, &["b"], ONE).await;
+        assert_eq!(reader.expect_payload().await, "b");
+        reader.unsubscribe("b").await;
+        reader.vanish().await;
+        // Permitted, it comes again, subscription or not.
+        let mut reader = stage.user("reader", dial.clone()).await;
+        reader.auto_ack = false;
+        assert!(reader.expect_publish().await.dup);
+        reader.vanish().await;
+        stage.change(ONLY_A);
+        let mut reader = stage.user("reader", dial).await;
+        reader.expect_nothing().await;
+        reader.disconnect().await;
+        stage.user("reader", Dial::new(version, "flight")).await.disconnect().await;
+    }
+}
+
+// case S7
+#[tokio::test]
 async fn what_waits_for_the_window_to_be_sent_again_is_looked_at_when_its_turn_comes() {
     let stage = Stage::start(BOTH).await;
     let mut author = author(&stage).await;
