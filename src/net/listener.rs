@@ -21,7 +21,7 @@ use super::socket::{Acceptor, Socket};
 use super::stream::{Channel, Stream};
 use super::tls::{self, ServerTls, TlsError};
 use super::websocket::{HandshakeError, HandshakeRules, WebSocket, shake_hands};
-use crate::broker::{Broker, Peer};
+use crate::broker::{AclSlot, Broker, Peer};
 use crate::config::{Bind, Config, Listener, Mqtt, Protocol, ProxyProtocol};
 use crate::metrics::{ConnectResult, Label, TlsRejection};
 use crate::rsp::CertificateFacts;
@@ -129,11 +129,16 @@ impl Stop {
 }
 
 impl Port {
-    /// Binds the socket and loads its certificates.
+    /// Binds the socket and loads its certificates. What its clients may do is up to the ACL.
     ///
     /// # Errors
     /// [`ListenError`] says what is wrong, and with which file or address.
-    pub fn open(shared: Shared, index: usize, listener: &Listener) -> Result<Self, ListenError> {
+    pub fn open(
+        shared: Shared,
+        index: usize,
+        listener: &Listener,
+        acl: Option<Arc<AclSlot>>,
+    ) -> Result<Self, ListenError> {
         let load = |tls| ServerTls::load(tls, listener.protocol);
         let tls = listener.tls.as_ref().map(load).transpose()?;
         let socket = Acceptor::bind(&listener.bind)
@@ -146,7 +151,7 @@ impl Port {
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, &shared.mqtt, options.scheme),
+            entry: Entry::new(listener, &shared.mqtt, options.scheme, acl),
             rules: Arc::new(Rules::new(listener, &shared.mqtt, &options.topics)),
             proxy_protocol: listener.proxy_protocol,
             proxy_require_tls: listener.proxy_require_tls,

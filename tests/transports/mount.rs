@@ -1,6 +1,6 @@
 //! Mount points: the clients of a listener live below a topic, and know nothing of it.
 
-use simcast::config::{Listener, Rsp};
+use simcast::config::{Auth, Listener, Rsp};
 use simcast::mqtt::{PublishProperties, ReasonCode, SubscribeOptions, Version};
 
 use crate::common::{Client, Dial, Rig, TO_EUICC, TO_SM_SR, envelope, nid};
@@ -195,6 +195,29 @@ async fn what_is_addressed_is_not_mounted() {
     // Nobody publishes to what is the broker's, mounted or not.
     let answer = device.publish("$SYS/broker/uptime", "x", ONE).await;
     assert_eq!(answer.reason, ReasonCode::NotAuthorized);
+}
+
+#[tokio::test]
+async fn rights_are_given_to_whole_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let acl = dir.path().join("acl");
+    std::fs::write(&acl, "topic readwrite site1/open/#\ntopic read $SYS/#\n").unwrap();
+    let rig = Rig::with_listener(|listener| {
+        listener.mount_point = "site1/".to_owned();
+        let acl_file = Some(acl.clone());
+        listener.auth = Some(Auth { acl_file, ..Auth::default() });
+    })
+    .await;
+    let mut one = Client::open(rig.tcp(rig.extra()).await, &Dial::v5("one")).await.unwrap();
+    one.subscribe("#", ONE).await;
+    assert!(one.publish("open/a", "x", ONE).await.is_ok());
+    assert_eq!(&*one.expect_publish().await.topic, "open/a");
+    assert_eq!(one.publish("a", "x", ONE).await.reason, ReasonCode::NotAuthorized);
+    let answer = one.publish("site1/open/a", "x", ONE).await;
+    assert_eq!(answer.reason, ReasonCode::NotAuthorized, "it is site1/site1/open/a");
+    assert_eq!(one.subscribe("$SYS/#", ZERO).await, ReasonCode::Success);
+    assert!(one.subscribe("$other/#", ZERO).await.is_error());
+    one.expect_nothing().await;
 }
 
 #[tokio::test]
