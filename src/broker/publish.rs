@@ -93,7 +93,7 @@ impl Broker {
         if name.starts_with('$') {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
-        if topic::levels(name).count() > self.options.topic_levels_max {
+        if topic::depth(name) > self.options.topic_levels_max {
             return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
         }
         // A mount point stands before what the client wrote.
@@ -108,7 +108,8 @@ impl Broker {
         if message.retain {
             let kept = {
                 let author = from.permit.clone();
-                write(&self.retained).keep(&message, author, &self.options.retained)
+                let owner = from.who.client_id;
+                write(&self.retained).keep(&message, author, owner, &self.options.retained)
             };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
@@ -116,8 +117,8 @@ impl Broker {
                 return Routed::Refused(refused(ReasonCode::QuotaExceeded, name));
             }
         }
-        let receivers = self.receivers(from.key, &message.topic);
-        if receivers.is_empty() {
+        let (receivers, wanted) = self.receivers(from.key, &message.topic);
+        if !wanted {
             return Routed::NoSubscribers;
         }
         if let Some(congested) = self.fan_out(&message, &receivers) {
@@ -126,10 +127,13 @@ impl Broker {
         Routed::Accepted
     }
 
-    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
-        let mut receivers = Receivers::new();
+    /// Who gets a message, and whether any subscription matches it at all: that of the publisher
+    /// itself, where it has asked not to get its own, does.
+    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
+        let (mut receivers, mut wanted) = (Receivers::new(), false);
         let readiness = |key| self.readiness(key, topic);
         let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
+            wanted = true;
             // [MQTT-3.8.3-3]
             if !(member.grant.no_local && Some(member.key) == from) {
                 receivers.push(member);
@@ -138,7 +142,7 @@ impl Broker {
         if overlap {
             receivers.sort_by_key(|member| (member.key, member.share.is_some()));
         }
-        receivers
+        (receivers, wanted)
     }
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is

@@ -147,6 +147,16 @@ impl End {
         }
     }
 
+    /// One line, except that two devices with one id send each other away as fast as they can
+    /// (case Q8).
+    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: Peer) {
+        if !matches!(self, Self::TakenOver) {
+            tracing::info!(%client, %peer, "disconnected: {self}");
+        } else if let Some(repeats) = broker.complain("taken_over") {
+            tracing::warn!(%client, %peer, repeats = repeats.field(), "disconnected: {self}");
+        }
+    }
+
     fn parting(&self) -> Parting {
         if matches!(self, Self::Shutdown) { Parting::Shutdown } else { Parting::Ended }
     }
@@ -229,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let Self { mut link, broker, handle, session, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
-        tracing::info!(%client, peer = %link.peer, "disconnected: {end}");
+        end.log(&broker, &client, link.peer);
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
@@ -602,10 +612,15 @@ mod tests {
         let options = BrokerOptions {
             session,
             outbox: OutboxLimits { messages_max: 10, bytes_max: 1000 },
-            retained: RetainedLimits { messages_max: 10, bytes_max: 10_000 },
+            retained: RetainedLimits {
+                messages_max: 10,
+                messages_per_client_max: 10,
+                bytes_max: 10_000,
+            },
             inbox: InboxLimits { messages_max: 10, bytes_max: 1000 },
             sessions_max: 10,
             subscriptions_max: 10,
+            subscription_bytes_max: 10_000,
             topic_levels_max: 10,
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
