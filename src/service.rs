@@ -6,12 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
-use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
+use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
     self, Bind, Config, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, WarnOrDisconnect,
@@ -113,6 +114,9 @@ impl Service {
             }
             None => None,
         };
+        if let Some(task) = sys_tree(&broker, config.sys.interval) {
+            tasks.push(task);
+        }
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
@@ -177,6 +181,25 @@ async fn sweep(broker: Arc<Broker>) {
         interval.tick().await;
         broker.sweep().await;
     }
+}
+
+/// Publishes the `$SYS` tree once, and from then on whenever its interval is over.
+fn sys_tree(broker: &Arc<Broker>, every: Duration) -> Option<JoinHandle<()>> {
+    if every.is_zero() {
+        return None;
+    }
+    let mut tree = SysTree::new(broker.now());
+    broker.publish_sys(&mut tree);
+    let broker = Arc::clone(broker);
+    Some(tokio::spawn(async move {
+        let mut interval = tokio::time::interval(every);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval.tick().await;
+        loop {
+            interval.tick().await;
+            broker.publish_sys(&mut tree);
+        }
+    }))
 }
 
 async fn serve_admin(
@@ -280,6 +303,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
         close_on_identity_violation: rsp.close_on_identity_violation,
         delivers_overlap_once: config.mqtt.overlapping == Overlapping::Merge,
+        takes_bridge_notifications: config.mqtt.bridge_notifications,
         checks_payload_format: config.mqtt.check_payload_format,
         assigned_client_id_prefix: config.mqtt.assigned_client_id_prefix.as_str().into(),
     }

@@ -251,6 +251,7 @@ impl Broker {
             let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
             let Some(handle) = handle else { continue };
             if handle.claim_expired(now).is_some() {
+                self.metrics.session_expired();
                 self.end(&handle).await;
             }
         }

@@ -57,7 +57,8 @@ impl Broker {
 
     /// Whether clients may publish to an ordinary topic of this name.
     pub(super) fn check_topic(&self, name: &str) -> Result<(), Refused> {
-        if name.starts_with('$') {
+        let bridge = self.options.takes_bridge_notifications && is_bridge_state(name);
+        if name.starts_with('$') && !bridge {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
         if topic::levels(name).count() > self.options.topic_levels_max {
@@ -86,7 +87,7 @@ impl Broker {
         Routed::Accepted
     }
 
-    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
+    pub(super) fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
         let mut receivers = Receivers::new();
         let able = |key| self.sessions.slots().find(key).is_some_and(|handle| handle.is_online());
         let overlap = read(&self.subscriptions).matches(topic, able, |member| {
@@ -103,7 +104,11 @@ impl Broker {
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
     /// nearly full, for the publisher to wait for.
-    fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
+    pub(super) fn fan_out(
+        &self,
+        message: &Arc<Message>,
+        receivers: &Receivers,
+    ) -> Option<Arc<Handle>> {
         let mut congested = None;
         let slots = self.sessions.slots();
         for same in receivers.chunk_by(|a, b| a.key == b.key) {
@@ -150,6 +155,11 @@ impl Handle {
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
     Refused { reason, name, closes: false }
+}
+
+/// Where a bridge of mosquitto says whether it is connected.
+fn is_bridge_state(name: &str) -> bool {
+    topic::matches("$SYS/broker/connection/+/state", name)
 }
 
 const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";

@@ -14,7 +14,7 @@ use crate::broker::{Broker, Calls, Rejected, Who};
 use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
-use crate::metrics::{ConnectResult, ProtocolError};
+use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, Tolerance, decode, decode_connect};
 use crate::mqtt::{Connect, Packet, ReasonCode, Version, encoded_len};
 use crate::rsp::{CertificateFacts, Identity, IdentityError, ServerRule};
@@ -287,6 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self,
         broker: Arc<Broker>,
         attached: crate::broker::Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
         shutting_down: bool,
     ) {
@@ -294,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             attached.handle.signal.raise(Calls::SHUTDOWN);
         }
         let resumed = attached.present;
-        Conn::new(self, broker, attached, limits).run(resumed).await;
+        Conn::new(self, broker, attached, counted, limits).run(resumed).await;
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Retained {
     count: usize,
     /// Of messages with their topics, and of the levels they hang from.
     bytes: usize,
+    /// Of messages with their topics alone.
+    message_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,7 @@ impl Retained {
         if message.payload.is_empty() {
             self.count -= usize::from(old.is_some());
             self.bytes -= old_bytes;
+            self.message_bytes -= old_bytes;
             self.bytes -= self.root.remove(&levels) * LEVEL_BYTES;
             return true;
         }
@@ -57,12 +60,16 @@ impl Retained {
             return false;
         }
         (self.count, self.bytes) = (count, bytes);
-        let mut node = &mut self.root;
-        for level in levels {
-            node = node.children.entry(level.into()).or_default();
-        }
-        node.message = Some(Arc::clone(message));
+        self.message_bytes = self.message_bytes - old_bytes + cost(message);
+        self.root.put(&levels, message);
         true
+    }
+
+    /// Keeps one of the broker's own messages, outside of all bounds and counts: its topics are
+    /// few, and clients publish to none of them.
+    pub fn keep_own(&mut self, message: &Arc<Message>) {
+        let levels: Vec<&str> = message.topic.split('/').collect();
+        self.root.put(&levels, message);
     }
 
     /// Retained messages that match the filter and have not expired, in no set order: all of them,
@@ -106,7 +113,13 @@ impl Retained {
         found
     }
 
-    /// How many there are.
+    /// Bytes of the messages with their topics.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// How many there are, but for the broker's own.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
@@ -120,6 +133,14 @@ impl Retained {
 }
 
 impl Node {
+    fn put(&mut self, levels: &[&str], message: &Arc<Message>) {
+        let mut node = self;
+        for level in levels {
+            node = node.children.entry((*level).into()).or_default();
+        }
+        node.message = Some(Arc::clone(message));
+    }
+
     /// The message of a topic, and how many of the topic's levels exist.
     fn find(&self, levels: &[&str]) -> (Option<&Arc<Message>>, usize) {
         let mut node = self;
@@ -204,6 +225,10 @@ mod tests {
         assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), &limits));
         assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), &limits));
         assert_eq!(retained.matching("a", 1, NOW)[0].payload, "old");
+        assert_eq!((retained.len(), retained.message_bytes()), (1, 4));
+        retained.keep_own(&message("$SYS/broker/version", "own", Timestamp::NEVER));
+        assert_eq!((retained.len(), retained.message_bytes()), (1, 4), "nobody's room is taken");
+        assert_eq!(topics(&retained, "$SYS/#"), ["$SYS/broker/version"]);
     }
 
     #[test]

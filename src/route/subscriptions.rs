@@ -49,6 +49,8 @@ pub struct Member {
 pub struct Subscriptions {
     root: Node,
     count: usize,
+    /// Those of share groups among them.
+    shared: usize,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,7 @@ impl Subscriptions {
     ) -> bool {
         let new = self.root.subscribers_mut(filter).insert(key, group, grant);
         self.count += usize::from(new);
+        self.shared += usize::from(new && group.is_some());
         new
     }
 
@@ -95,6 +98,7 @@ impl Subscriptions {
         let levels: Vec<&str> = filter.split('/').collect();
         let found = self.root.remove(&levels, key, group);
         self.count -= usize::from(found);
+        self.shared -= usize::from(found && group.is_some());
         found
     }
 
@@ -102,6 +106,12 @@ impl Subscriptions {
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// How many of them belong to share groups.
+    #[must_use]
+    pub fn shared(&self) -> usize {
+        self.shared
     }
 
     /// There are none.
@@ -311,6 +321,11 @@ mod tests {
         assert_eq!(turns, [1, 2, 3, 1]);
         assert_eq!(next(&|key| key.slot == 1), 1);
         assert_ne!(next(&|_| false), 0, "with nobody able it waits for one of them");
+        subscriptions.subscribe(key(1), "t", None, grant());
+        assert_eq!((subscriptions.len(), subscriptions.shared()), (4, 3));
+        assert!(subscriptions.unsubscribe(key(1), "t", Some("g")));
+        assert!(subscriptions.unsubscribe(key(1), "t", None));
+        assert_eq!((subscriptions.len(), subscriptions.shared()), (2, 2));
     }
 
     #[test]

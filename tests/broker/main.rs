@@ -10,6 +10,7 @@ mod delivery;
 mod limits;
 mod retained;
 mod sessions;
+mod sys;
 mod wills;
 
 use common::{Client, Dial, Rig};
