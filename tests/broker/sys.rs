@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use simcast::config::Sys;
 use simcast::mqtt::{QoS, ReasonCode};
 
 use crate::common::{Client, Dial, Rig, in_time};
 
 /// A broker that publishes its tree ten times a second.
 async fn rig() -> Rig {
-    Rig::with(|config| config.sys = Sys { interval: Duration::from_millis(100) }).await
+    Rig::with(|config| config.sys.interval = Duration::from_millis(100)).await
 }
 
 /// The retained tree as a new subscriber gets it.
@@ -165,7 +164,7 @@ async fn bridges_say_whether_they_are_connected_where_that_is_switched_on() {
 #[tokio::test]
 async fn the_tree_takes_no_room_from_clients() {
     let rig = Rig::with(|config| {
-        config.sys = Sys { interval: Duration::from_millis(100) };
+        config.sys.interval = Duration::from_millis(100);
         config.limits.max_retained_messages = 1;
     })
     .await;
@@ -176,7 +175,7 @@ async fn the_tree_takes_no_room_from_clients() {
 
 #[tokio::test]
 async fn an_interval_of_nothing_switches_the_tree_off() {
-    let rig = Rig::with(|config| config.sys = Sys { interval: Duration::ZERO }).await;
+    let rig = Rig::with(|config| config.sys.interval = Duration::ZERO).await;
     let mut client = rig.client(Dial::v5("client")).await;
     client.subscribe("$SYS/#", QoS::AtMostOnce).await;
     client.expect_nothing().await;
