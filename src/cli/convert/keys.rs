@@ -84,23 +84,23 @@ fn listener_rules(plan: &mut Plan, d: &Directive) -> Answer {
         // -1 is no bound: ours is large.
         "max_connections" => number(d, -1, i32::MAX).and_then(|n: i32| match n {
             0 => Err("nobody could connect".to_owned()),
-            n if n > 0 => carry(plan, d, "max_connections", n),
+            n if n > 0 => carry(plan, d, "max_connections", &n),
             _ => Ok(()),
         }),
         "max_qos" | "maximum_qos" => {
-            number(d, 0, 2).and_then(|qos: u8| carry(plan, d, "max_qos", qos))
+            number(d, 0, 2).and_then(|qos: u8| carry(plan, d, "max_qos", &qos))
         }
-        "mount_point" => text(d).and_then(|topic| carry(plan, d, "mount_point", quoted(&topic))),
+        "mount_point" => text(d).and_then(|topic| carry(plan, d, "mount_point", &quoted(&topic))),
         "use_username_as_clientid" => {
-            yes_no(d).and_then(|yes| carry(plan, d, "client_id_is_user_name", yes))
+            yes_no(d).and_then(|yes| carry(plan, d, "client_id_is_user_name", &yes))
         }
         "accept_protocol_versions" => {
-            versions(d).and_then(|versions| carry(plan, d, "versions", versions))
+            versions(d).and_then(|versions| carry(plan, d, "versions", &versions))
         }
         "websockets_origin" => text(d).map(|origin| plan.door(d).origins.push(origin)),
         "enable_proxy_protocol" => number(d, 1, 2).map(|n| plan.door(d).proxy_version = n),
         "proxy_protocol_v2_require_tls" => {
-            yes_no(d).and_then(|yes| carry(plan, d, "proxy_require_tls", yes))
+            yes_no(d).and_then(|yes| carry(plan, d, "proxy_require_tls", &yes))
         }
         "max_topic_alias" => largest(plan, d, "topic_alias_maximum"),
         "max_topic_alias_broker" => largest(plan, d, "topic_alias_maximum_outbound"),
@@ -116,7 +116,7 @@ fn carry(
     plan: &mut Plan,
     d: &Directive,
     name: &'static str,
-    value: impl ToString,
+    value: &impl ToString,
 ) -> Result<(), String> {
     let set = Set { value: value.to_string(), place: d.place.clone() };
     plan.door(d).keys.insert(name, set);
@@ -128,7 +128,7 @@ fn largest(plan: &mut Plan, d: &Directive, name: &'static str) -> Result<(), Str
     let count: u16 = number(d, 0, 65_535)?;
     let before = plan.keys.get(&("limits", name)).and_then(|set| set.value.parse().ok());
     if before.is_none_or(|before: u16| before <= count) {
-        plan.set("limits", name, count, d);
+        plan.set("limits", name, &count, d);
     }
     Ok(())
 }
@@ -154,9 +154,7 @@ fn certificates(plan: &mut Plan, d: &Directive) -> Answer {
         "certfile" => text(d).map(|path| plan.door(d).tls.certfile = set(path)),
         "keyfile" => text(d).map(|path| plan.door(d).tls.keyfile = set(path)),
         "crlfile" => text(d).map(|path| plan.door(d).tls.crlfile = set(path)),
-        "require_certificate" => {
-            yes_no(d).map(|yes| plan.door(d).tls.requires_certificate = yes)
-        }
+        "require_certificate" => yes_no(d).map(|yes| plan.door(d).tls.requires_certificate = yes),
         "use_identity_as_username" => names(plan, d, Names::CommonName),
         "use_subject_as_username" => names(plan, d, Names::Subject),
         "tls_version" => one_of(d, &["tlsv1.3", "tlsv1.2", "tlsv1.1", "tlsv1"])
@@ -210,10 +208,10 @@ fn users(plan: &mut Plan, d: &Directive) -> Answer {
 fn client_ids(plan: &mut Plan, d: &Directive) -> Answer {
     let result = match d.key.as_str() {
         "auto_id_prefix" | "listener_auto_id_prefix" => text(d).map(|prefix| {
-            plan.set("mqtt", "assigned_client_id_prefix", quoted(&prefix), d);
+            plan.set("mqtt", "assigned_client_id_prefix", &quoted(&prefix), d);
         }),
         "allow_zero_length_clientid" => {
-            yes_no(d).map(|yes| plan.set("mqtt", "empty_client_id", yes, d))
+            yes_no(d).map(|yes| plan.set("mqtt", "empty_client_id", &yes, d))
         }
         "clientid_prefixes" => text(d).map(|prefix| {
             plan.client_id_prefix = Some(Set { value: prefix, place: d.place.clone() });
@@ -225,7 +223,7 @@ fn client_ids(plan: &mut Plan, d: &Directive) -> Answer {
 
 /// Bounds; 0 is none in most of them.
 fn bounds(plan: &mut Plan, d: &Directive) -> Answer {
-    let mut limit = |name, value: u64| plan.set("limits", name, value, d);
+    let mut limit = |name, value: u64| plan.set("limits", name, &value, d);
     let result = match d.key.as_str() {
         "max_inflight_messages" => number(d, 0, 65_535).map(|n| {
             let n = if n == 0 { 65_535 } else { n };
@@ -241,17 +239,17 @@ fn bounds(plan: &mut Plan, d: &Directive) -> Answer {
         "max_packet_size" => number(d, 20, LARGEST_PACKET_BYTES).map(|n| {
             limit("max_packet_size", n);
         }),
-        "message_size_limit" => number(d, 0, LARGEST_PAYLOAD_BYTES).map(|n| {
+        "message_size_limit" => number(d, 0, LARGEST_PAYLOAD_BYTES).map(|n: u64| {
             // A bound of the payload; the topic is at most as long as this, and so are the
             // properties of most messages.
-            let packet = n + 65_535 + 65_535;
+            let packet: u64 = n + 65_535 + 65_535;
             if n > 0 {
                 limit("max_packet_size", packet.min(LARGEST_PACKET_BYTES));
             }
         }),
         "max_keepalive" => number(d, 0, 65_535).map(|n: u64| {
             if n > 0 {
-                plan.set("limits", "max_keepalive", format!("\"{n}s\""), d);
+                plan.set("limits", "max_keepalive", &format!("\"{n}s\""), d);
             }
         }),
         "global_max_connections" => {
@@ -261,7 +259,7 @@ fn bounds(plan: &mut Plan, d: &Directive) -> Answer {
             unless_endless(d).map(|n| n.into_iter().for_each(|n| limit("max_sessions", n)))
         }
         "persistent_client_expiration" => {
-            period(d).map(|secs| plan.set("limits", "max_session_expiry", quoted_secs(secs), d))
+            period(d).map(|secs| plan.set("limits", "max_session_expiry", &quoted_secs(secs), d))
         }
         "websockets_headers_size" | "packet_buffer_size" => number(d, 0, 65_535).map(|n: u64| {
             // Smaller than ours it was a matter of memory.
@@ -276,7 +274,7 @@ fn bounds(plan: &mut Plan, d: &Directive) -> Answer {
 
 /// -1: none.
 fn unless_endless(d: &Directive) -> Result<Option<u64>, String> {
-    let count: i64 = number(d, -1, i32::MAX.into())?;
+    let count: i64 = number(d, -1, i32::MAX)?;
     match u64::try_from(count) {
         Ok(0) => Err("nobody could connect".to_owned()),
         other => Ok(other.ok()),
@@ -286,18 +284,21 @@ fn unless_endless(d: &Directive) -> Result<Option<u64>, String> {
 /// How the standard is taken, `$SYS`, the log.
 fn habits(plan: &mut Plan, d: &Directive) -> Answer {
     let result = match d.key.as_str() {
-        "retain_available" => yes_no(d).map(|yes| plan.set("mqtt", "retain", yes, d)),
+        "retain_available" => yes_no(d).map(|yes| plan.set("mqtt", "retain", &yes, d)),
         "allow_duplicate_messages" => yes_no(d).map(|yes| {
             let overlapping = if yes { "\"each\"" } else { "\"merge\"" };
-            plan.set("mqtt", "overlapping", overlapping, d);
+            plan.set("mqtt", "overlapping", &overlapping, d);
         }),
         "sys_interval" => number(d, 0, 65_535).map(|secs: u64| {
-            plan.set("sys", "interval", quoted_secs(secs), d);
+            plan.set("sys", "interval", &quoted_secs(secs), d);
         }),
         "log_type" => text(d).map(|kind| plan.log_types.push(kind)),
         "log_dest" if d.word() == "stderr" => Ok(()),
-        "queue_qos0_messages" | "upgrade_outgoing_qos" | "autosave_on_changes"
-        | "disable_client_cert_date_checks" | "enable_control_api" => match yes_no(d) {
+        "queue_qos0_messages"
+        | "upgrade_outgoing_qos"
+        | "autosave_on_changes"
+        | "disable_client_cert_date_checks"
+        | "enable_control_api" => match yes_no(d) {
             Ok(true) => return None,
             other => other.map(drop),
         },

@@ -73,7 +73,10 @@ const LEFT: &[(&str, &str)] = &[
     ("retry_interval", NOTHING),
     ("set_tcp_nodelay", "always on"),
     ("tls_engine_kpass_sha1", ENGINE),
-    ("upgrade_outgoing_qos", "subscriptions get at most the QoS of the publish, as the standard says"),
+    (
+        "upgrade_outgoing_qos",
+        "subscriptions get at most the QoS of the publish, as the standard says",
+    ),
     ("user", SERVICE),
     ("websockets_log_level", LOG),
 ];

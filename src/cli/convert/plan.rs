@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::keys::{self, Outcome};
 use super::source::{Directive, Place};
@@ -96,7 +96,7 @@ pub(super) struct Plan {
     pub(super) per_listener: bool,
     pub(super) doors: Vec<Door>,
     /// The listener of each file that following keys belong to.
-    current: Vec<(Rc<Path>, usize)>,
+    current: Vec<(Arc<Path>, usize)>,
     default_door: Option<usize>,
     /// Whether anything asks for more than this machine to be served.
     pub(super) has_listener: bool,
@@ -123,11 +123,7 @@ impl Plan {
     }
 
     fn take(&mut self, directive: &Directive) {
-        let note = |text| Note {
-            place: directive.place.clone(),
-            key: directive.key.clone(),
-            text,
-        };
+        let note = |text| Note { place: directive.place.clone(), key: directive.key.clone(), text };
         match keys::read(self, directive) {
             Outcome::Taken => {}
             Outcome::Left(why) => self.left.push(note(why)),
@@ -143,7 +139,7 @@ impl Plan {
         self.has_listener = true;
         let at = self.add(directive, port, address);
         self.current.retain(|(file, _)| *file != directive.place.file);
-        self.current.push((Rc::clone(&directive.place.file), at));
+        self.current.push((Arc::clone(&directive.place.file), at));
     }
 
     /// The listener that a key belongs to: the last one of its file, or the one without a name,
@@ -194,7 +190,7 @@ impl Plan {
         &mut self,
         section: &'static str,
         name: &'static str,
-        value: impl ToString,
+        value: &impl ToString,
         directive: &Directive,
     ) {
         let set = Set { value: value.to_string(), place: directive.place.clone() };

@@ -4,12 +4,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Where a directive stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) file: Rc<Path>,
+    pub(super) file: Arc<Path>,
     /// From 1.
     pub(super) line: usize,
 }
@@ -110,13 +110,13 @@ fn lines_of(path: &Path) -> Result<Vec<Directive>, SourceError> {
 
 /// The directives of a text. Line ends of Windows and a byte order mark are none of them.
 pub(super) fn directives(text: &str, path: &Path) -> Vec<Directive> {
-    let file: Rc<Path> = path.into();
+    let file: Arc<Path> = path.into();
     let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
     let said = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     said.map(|(line, text)| {
         let (key, value) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let place = Place { file: Rc::clone(&file), line };
+        let place = Place { file: Arc::clone(&file), line };
         Directive { place, key: key.to_owned(), value: value.trim().to_owned() }
     })
     .collect()
