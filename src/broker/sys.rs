@@ -213,7 +213,7 @@ impl Broker {
                 payload: text.into(),
             };
             let message = Arc::new(self.message(publish));
-            write(&self.retained).keep_own(&message);
+            write(&self.retained).keep_own(&message, None);
             let receivers = self.receivers(None, &message.topic);
             let _nobody_waits = self.fan_out(&message, &receivers);
         }

@@ -19,9 +19,9 @@ mod label;
 mod totals;
 
 pub use label::{
-    Certificate, ConnectResult, Direction, DisconnectReason, DropReason, HandshakeResult, Label,
-    PacketType, ProtocolError, RspDelivery, RspDirection, RspExchange, RspMode, RspType,
-    TlsRejection,
+    AclAction, Certificate, ConnectResult, Direction, DisconnectReason, DropReason,
+    HandshakeResult, Label, PacketType, ProtocolError, RspDelivery, RspDirection, RspExchange,
+    RspMode, RspType, TlsRejection,
 };
 pub use totals::{Both, Totals, Waiting, anonymous_bytes};
 
@@ -56,6 +56,7 @@ pub struct Metrics {
     packets: Table<Direction, PacketType>,
     messages: Table<Direction, QoS>,
     messages_dropped: Family<DropReason>,
+    acl_denied: Family<AclAction>,
     bytes: Family<Direction>,
     payload_bytes: Family<Direction>,
     waiting_packets: IntGauge,
@@ -156,6 +157,7 @@ impl Metrics {
                 "Messages that did not reach a receiver.",
                 "reason",
             ),
+            acl_denied: add.family("acl_denied_total", "What ACLs denied.", "action"),
             bytes: add.family("bytes_total", "Bytes of MQTT on the wire.", "direction"),
             payload_bytes: add.family(
                 "payload_bytes_total",
@@ -265,6 +267,11 @@ impl Metrics {
     /// A message did not reach a receiver.
     pub fn dropped(&self, reason: DropReason) {
         self.messages_dropped.of(reason).inc();
+    }
+
+    /// An ACL denied something.
+    pub fn acl_denied(&self, action: AclAction) {
+        self.acl_denied.of(action).inc();
     }
 
     /// Bytes were read.
