@@ -21,7 +21,7 @@ use super::output::{ALIAS_BYTES, Output, frame_len};
 use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
 use crate::log::Shown;
-use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
+use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
 use crate::session::{
@@ -176,6 +176,7 @@ pub(super) struct Conn<S> {
     broker: Arc<Broker>,
     handle: Arc<Handle>,
     session: Box<Session>,
+    counted: OpenConnection,
     limits: ConnLimits,
     timer: Option<Pin<Box<Sleep>>>,
     /// Where something may be waiting for this session.
@@ -193,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         link: Link<S>,
         broker: Arc<Broker>,
         attached: Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
     ) -> Self {
         Self {
@@ -200,6 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             broker,
             handle: attached.handle,
             session: attached.session,
+            counted,
             limits,
             timer: None,
             waiting: Calls::NONE,
@@ -219,7 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let Self { mut link, broker, handle, session, unflushed, .. } = self;
+        // To the end of this function: until it is closed, the connection is there.
+        let Self { mut link, broker, handle, session, counted: _counted, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
         end.log(&broker, &client, link.peer);
@@ -231,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // The session goes back first: a slow socket must not keep a take-over waiting.
         broker.detach(&handle, session, end.parting()).await;
         if let Some(packet) = goodbye {
+            broker.metrics().packet_out((&packet).into());
             link.output.packet(&packet, version);
         }
         if !matches!(end, End::Closed | End::Io(_)) {
@@ -271,6 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let before = output.len();
             let written = output.poll_write(stream, context);
             self.broker.metrics().bytes_out(before - output.len());
+            self.counted.output_waits(output.waiting());
             // Nobody needs to hear of it unless something waits for it.
             let awaited = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
             events.flushed = awaited && matches!(written, Poll::Ready(Ok(())));
@@ -365,7 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Action::Send(packet) => self.send(packet)?,
             Action::Deliver(outgoing) => self.send_again(&outgoing),
             Action::Publish(publish, receipt) => {
-                self.broker.metrics().message_in(publish.qos);
+                self.broker.metrics().message_in(publish.qos, publish.payload.len());
                 let received = self.broker.now();
                 let publisher = self.handle.publisher();
                 let routed = self.broker.publish(&publisher, publish).await;
@@ -451,7 +457,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
-        self.broker.metrics().message_out(outgoing.delivery.qos);
+        let Delivery { qos, message, .. } = &outgoing.delivery;
+        self.broker.metrics().message_out(*qos, message.payload.len());
         let alias = self.alias(outgoing);
         self.link.output.publish(outgoing, alias, version, now);
     }
@@ -574,6 +581,7 @@ mod tests {
             close_on_identity_violation: true,
             untold_denial: Untold::Dropped,
             delivers_overlap_once: true,
+            takes_bridge_notifications: false,
             checks_payload_format: false,
             assigned_client_id_prefix: "auto-".into(),
         };
@@ -625,7 +633,8 @@ mod tests {
             attached.handle.signal.raise(Calls::TAKEOVER);
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
-            Conn::new(link, Arc::clone(&broker), attached, limits).run(false).await;
+            let counted = broker.metrics().connection_opened(0, Version::V5);
+            Conn::new(link, Arc::clone(&broker), attached, counted, limits).run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }
