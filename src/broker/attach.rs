@@ -343,6 +343,7 @@ impl Broker {
             let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
             let Some(handle) = handle else { continue };
             if let Some(session) = handle.claim_expired(now) {
+                self.metrics.session_expired();
                 self.end(&handle, session).await;
             }
         }

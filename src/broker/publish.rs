@@ -90,7 +90,8 @@ impl Broker {
 
     /// Whether clients may publish to an ordinary topic of this name.
     pub(super) fn check_topic(&self, name: &str) -> Result<(), Refused> {
-        if name.starts_with('$') {
+        let bridge = self.options.takes_bridge_notifications && is_bridge_state(name);
+        if name.starts_with('$') && !bridge {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
         if topic::depth(name) > self.options.topic_levels_max {
@@ -129,7 +130,7 @@ impl Broker {
 
     /// Who gets a message, and whether any subscription matches it at all: that of the publisher
     /// itself, where it has asked not to get its own, does.
-    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
+    pub(super) fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
         let (mut receivers, mut wanted) = (Receivers::new(), false);
         let readiness = |key| self.readiness(key, topic);
         let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
@@ -147,7 +148,11 @@ impl Broker {
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
     /// nearly full, for the publisher to wait for.
-    fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
+    pub(super) fn fan_out(
+        &self,
+        message: &Arc<Message>,
+        receivers: &Receivers,
+    ) -> Option<Arc<Handle>> {
         let mut congested = None;
         let mut orphans: Vec<(SessionKey, Delivery)> = Vec::new();
         let slots = self.sessions.slots();
@@ -280,6 +285,11 @@ impl Handle {
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
     Refused { reason, name, untold: Untold::Dropped }
+}
+
+/// Where a bridge of mosquitto says whether it is connected.
+fn is_bridge_state(name: &str) -> bool {
+    topic::matches("$SYS/broker/connection/+/state", name)
 }
 
 const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";

@@ -22,7 +22,7 @@ use super::websocket::FrameError as WebSocketError;
 use crate::broker::{Attached, Broker, Calls, Handle, Parting, Peer};
 use crate::ids::Timestamp;
 use crate::log::Shown;
-use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
+use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, Publish, QoS, ReasonCode, Version};
 use crate::session::{
@@ -190,6 +190,7 @@ pub(super) struct Conn<S> {
     broker: Arc<Broker>,
     handle: Arc<Handle>,
     session: Box<Session>,
+    counted: OpenConnection,
     limits: ConnLimits,
     rules: Arc<Rules>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -208,6 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         link: Link<S>,
         broker: Arc<Broker>,
         attached: Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
         rules: Arc<Rules>,
     ) -> Self {
@@ -216,6 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             broker,
             handle: attached.handle,
             session: attached.session,
+            counted,
             limits,
             rules,
             timer: None,
@@ -236,7 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let Self { mut link, broker, handle, session, unflushed, .. } = self;
+        // To the end of this function: until it is closed, the connection is there.
+        let Self { mut link, broker, handle, session, counted: _counted, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
         end.log(&broker, &client, link.peer);
@@ -248,6 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // The session goes back first: a slow socket must not keep a take-over waiting.
         broker.detach(&handle, session, end.parting()).await;
         if let Some(packet) = goodbye {
+            broker.metrics().packet_out((&packet).into());
             link.output.packet(&packet, version);
         }
         if !matches!(end, End::Closed | End::Io(_)) {
@@ -288,6 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let before = output.len();
             let written = output.poll_write(stream, context);
             self.broker.metrics().bytes_out(before - output.len());
+            self.counted.output_waits(output.waiting());
             // Nobody needs to hear of it unless something waits for it.
             let awaited = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
             events.flushed = awaited && matches!(written, Poll::Ready(Ok(())));
@@ -400,7 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     async fn publish(&mut self, mut publish: Publish, receipt: Receipt) -> Result<(), End> {
-        self.broker.metrics().message_in(publish.qos);
+        self.broker.metrics().message_in(publish.qos, publish.payload.len());
         let received = self.broker.now();
         let routed = match self.rules.publish(&mut publish, self.session.version())? {
             Verdict::Pass => self.broker.publish(&self.handle.publisher(), publish).await,
@@ -486,9 +492,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
-        let message = &outgoing.delivery.message;
+        let Delivery { qos, message, .. } = &outgoing.delivery;
         let Some(topic) = self.rules.unmounted(&message.topic) else { return };
-        self.broker.metrics().message_out(outgoing.delivery.qos);
+        self.broker.metrics().message_out(*qos, message.payload.len());
         let alias = self.alias(outgoing);
         self.link.output.publish(outgoing, Name { topic, alias }, version, now);
     }
@@ -627,6 +633,7 @@ mod tests {
             close_on_identity_violation: true,
             untold_denial: Untold::Dropped,
             delivers_overlap_once: true,
+            takes_bridge_notifications: false,
             checks_payload_format: false,
             assigned_client_id_prefix: "auto-".into(),
         };
@@ -681,8 +688,9 @@ mod tests {
             attached.handle.signal.raise(Calls::TAKEOVER);
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
-            let conn = Conn::new(link, Arc::clone(&broker), attached, limits, Arc::clone(&rules));
-            conn.run(false).await;
+            let counted = broker.metrics().connection_opened(0, Version::V5);
+            let (own, rules) = (Arc::clone(&broker), Arc::clone(&rules));
+            Conn::new(link, own, attached, counted, limits, rules).run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }

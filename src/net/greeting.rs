@@ -17,7 +17,7 @@ use crate::broker::{AclSlot, Broker, Calls, Peer, Rejected, Who};
 use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
-use crate::metrics::{ConnectResult, ProtocolError};
+use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
 };
@@ -369,6 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self,
         broker: Arc<Broker>,
         attached: crate::broker::Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
         rules: Arc<Rules>,
         shutting_down: bool,
@@ -377,7 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             attached.handle.signal.raise(Calls::SHUTDOWN);
         }
         let resumed = attached.present;
-        Conn::new(self, broker, attached, limits, rules).run(resumed).await;
+        Conn::new(self, broker, attached, counted, limits, rules).run(resumed).await;
     }
 }
 

@@ -205,6 +205,7 @@ impl Port {
     }
 
     fn admit(self: Arc<Self>, socket: Socket, peer: Peer) {
+        self.shared.broker.metrics().socket_accepted();
         let now = self.shared.broker.now();
         let open = self.shared.open.clone();
         match self.shared.gate.ask(&self.connections, now) {
@@ -377,10 +378,10 @@ impl Port {
                 let present = attached.present;
                 let result = if present { ConnectResult::Resumed } else { ConnectResult::Accepted };
                 broker.metrics().connect(result);
-                let _counted = broker.metrics().connection_opened(self.index, version);
+                let counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
-                let rules = Arc::clone(&self.rules);
-                link.run(Arc::clone(broker), attached, *limits, rules, shutting_down).await;
+                let (broker, rules) = (Arc::clone(broker), Arc::clone(&self.rules));
+                link.run(broker, attached, counted, *limits, rules, shutting_down).await;
             }
             Err(why) => {
                 self.note_unwelcome(link.peer, &why);

@@ -1,5 +1,7 @@
 //! From a publisher to its subscribers.
 
+use std::time::Duration;
+
 use simcast::mqtt::{PublishProperties, QoS, ReasonCode, SubscribeOptions, Version};
 
 use crate::common::{Dial, Rig};
@@ -141,7 +143,7 @@ async fn a_share_group_takes_turns() {
 
 #[tokio::test]
 async fn wildcards_do_not_match_dollar_topics_and_nobody_publishes_there() {
-    let rig = Rig::start().await;
+    let rig = Rig::with(|config| config.sys.interval = Duration::ZERO).await;
     let mut all = listener(&rig, Dial::v5("all"), "#").await;
     all.subscribe("+/x", ONE).await;
     all.subscribe("$SYS/#", ONE).await;

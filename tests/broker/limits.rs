@@ -120,7 +120,7 @@ async fn a_full_queue_drops_what_comes_last() {
 async fn subscriptions_and_topic_levels_are_bounded() {
     let rig = Rig::with(|config| {
         config.limits.max_subscriptions = 2;
-        config.limits.max_topic_levels = 3;
+        config.limits.max_topic_levels = 2;
     })
     .await;
     let mut client = rig.client(Dial::v5("c")).await;
