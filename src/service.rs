@@ -192,7 +192,7 @@ impl Service {
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {
-    port.address().map_or_else(|_| listener.bind.clone(), Bind::Tcp)
+    port.address().unwrap_or_else(|_| listener.bind.clone())
 }
 
 async fn sweep(broker: Arc<Broker>) {

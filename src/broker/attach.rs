@@ -97,7 +97,7 @@ impl Broker {
         let client_id = ClientId::from(&*opening.client_id);
         loop {
             let Some(handle) = self.sessions.of_client(&client_id) else {
-                match self.sessions.create(&client_id, identity) {
+                match self.sessions.create(&client_id, identity, opening.mount_point.as_ref()) {
                     Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening, permit)),
                     Ok(None) => continue,
                     Err(TooManySessions) if self.evict_for(identity).await => continue,
@@ -115,7 +115,9 @@ impl Broker {
                 continue;
             };
             lock(&self.expirations).remove(&(until, handle.key));
-            if opening.clean_start || self.is_bereft(&handle) {
+            // Under another mount point it would be given topics that it cannot name there.
+            let moved = handle.mount_point != opening.mount_point;
+            if opening.clean_start || moved || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
                 self.end(&handle, session).await;
                 continue;

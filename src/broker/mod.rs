@@ -10,6 +10,7 @@
 
 mod attach;
 mod outbox;
+mod peer;
 mod provision;
 mod publish;
 mod rights;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
+pub use peer::Peer;
 pub use provision::Waiting;
 pub use publish::{Publisher, Who};
 pub use rights::AclSlot;

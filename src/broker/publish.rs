@@ -1,16 +1,17 @@
 //! A message is published: who receives it, and what the publisher is told.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::outbox::Pushed;
+use super::peer::Peer;
 use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
 use crate::metrics::{AclAction, DropReason};
+use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
 use crate::route::{Grant, Member, Readiness};
 use crate::rsp::Identity;
@@ -35,7 +36,7 @@ pub struct Who<'a> {
     /// What it calls itself.
     pub client_id: &'a str,
     /// Where it is connected from; nowhere when its Will is published.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<Peer>,
 }
 
 /// The sessions that receive one message; most messages have few.
@@ -95,6 +96,10 @@ impl Broker {
         }
         if topic::depth(name) > self.options.topic_levels_max {
             return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
+        }
+        // A mount point stands before what the client wrote.
+        if name.len() > FIELD_BYTES_MAX {
+            return Err(refused(ReasonCode::TopicNameInvalid, "the topic is too long"));
         }
         Ok(())
     }

@@ -102,6 +102,12 @@ impl Dial {
         self
     }
 
+    /// QoS of the Will.
+    pub fn will_qos(mut self, qos: QoS) -> Self {
+        self.0.will.iter_mut().for_each(|will| will.qos = qos);
+        self
+    }
+
     /// The Will waits for this long (version 5).
     pub fn will_delay_secs(mut self, secs: u32) -> Self {
         self.0.will.iter_mut().for_each(|will| will.delay_secs = secs);
