@@ -1,0 +1,1 @@
+//! Cases of a hostile or clumsy peer that no other test names.

@@ -1,0 +1,1 @@
+//! Cases in which several things happen at once.

@@ -1,0 +1,1 @@
+//! The tables held against the tests and the README.
