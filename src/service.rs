@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
 use crate::clock::Clock;
-use crate::config::{self, Bind, Config, Limits, Listener, Rsp};
+use crate::config::{
+    self, Bind, Config, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, WarnOrDisconnect,
+};
 use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
 use crate::net::{ListenError, Port, Shared, Stop};
@@ -22,7 +24,7 @@ use crate::rsp::{
     ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
     Settings, TopicNames, Ttl,
 };
-use crate::session::SessionLimits;
+use crate::session::{SessionLimits, SessionRules};
 
 /// A broker at work.
 #[derive(Debug)]
@@ -258,7 +260,7 @@ fn control_options(rsp: &Rsp) -> ControlOptions {
 fn broker_options(config: &Config) -> BrokerOptions {
     let Config { limits, rsp, .. } = config;
     BrokerOptions {
-        session: session_limits(limits),
+        session: session_limits(limits, &config.mqtt),
         outbox: OutboxLimits {
             messages_max: limits.max_queued_messages,
             bytes_max: limits.max_queued_bytes,
@@ -277,10 +279,13 @@ fn broker_options(config: &Config) -> BrokerOptions {
         scheme: rsp.nid,
         topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
         close_on_identity_violation: rsp.close_on_identity_violation,
+        delivers_overlap_once: config.mqtt.overlapping == Overlapping::Merge,
+        checks_payload_format: config.mqtt.check_payload_format,
+        assigned_client_id_prefix: config.mqtt.assigned_client_id_prefix.as_str().into(),
     }
 }
 
-fn session_limits(limits: &Limits) -> SessionLimits {
+fn session_limits(limits: &Limits, mqtt: &Mqtt) -> SessionLimits {
     SessionLimits {
         receive_maximum: limits.receive_maximum,
         in_flight_max: limits.max_inflight,
@@ -288,6 +293,14 @@ fn session_limits(limits: &Limits) -> SessionLimits {
         keep_alive_secs_max: limits.max_keepalive_secs(),
         client_id_bytes_max: limits.max_client_id_bytes,
         topic_alias_max: limits.topic_alias_maximum,
+        topic_alias_outbound_max: limits.topic_alias_maximum_outbound,
         expiry_max: limits.max_session_expiry,
+        rules: SessionRules {
+            empty_client_id: mqtt.empty_client_id,
+            receive_maximum_binds: mqtt.receive_maximum_exceeded == WarnOrDisconnect::Disconnect,
+            keep_alive_binds: mqtt.keepalive_exceeded == KeepOrRefuse::Refuse,
+            retain_available: mqtt.retain,
+            response_information: mqtt.response_information.as_str().into(),
+        },
     }
 }

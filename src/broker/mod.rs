@@ -64,6 +64,12 @@ pub struct BrokerOptions {
     pub topics: TopicNames,
     /// Close a 3.x connection that spoofs a nid or a group (5 is told by reason code).
     pub close_on_identity_violation: bool,
+    /// One PUBLISH for all subscriptions of a session that match; else one for each.
+    pub delivers_overlap_once: bool,
+    /// Refuse what says it is UTF-8 and is not.
+    pub checks_payload_format: bool,
+    /// What the ids begin with that the broker gives.
+    pub assigned_client_id_prefix: Arc<str>,
 }
 
 /// The broker.
@@ -148,7 +154,8 @@ impl Broker {
             let number = self.fresh_ids.fetch_add(1, Ordering::Relaxed);
             self.hasher.hash_one((number, half, self.now().0))
         });
-        format!("auto-{:016x}{:016x}", random[0], random[1]).into()
+        let prefix = &self.options.assigned_client_id_prefix;
+        format!("{prefix}{:016x}{:016x}", random[0], random[1]).into()
     }
 
     /// Ends the connections of these sessions.

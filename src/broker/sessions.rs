@@ -145,16 +145,21 @@ impl Handle {
         }
     }
 
+    /// The client is away; the state machine is still to be given back.
+    pub(super) fn leave(&self) {
+        self.online.store(false, Ordering::Relaxed);
+    }
+
     /// Gives the state machine back: the client is away.
     pub(super) fn park(&self, session: Box<Session>, until: Timestamp) {
-        self.online.store(false, Ordering::Relaxed);
+        self.leave();
         *lock(&self.seat) = Seat::Free(session, until);
         self.vacated.notify_waiters();
     }
 
     /// The session is over.
     pub(super) fn end(&self) {
-        self.online.store(false, Ordering::Relaxed);
+        self.leave();
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
     }
@@ -308,11 +313,12 @@ mod tests {
 
     use super::*;
     use crate::mqtt::{Connect, ConnectProperties, Version};
-    use crate::session::{Opening, SessionLimits};
+    use crate::session::{Opening, SessionLimits, SessionRules};
 
     fn session() -> Box<Session> {
         let connect = Connect {
             version: Version::V5,
+            bridge: false,
             clean_start: true,
             keep_alive_secs: 0,
             client_id: "c".into(),
@@ -328,6 +334,8 @@ mod tests {
             keep_alive_secs_max: 60,
             client_id_bytes_max: 10,
             topic_alias_max: 0,
+            topic_alias_outbound_max: 0,
+            rules: SessionRules::default(),
             expiry_max: Duration::MAX,
         };
         let opening = Opening::new(&connect, &limits, || "fresh".into()).unwrap();

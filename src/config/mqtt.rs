@@ -31,7 +31,8 @@ pub struct Mqtt {
     pub bridge_notifications: bool,
     /// What a 3.x client gets that publishes above its listener's `max_qos`.
     pub qos_exceeded: DropOrDisconnect,
-    /// What a client gets that sends more QoS 1 and 2 messages at once than `receive_maximum`.
+    /// What a client of version 5 gets that has more QoS 2 messages under way than
+    /// `receive_maximum`. Older versions know no such bound.
     pub receive_maximum_exceeded: WarnOrDisconnect,
     /// What a 3.x client gets that publishes what it may not.
     pub denied_publish: DropOrDisconnect,
@@ -55,7 +56,7 @@ impl Default for Mqtt {
             bridge_protocol_bit: true,
             bridge_notifications: false,
             qos_exceeded: DropOrDisconnect::Drop,
-            receive_maximum_exceeded: WarnOrDisconnect::Warn,
+            receive_maximum_exceeded: WarnOrDisconnect::Disconnect,
             denied_publish: DropOrDisconnect::Drop,
             keepalive_exceeded: KeepOrRefuse::Keep,
             overlapping: Overlapping::Merge,

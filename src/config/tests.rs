@@ -77,7 +77,7 @@ missing_user_name = true
 bridge_protocol_bit = false
 bridge_notifications = true
 qos_exceeded = "disconnect"
-receive_maximum_exceeded = "disconnect"
+receive_maximum_exceeded = "warn"
 denied_publish = "disconnect"
 keepalive_exceeded = "refuse"
 overlapping = "each"
@@ -204,7 +204,7 @@ fn check_mqtt(mqtt: &Mqtt) {
         bridge_protocol_bit: false,
         bridge_notifications: true,
         qos_exceeded: DropOrDisconnect::Disconnect,
-        receive_maximum_exceeded: WarnOrDisconnect::Disconnect,
+        receive_maximum_exceeded: WarnOrDisconnect::Warn,
         denied_publish: DropOrDisconnect::Disconnect,
         keepalive_exceeded: KeepOrRefuse::Refuse,
         overlapping: Overlapping::Each,

@@ -218,6 +218,8 @@ label! {
         RetainedFull = "retained_full",
         /// The publisher may not.
         NotAuthorized = "not_authorized",
+        /// Said to be UTF-8, and is not.
+        PayloadFormat = "payload_format",
     }
 }
 

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 pub use super::error::DecodeError;
 use super::packet::{
-    Ack, Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, Publish, QoS,
+    Ack, Auth, AuthProperties, Connect, Disconnect, DisconnectProperties, Packet, Publish, QoS,
     ReasonProperties, RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscribeOptions,
     Unsubscribe, Version,
 };
@@ -44,25 +44,56 @@ pub fn frame_len(buf: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(remaining.map(|(len, len_bytes)| 1 + len_bytes + len))
 }
 
+/// What is overlooked in the CONNECTs of devices that cannot be mended (`[mqtt]`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tolerance {
+    /// The highest bit of the protocol level, by which bridges of mosquitto make themselves known
+    /// to 3.1 and 3.1.1 brokers.
+    pub bridge_bit: bool,
+    /// 3.1 and 3.1.1: a password without a user name.
+    pub password_without_user_name: bool,
+    /// 3.1: user name or password announced and not there.
+    pub missing_user_name: bool,
+}
+
+/// Decodes `frame`, which is one whole CONNECT.
+///
+/// # Errors
+/// [`DecodeError`] says which rule the client broke, beyond what is tolerated.
+pub fn decode_connect(frame: Bytes, tolerance: Tolerance) -> Result<Connect, DecodeError> {
+    let (mut cursor, kind, flags) = open(frame)?;
+    if kind != CONNECT {
+        return Err(DecodeError::PacketType);
+    }
+    let connect = connect::connect(&mut cursor, flags, tolerance)?;
+    cursor.finish()?;
+    Ok(connect)
+}
+
 /// Decodes `frame`, which is one whole packet. `version` is what the connection speaks; a CONNECT
 /// says itself what it is.
 ///
 /// # Errors
 /// [`DecodeError`] says which rule the sender broke.
 pub fn decode(frame: Bytes, version: Version, from: Sender) -> Result<Packet, DecodeError> {
+    let (mut cursor, kind, flags) = open(frame)?;
+    check_type(kind, version, from)?;
+    check_header_flags(kind, flags, version)?;
+    let packet = body(kind, flags, &mut cursor, version, from)?;
+    cursor.finish()?;
+    Ok(packet)
+}
+
+/// Type and flags of a packet, and what stands behind its fixed header.
+fn open(frame: Bytes) -> Result<(Cursor, u8, u8), DecodeError> {
     let len = frame_len(&frame)?.ok_or(DecodeError::Truncated)?;
     if frame.len() != len {
         let short = frame.len() < len;
         return Err(if short { DecodeError::Truncated } else { DecodeError::TrailingBytes });
     }
     let (kind, flags) = (frame[0] >> 4, frame[0] & 0x0F);
-    check_type(kind, version, from)?;
-    check_header_flags(kind, flags, version)?;
     let header_len = 2 + frame[1..].iter().take_while(|&&byte| byte & 0x80 != 0).count();
-    let mut cursor = Cursor::new(frame, header_len);
-    let packet = body(kind, flags, &mut cursor, version, from)?;
-    cursor.finish()?;
-    Ok(packet)
+    Ok((Cursor::new(frame, header_len), kind, flags))
 }
 
 const CONNECT: u8 = 1;
@@ -89,7 +120,10 @@ fn body(
     from: Sender,
 ) -> Result<Packet, DecodeError> {
     Ok(match kind {
-        CONNECT => Packet::Connect(Box::new(connect::connect(cursor, flags)?)),
+        CONNECT => {
+            let strict = Tolerance::default();
+            Packet::Connect(Box::new(connect::connect(cursor, flags, strict)?))
+        }
         CONNACK => Packet::ConnAck(Box::new(connect::connack(cursor, version)?)),
         PUBLISH => Packet::Publish(publish(cursor, flags, version, from)?),
         PUBACK => Packet::PubAck(ack(cursor, version, reason::RECEIPT)?),

@@ -172,7 +172,7 @@ fn connect(packet: &Connect, out: &mut impl Sink) {
         Version::V5 => ("MQTT", 5),
     };
     out.text(name);
-    out.u8(level);
+    out.u8(level | u8::from(packet.bridge) << 7);
     out.u8(connect_flags(packet));
     out.u16(packet.keep_alive_secs);
     if packet.version == Version::V5 {

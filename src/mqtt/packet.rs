@@ -88,11 +88,48 @@ pub enum Packet {
     Auth(Auth),
 }
 
+impl Packet {
+    /// Takes out what is there for people alone: reason string and user properties.
+    pub fn strip_explanations(&mut self) {
+        match self {
+            Self::PubAck(ack) | Self::PubRec(ack) | Self::PubRel(ack) | Self::PubComp(ack) => {
+                ack.properties = None;
+            }
+            Self::SubAck(ack) | Self::UnsubAck(ack) => ack.properties = None,
+            Self::ConnAck(connack) => {
+                if let Some(properties) = &mut connack.properties {
+                    properties.reason_string = None;
+                    properties.user.clear();
+                }
+            }
+            Self::Disconnect(Disconnect { properties: Some(properties), .. }) => {
+                properties.reason_string = None;
+                properties.user.clear();
+            }
+            Self::Auth(Auth { properties: Some(properties), .. }) => {
+                properties.reason_string = None;
+                properties.user.clear();
+            }
+            Self::Connect(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::Unsubscribe(_)
+            | Self::PingReq
+            | Self::PingResp
+            | Self::Disconnect(_)
+            | Self::Auth(_) => {}
+        }
+    }
+}
+
 /// CONNECT. Its `Debug` shows neither the password nor authentication data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Connect {
     /// Which protocol the client speaks from here on.
     pub version: Version,
+    /// A bridge of another broker: it keeps the retain flag of what it passes on, and gets
+    /// nothing back that it has sent. 3.1 and 3.1.1 only, where a decoder tolerates it.
+    pub bridge: bool,
     /// Clean Start (5) or Clean Session (3.1, 3.1.1).
     pub clean_start: bool,
     /// Seconds; 0 switches the mechanism off.
@@ -113,6 +150,7 @@ impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connect")
             .field("version", &self.version)
+            .field("bridge", &self.bridge)
             .field("clean_start", &self.clean_start)
             .field("keep_alive_secs", &self.keep_alive_secs)
             .field("client_id", &self.client_id)

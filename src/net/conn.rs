@@ -17,14 +17,16 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::input::{FrameError, Input};
-use super::output::Output;
+use super::output::{ALIAS_BYTES, Output, frame_len};
 use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
 use crate::log::Shown;
 use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
-use crate::session::{Action, Actions, Delivery, Origin, Outgoing, Routed, Session, Violation};
+use crate::session::{
+    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Violation,
+};
 
 /// A socket with what has been read and what is to be written.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) struct Link<S> {
     pub(super) input: Input,
     pub(super) output: Output,
     pub(super) peer: SocketAddr,
+    /// What the CONNECT said of it; nothing larger is sent, not even a refusal.
+    pub(super) packet_bytes_max: usize,
 }
 
 /// Why a connection ended.
@@ -48,6 +52,8 @@ pub(super) enum End {
     Malformed(#[from] DecodeError),
     #[error("packet too large")]
     TooLarge,
+    #[error("the client takes no packets large enough to answer it")]
+    TooLargeForClient,
     #[error("protocol error: {0}")]
     Violation(#[from] Violation),
     #[error("not permitted: {0}")]
@@ -79,7 +85,7 @@ impl End {
                 Some(ReasonCode::ProtocolError)
             }
             Self::Malformed(error) => Some(error.reason()),
-            Self::TooLarge => Some(ReasonCode::PacketTooLarge),
+            Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
             Self::NotPermitted(_) => Some(ReasonCode::NotAuthorized),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
@@ -94,7 +100,7 @@ impl End {
             Self::Closed => DisconnectReason::Closed,
             Self::Io(_) => DisconnectReason::Io,
             Self::Malformed(_) => DisconnectReason::Malformed,
-            Self::TooLarge => DisconnectReason::PacketTooLarge,
+            Self::TooLarge | Self::TooLargeForClient => DisconnectReason::PacketTooLarge,
             Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
@@ -115,6 +121,7 @@ impl End {
             Self::Goodbye
             | Self::Closed
             | Self::Io(_)
+            | Self::TooLargeForClient
             | Self::NotPermitted(_)
             | Self::TakenOver
             | Self::Kicked
@@ -205,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
+        let goodbye = goodbye.and_then(|packet| session.fitted(packet));
         let version = session.version();
         // The session goes back first: a slow socket must not keep a take-over waiting.
         broker.detach(&handle, session, end.parting()).await;
@@ -340,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     async fn on_action(&mut self, action: Action) -> Result<(), End> {
         match action {
-            Action::Send(packet) => self.send(&packet),
+            Action::Send(packet) => self.send(packet)?,
             Action::Deliver(outgoing) => self.send_again(&outgoing),
             Action::Publish(publish, receipt) => {
                 self.broker.metrics().message_in(publish.qos);
@@ -380,9 +388,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    fn send(&mut self, packet: &Packet) {
-        self.broker.metrics().packet_out(packet.into());
-        self.link.output.packet(packet, self.session.version());
+    fn send(&mut self, packet: Packet) -> Result<(), End> {
+        let packet = self.session.fitted(packet).ok_or(End::TooLargeForClient)?;
+        self.broker.metrics().packet_out((&packet).into());
+        self.link.output.packet(&packet, self.session.version());
+        Ok(())
     }
 
     /// Takes what waits for this session, as much as its window and its output have room for.
@@ -423,7 +433,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
         self.broker.metrics().message_out(outgoing.delivery.qos);
-        self.link.output.publish(outgoing, version, now);
+        let alias = self.alias(outgoing);
+        self.link.output.publish(outgoing, alias, version, now);
     }
 
     fn deliver_one(&mut self, delivery: Delivery, now: Timestamp) {
@@ -449,14 +460,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// Whether the packet would be larger than the client takes `[MQTT-3.1.2-24]`.
     fn is_too_large(&self, delivery: &Delivery) -> bool {
-        if self.session.packet_bytes_max() == usize::MAX {
-            return false;
-        }
-        let with_id = delivery.qos != QoS::AtMostOnce;
-        let head = delivery.message.head(self.session.version(), with_id);
-        // Subscription identifiers take at most five bytes each, beside the shared head.
-        let len = head.frame_len() + delivery.subscription_ids.len() * 5;
-        len > self.session.packet_bytes_max()
+        self.frame_len(delivery).is_some_and(|len| len > self.session.packet_bytes_max())
+    }
+
+    /// Bytes of the packet with its topic name, for a client that takes no packet of any size.
+    fn frame_len(&self, delivery: &Delivery) -> Option<usize> {
+        let bounded = self.session.packet_bytes_max() != usize::MAX;
+        bounded.then(|| frame_len(delivery, self.session.version()))
+    }
+
+    /// How the topic is written. An alias that is set up makes its packet larger, once.
+    fn alias(&mut self, outgoing: &Outgoing) -> Option<Alias> {
+        let delivery = &outgoing.delivery;
+        let room = self.session.packet_bytes_max() - self.frame_len(delivery).unwrap_or(0);
+        if room < ALIAS_BYTES { None } else { self.session.alias(&delivery.message.topic) }
     }
 }
 
@@ -506,7 +523,7 @@ mod tests {
     use crate::mqtt::{Connect, ConnectProperties, Disconnect, Will};
     use crate::route::RetainedLimits;
     use crate::rsp::{ControlOptions, ControlUnit, Identity, InboxLimits, TopicNames};
-    use crate::session::{Opening, SessionLimits};
+    use crate::session::{Opening, SessionLimits, SessionRules};
 
     fn broker() -> Arc<Broker> {
         let session = SessionLimits {
@@ -516,6 +533,8 @@ mod tests {
             keep_alive_secs_max: 60,
             client_id_bytes_max: 10,
             topic_alias_max: 0,
+            topic_alias_outbound_max: 0,
+            rules: SessionRules::default(),
             expiry_max: Duration::ZERO,
         };
         let options = BrokerOptions {
@@ -529,6 +548,9 @@ mod tests {
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
             close_on_identity_violation: true,
+            delivers_overlap_once: true,
+            checks_payload_format: false,
+            assigned_client_id_prefix: "auto-".into(),
         };
         let control = ControlUnit::new(ControlOptions::default());
         let metrics = Arc::new(Metrics::new(&[], &[]));
@@ -546,6 +568,7 @@ mod tests {
         };
         Connect {
             version: Version::V5,
+            bridge: false,
             clean_start: true,
             keep_alive_secs: 0,
             client_id: "c".into(),
@@ -559,7 +582,7 @@ mod tests {
     #[tokio::test]
     async fn a_goodbye_counts_before_the_call_of_a_successor() {
         let broker = broker();
-        let limits = broker.options().session;
+        let limits = broker.options().session.clone();
         let opening = Opening::new(&connect(), &limits, || "fresh".into()).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let identity = Identity::anonymous("");

@@ -11,18 +11,21 @@ use super::conn::{Conn, ConnLimits, Link};
 use super::input::{FrameError, Input};
 use super::output::Output;
 use crate::broker::{Broker, Calls, Rejected, Who};
-use crate::config::Listener;
+use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
 use crate::metrics::{ConnectResult, ProtocolError};
-use crate::mqtt::decode::{DecodeError, Sender, decode};
-use crate::mqtt::{Connect, Packet, ReasonCode, Version};
+use crate::mqtt::decode::{DecodeError, Sender, Tolerance, decode, decode_connect};
+use crate::mqtt::{Connect, Packet, ReasonCode, Version, encoded_len};
 use crate::rsp::{CertificateFacts, Identity, IdentityError, ServerRule};
 use crate::session::{Opening, Violation, refused};
 
 /// Largest CONNECT, in bytes: strangers get less room than clients. A client id, a user name, a
 /// password and a Will of ordinary size fit many times over.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;
+
+/// Type of the first packet, in its first byte.
+const CONNECT: u8 = 1;
 
 /// How clients of one listener prove who they are.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub(super) struct Entry {
     pub(super) servers_by_client_id: Vec<String>,
     pub(super) server_rules: Vec<ServerRule>,
     pub(super) scheme: NidScheme,
+    pub(super) tolerance: Tolerance,
 }
 
 /// Why a client does not come in.
@@ -74,7 +78,7 @@ impl From<FrameError> for Unwelcome {
 }
 
 impl Entry {
-    pub(super) fn new(listener: &Listener, scheme: NidScheme) -> Self {
+    pub(super) fn new(listener: &Listener, mqtt: &Mqtt, scheme: NidScheme) -> Self {
         let server_rules = listener.tls.as_ref().map(|tls| tls.servers.clone());
         Self {
             allow_anonymous: listener.allow_anonymous,
@@ -82,6 +86,11 @@ impl Entry {
             servers_by_client_id: listener.servers_by_client_id.clone(),
             server_rules: server_rules.unwrap_or_default(),
             scheme,
+            tolerance: Tolerance {
+                bridge_bit: mqtt.bridge_protocol_bit,
+                password_without_user_name: mqtt.password_without_user_name,
+                missing_user_name: mqtt.missing_user_name,
+            },
         }
     }
 
@@ -128,7 +137,9 @@ impl Unwelcome {
             Self::Rejected(_, rejected) => match rejected {
                 Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
                 Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
-                Rejected::Will(_) | Rejected::WillTopic => ConnectResult::BadWill,
+                Rejected::Will(_) | Rejected::WillTopic | Rejected::WillPayload => {
+                    ConnectResult::BadWill
+                }
             },
             Self::Shutdown => ConnectResult::ShuttingDown,
         }
@@ -179,11 +190,20 @@ impl Unwelcome {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     pub(super) fn new(stream: S, peer: SocketAddr) -> Self {
-        Self { stream, input: Input::default(), output: Output::default(), peer }
+        Self {
+            stream,
+            input: Input::default(),
+            output: Output::default(),
+            peer,
+            packet_bytes_max: usize::MAX,
+        }
     }
 
     /// Waits for the CONNECT. The future may be dropped; the link stays whole.
-    pub(super) async fn read_connect(&mut self) -> Result<Box<Connect>, Unwelcome> {
+    pub(super) async fn read_connect(
+        &mut self,
+        tolerance: Tolerance,
+    ) -> Result<Connect, Unwelcome> {
         let frame = loop {
             let Self { stream, input, .. } = self;
             if poll_fn(|context| input.poll_read(stream, context)).await? == 0 {
@@ -196,19 +216,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 break frame;
             }
         };
-        // The version stands in the CONNECT itself; the one given here matters to no other packet
-        // that may come first, for none may [MQTT-3.1.0-1].
-        let Packet::Connect(connect) = decode(frame, Version::V311, Sender::Client)? else {
-            return Err(Unwelcome::Violation(Version::V311, Violation::NotConnected));
-        };
-        Ok(connect)
+        if frame[0] >> 4 == CONNECT {
+            let connect = decode_connect(frame, tolerance)?;
+            let bytes_max = connect.properties.maximum_packet_size.map(usize::try_from);
+            self.packet_bytes_max = bytes_max.and_then(Result::ok).unwrap_or(usize::MAX);
+            return Ok(connect);
+        }
+        // Nothing else may come first [MQTT-3.1.0-1]; is it a packet at all?
+        decode(frame, Version::V311, Sender::Client)?;
+        Err(Unwelcome::Violation(Version::V311, Violation::NotConnected))
     }
 
     /// Tells the peer why it does not come in, and closes.
     pub(super) async fn turn_away(mut self, why: &Unwelcome) {
         let understood = !matches!(why, Unwelcome::Violation(_, Violation::NotConnected));
-        if let Some((version, packet)) = why.answer().filter(|_| understood) {
-            self.output.packet(&packet, version);
+        if let Some((version, mut packet)) = why.answer().filter(|_| understood) {
+            // [MQTT-3.1.2-24], [MQTT-3.2.2-19]
+            if encoded_len(&packet, version) > self.packet_bytes_max {
+                packet.strip_explanations();
+            }
+            if encoded_len(&packet, version) <= self.packet_bytes_max {
+                self.output.packet(&packet, version);
+            }
         }
         if !matches!(why, Unwelcome::Closed | Unwelcome::Io(_)) {
             self.close().await;
@@ -228,6 +257,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let limits = &broker.options().session;
         let opening = Opening::new(connect, limits, || broker.fresh_client_id())
             .map_err(|violation| Unwelcome::Violation(version, violation))?;
+        if encoded_len(&opening.accepted(true, limits), version) > opening.packet_bytes_max {
+            return Err(Unwelcome::Violation(version, Violation::PacketSizeTooSmall));
+        }
         let client_id = &*opening.client_id;
         let who = Who { identity: &identity, client_id, peer: Some(self.peer) };
         let attached = broker

@@ -17,7 +17,7 @@ use super::conn::{ConnLimits, Link};
 use super::greeting::{Entry, Unwelcome};
 use super::tls::{self, ServerTls, TlsError};
 use crate::broker::Broker;
-use crate::config::{Bind, Config, Listener};
+use crate::config::{Bind, Config, Listener, Mqtt};
 use crate::metrics::{ConnectResult, Label, TlsRejection};
 use crate::rsp::CertificateFacts;
 
@@ -31,6 +31,7 @@ pub struct Shared {
     open: mpsc::Sender<()>,
     connect_timeout: Duration,
     limits: ConnLimits,
+    mqtt: Arc<Mqtt>,
 }
 
 /// The other end of [`Shared`]: stops all listeners and waits for their connections.
@@ -79,6 +80,7 @@ impl Shared {
             open,
             connect_timeout: config.limits.connect_timeout,
             limits,
+            mqtt: Arc::new(config.mqtt.clone()),
         };
         (shared, Stop { broker, shutdown: stop, closed })
     }
@@ -111,7 +113,7 @@ impl Port {
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, scheme),
+            entry: Entry::new(listener, &shared.mqtt, scheme),
             tls,
             connections: Arc::new(Semaphore::new(listener.max_connections)),
             shared,
@@ -258,7 +260,7 @@ impl Port {
     ) -> Result<(crate::broker::Attached, crate::mqtt::Version), Unwelcome> {
         let mut shutdown = self.shared.shutdown.clone();
         let connect = tokio::select! {
-            connect = link.read_connect() => connect?,
+            connect = link.read_connect(self.entry.tolerance) => connect?,
             () = patience => return Err(Unwelcome::Timeout),
             () = stopped(&mut shutdown) => return Err(Unwelcome::Shutdown),
         };

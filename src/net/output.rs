@@ -10,8 +10,8 @@ use tokio::io::AsyncWrite;
 
 use crate::ids::Timestamp;
 use crate::mqtt::encode::{PublishHead, encode};
-use crate::mqtt::{Packet, PublishProperties, Version};
-use crate::session::Outgoing;
+use crate::mqtt::{Packet, PublishProperties, QoS, Version};
+use crate::session::{Alias, Delivery, Outgoing};
 
 /// Encoded packets waiting to be written. Packets and small payloads are written into one growing
 /// buffer; large payloads stand between as shared slices, and many leave in one vectored write.
@@ -58,8 +58,14 @@ impl Output {
 
     /// Appends a message. Its head was encoded once for all receivers, unless this receiver's has
     /// properties of its own.
-    pub(super) fn publish(&mut self, outgoing: &Outgoing, version: Version, now: Timestamp) {
-        let own_head = own_head(outgoing, version, now);
+    pub(super) fn publish(
+        &mut self,
+        outgoing: &Outgoing,
+        alias: Option<Alias>,
+        version: Version,
+        now: Timestamp,
+    ) {
+        let own_head = own_head(&outgoing.delivery, alias, version, now);
         let shared_head = || outgoing.delivery.message.head(version, outgoing.packet_id.is_some());
         let head = own_head.as_ref().unwrap_or_else(shared_head);
         let before = self.open.len();
@@ -142,23 +148,47 @@ impl Output {
     }
 }
 
-/// A head for this receiver alone: with its subscription identifiers, or with the time that the
-/// message has waited taken off its expiry `[MQTT-3.3.2-6]`.
-fn own_head(outgoing: &Outgoing, version: Version, now: Timestamp) -> Option<PublishHead> {
-    let message = &outgoing.delivery.message;
-    let ids = &outgoing.delivery.subscription_ids;
+/// A head for this receiver alone: with its subscription identifiers, its topic alias, or with the
+/// time that the message has waited taken off its expiry `[MQTT-3.3.2-6]`.
+fn own_head(
+    delivery: &Delivery,
+    alias: Option<Alias>,
+    version: Version,
+    now: Timestamp,
+) -> Option<PublishHead> {
+    let message = &delivery.message;
+    let ids = &delivery.subscription_ids;
     let expires = message.expires != Timestamp::NEVER;
-    if version != Version::V5 || (ids.is_empty() && !expires) {
+    if version != Version::V5 || (ids.is_empty() && !expires && alias.is_none()) {
         return None;
     }
     let mut properties: PublishProperties =
         message.properties.as_deref().cloned().unwrap_or_default();
     properties.subscription_ids.clone_from(ids);
+    properties.topic_alias = alias.map(|alias| alias.number);
     if expires {
         let left = message.expires.since(now).as_millis().div_ceil(1000);
         properties.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
     }
-    let with_id = outgoing.packet_id.is_some();
+    let known = alias.is_some_and(|alias| alias.known);
+    let topic = if known { "" } else { &message.topic };
     let len = message.payload.len();
-    Some(PublishHead::new(version, with_id, &message.topic, Some(&properties), len))
+    Some(PublishHead::new(version, has_packet_id(delivery), topic, Some(&properties), len))
+}
+
+/// Bytes of the packet for this receiver, with its topic name and without an alias.
+#[must_use]
+pub(super) fn frame_len(delivery: &Delivery, version: Version) -> usize {
+    // What is left of the expiry takes four bytes, however much it is.
+    let own_head = own_head(delivery, None, version, Timestamp::default());
+    let shared_head = || delivery.message.head(version, has_packet_id(delivery));
+    own_head.as_ref().unwrap_or_else(shared_head).frame_len()
+}
+
+/// What an alias may add to a packet that still carries the topic name: the property, and a longer
+/// length before all properties and before the packet.
+pub(super) const ALIAS_BYTES: usize = 5;
+
+fn has_packet_id(delivery: &Delivery) -> bool {
+    delivery.qos != QoS::AtMostOnce
 }

@@ -12,6 +12,8 @@ use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Versi
 pub struct Opening {
     /// Protocol of the connection.
     pub version: Version,
+    /// A bridge of another broker.
+    pub bridge: bool,
     /// The client's own id, or the one it gets.
     pub client_id: ByteString,
     /// The id is the broker's choice; version 5 is told `[MQTT-3.1.3-7]`.
@@ -32,6 +34,10 @@ pub struct Opening {
     pub window: u16,
     /// Largest packet the client takes, in bytes `[MQTT-3.1.2-24]`.
     pub packet_bytes_max: usize,
+    /// Topic aliases that may be set up towards the client.
+    pub topic_alias_max: u16,
+    /// Response Information, for a client that asks `[MQTT-3.1.2-28]`.
+    pub response_information: Option<ByteString>,
     /// The client takes reason strings in acknowledgements `[MQTT-3.1.2-29]`.
     pub problem_information: bool,
 }
@@ -48,18 +54,31 @@ impl Opening {
     ) -> Result<Self, Violation> {
         let assigned = connect.client_id.is_empty();
         connect.check()?;
+        if assigned && !limits.rules.empty_client_id {
+            return Err(Violation::ClientIdMissing);
+        }
         if connect.client_id.len() > limits.client_id_bytes_max {
             return Err(Violation::ClientIdTooLong);
         }
         if connect.properties.authentication_method.is_some() {
             return Err(Violation::UnknownAuthenticationMethod);
         }
+        let retains = connect.will.as_ref().is_some_and(|will| will.retain);
+        if retains && !limits.rules.retain_available {
+            return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-13]
+        }
+        if limits.rules.keep_alive_binds && exceeds_keep_alive(connect, limits) {
+            return Err(Violation::KeepAliveTooLong);
+        }
         let wished = wished_expiry(connect, limits);
         let expiry = wished.min(limits.expiry_max);
         let keep_alive_secs = bounded_keep_alive(connect, limits);
+        let client_id = if assigned { fresh_id() } else { connect.client_id.clone() };
         Ok(Self {
             version: connect.version,
-            client_id: if assigned { fresh_id() } else { connect.client_id.clone() },
+            bridge: connect.bridge,
+            response_information: response_information(connect, &client_id, limits),
+            client_id,
             assigned,
             clean_start: connect.clean_start,
             expiry,
@@ -72,6 +91,10 @@ impl Opening {
                 .properties
                 .maximum_packet_size
                 .map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            topic_alias_max: connect
+                .properties
+                .topic_alias_maximum
+                .min(limits.topic_alias_outbound_max),
             problem_information: connect.properties.request_problem_information,
         })
     }
@@ -86,6 +109,8 @@ impl Opening {
                 maximum_packet_size: Some(limits.packet_bytes_max),
                 topic_alias_maximum: Some(limits.topic_alias_max),
                 assigned_client_id: self.assigned.then(|| self.client_id.clone()),
+                retain_available: (!limits.rules.retain_available).then_some(false),
+                response_information: self.response_information.clone(),
                 server_keep_alive_secs: self.keep_alive_changed.then_some(self.keep_alive_secs),
                 ..ConnAckProperties::default()
             })
@@ -120,6 +145,24 @@ pub(super) fn expiry(secs: u32) -> Duration {
 
 fn seconds(expiry: Duration) -> u32 {
     u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Response Information is for those who ask `[MQTT-3.1.2-28]`.
+fn response_information(
+    connect: &Connect,
+    client_id: &str,
+    limits: &SessionLimits,
+) -> Option<ByteString> {
+    let text = &limits.rules.response_information;
+    // A basis for topic names: no wildcard may come in by the client id.
+    let plain = !text.contains("%c") || !client_id.contains(['+', '#']);
+    let asked = connect.properties.request_response_information && !text.is_empty();
+    (asked && plain).then(|| text.replace("%c", client_id).into())
+}
+
+fn exceeds_keep_alive(connect: &Connect, limits: &SessionLimits) -> bool {
+    let (asked, most) = (connect.keep_alive_secs, limits.keep_alive_secs_max);
+    connect.version < Version::V5 && most < u16::MAX && (asked == 0 || asked > most)
 }
 
 fn bounded_keep_alive(connect: &Connect, limits: &SessionLimits) -> u16 {

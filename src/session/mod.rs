@@ -10,6 +10,7 @@
 //! MQTT 3.1, 3.1.1 and 5 are one machine with the version as a field. The session outlives its
 //! connections; what belongs to one connection is set anew by [`Session::open`].
 
+mod alias;
 mod connect;
 mod delivery;
 mod outbound;
@@ -17,11 +18,14 @@ mod outbound;
 mod tests;
 mod violation;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
+pub use alias::Alias;
 pub use connect::{Opening, refused};
 pub use delivery::{Delivery, Origin, Outgoing};
 pub use outbound::Resend;
@@ -30,12 +34,13 @@ pub use violation::Violation;
 use crate::ids::{PacketId, Timestamp};
 use crate::mqtt::{
     Ack, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, ReasonProperties,
-    Sender, SubAck, Subscribe, Unsubscribe, Version, Will, detached,
+    Sender, SubAck, Subscribe, Unsubscribe, Version, Will, encoded_len,
 };
+use alias::{InboundAliases, OutboundAliases};
 use outbound::Outbound;
 
-/// Bounds of one session (`[limits]`).
-#[derive(Clone, Copy, Debug)]
+/// Bounds of one session (`[limits]`), and how the standards are taken (`[mqtt]`).
+#[derive(Clone, Debug)]
 pub struct SessionLimits {
     /// QoS 2 messages a client may leave unreleased (Receive Maximum of the CONNACK).
     pub receive_maximum: u16,
@@ -49,8 +54,41 @@ pub struct SessionLimits {
     pub client_id_bytes_max: usize,
     /// Topic aliases of one client (Topic Alias Maximum of the CONNACK).
     pub topic_alias_max: u16,
+    /// Topic aliases towards one client, whatever the client allows.
+    pub topic_alias_outbound_max: u16,
     /// How long a session may outlive its connection.
     pub expiry_max: Duration,
+    /// How the standards are taken.
+    pub rules: SessionRules,
+}
+
+/// Choices that the standards leave to a server, and leniencies.
+#[derive(Clone, Debug)]
+pub struct SessionRules {
+    /// Clients that may be given an id may come without one.
+    pub empty_client_id: bool,
+    /// A client of version 5 that exceeds the server's Receive Maximum is disconnected; if not, it
+    /// is served. Older versions know no such bound.
+    pub receive_maximum_binds: bool,
+    /// A client of 3.x that asks for more than the longest keep alive, or for none, is refused; if
+    /// not, its own holds. Clients of version 5 are told another.
+    pub keep_alive_binds: bool,
+    /// Messages may be retained.
+    pub retain_available: bool,
+    /// Response Information for those who ask, `%c` being the client id; empty: none.
+    pub response_information: Arc<str>,
+}
+
+impl Default for SessionRules {
+    fn default() -> Self {
+        Self {
+            empty_client_id: true,
+            receive_maximum_binds: true,
+            keep_alive_binds: false,
+            retain_available: true,
+            response_information: Arc::from(""),
+        }
+    }
 }
 
 /// What the shell has to do.
@@ -116,9 +154,12 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Session {
     version: Version,
+    bridge: bool,
     outbound: Outbound,
-    received: SmallVec<[PacketId; 4]>, // QoS 2 messages taken and not yet released
+    received: BTreeSet<PacketId>, // QoS 2 messages taken and not yet released
     receive_maximum: u16,
+    receive_maximum_binds: bool,
+    retain_available: bool,
     window: u16,
     packet_bytes_max: usize,
     problem_information: bool,
@@ -127,9 +168,8 @@ pub struct Session {
     expiry: Duration,
     expiry_max: Duration,
     will: Option<Box<Will>>,
-    topic_alias_max: u16,
-    /// Topic aliases of the client, at most `topic_alias_max`.
-    aliases: Vec<(u16, ByteString)>,
+    inbound_aliases: InboundAliases,
+    outbound_aliases: OutboundAliases,
 }
 
 impl Session {
@@ -138,9 +178,12 @@ impl Session {
     pub fn new(opening: &Opening, limits: &SessionLimits, now: Timestamp) -> Self {
         let mut session = Self {
             version: opening.version,
+            bridge: opening.bridge,
             outbound: Outbound::default(),
-            received: SmallVec::new(),
+            received: BTreeSet::new(),
             receive_maximum: limits.receive_maximum,
+            receive_maximum_binds: limits.rules.receive_maximum_binds,
+            retain_available: limits.rules.retain_available,
             window: 0,
             packet_bytes_max: 0,
             problem_information: true,
@@ -149,8 +192,8 @@ impl Session {
             expiry: Duration::ZERO,
             expiry_max: limits.expiry_max,
             will: None,
-            topic_alias_max: limits.topic_alias_max,
-            aliases: Vec::new(),
+            inbound_aliases: InboundAliases::new(limits.topic_alias_max),
+            outbound_aliases: OutboundAliases::default(),
         };
         session.open(opening, now);
         session
@@ -159,6 +202,7 @@ impl Session {
     /// Begins a connection: what belongs to the connection is set anew.
     pub fn open(&mut self, opening: &Opening, now: Timestamp) {
         self.version = opening.version;
+        self.bridge = opening.bridge;
         self.window = opening.window;
         self.packet_bytes_max = opening.packet_bytes_max;
         self.problem_information = opening.problem_information;
@@ -168,8 +212,8 @@ impl Session {
         self.heard = now;
         self.expiry = opening.expiry;
         self.will.clone_from(&opening.will);
-        // [MQTT-3.3.2-7]: aliases are of one connection.
-        self.aliases = Vec::new();
+        self.inbound_aliases.clear();
+        self.outbound_aliases.open(opening.topic_alias_max);
         self.outbound.open();
     }
 
@@ -186,6 +230,12 @@ impl Session {
     /// Forgets in-flight messages that their keeper has taken back while the client was away.
     pub fn retain_in_flight(&mut self, keep: impl FnMut(Origin) -> bool) {
         self.outbound.retain(keep);
+    }
+
+    /// Takes back QoS 1 messages in flight for the share groups that `wanted` names: their
+    /// receiver is gone, and another member is to have them (4.8.2).
+    pub fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        self.outbound.take_shared(wanted)
     }
 
     /// Bytes have come: the client lives.
@@ -207,7 +257,9 @@ impl Session {
                 self.outbound.on_pubcomp(ack.packet_id);
                 self.resend(actions);
             }
-            Packet::Subscribe(subscribe) => actions.push(Action::Subscribe(subscribe)),
+            Packet::Subscribe(subscribe) => {
+                actions.push(Action::Subscribe(self.as_bridge(subscribe)));
+            }
             Packet::Unsubscribe(unsubscribe) => actions.push(Action::Unsubscribe(unsubscribe)),
             Packet::PingReq => actions.push(Action::Send(Packet::PingResp)),
             Packet::Disconnect(disconnect) => return self.on_disconnect(&disconnect, actions),
@@ -231,7 +283,7 @@ impl Session {
         // An error in PUBREC ends the exchange and frees the id (4.3.3); without one the id is
         // kept so that a repeated PUBLISH is not routed twice [MQTT-4.3.3-10].
         if !answer.reason.is_error() {
-            self.received.push(packet_id);
+            self.received.insert(packet_id);
         }
         actions.push(Action::Send(Packet::PubRec(answer)));
     }
@@ -269,6 +321,27 @@ impl Session {
     /// that the packet fits [`Session::packet_bytes_max`].
     pub fn on_delivery(&mut self, delivery: Delivery) -> Outgoing {
         self.outbound.send(delivery)
+    }
+
+    /// How the topic of the next PUBLISH is written; to be asked once for each PUBLISH that is
+    /// sent, in the order of sending. `None`: by its name.
+    pub fn alias(&mut self, topic: &ByteString) -> Option<Alias> {
+        self.outbound_aliases.of(topic)
+    }
+
+    /// The packet as the client takes it: without its reason string and user properties where they
+    /// would make it too large `[MQTT-3.4.2-2]`, `[MQTT-3.2.2-19]`. `None`: it is too large even
+    /// so, and must not be sent `[MQTT-3.1.2-24]`.
+    #[must_use]
+    pub fn fitted(&self, mut packet: Packet) -> Option<Packet> {
+        let fits = |packet: &Packet| {
+            self.packet_bytes_max == usize::MAX
+                || encoded_len(packet, self.version) <= self.packet_bytes_max
+        };
+        if !fits(&packet) {
+            packet.strip_explanations();
+        }
+        fits(&packet).then_some(packet)
     }
 
     /// A message in flight cannot be sent again: it does not fit the new connection.
@@ -338,7 +411,10 @@ impl Session {
     }
 
     fn on_publish(&mut self, mut publish: Publish, actions: &mut Actions) -> Result<(), Violation> {
-        self.resolve_alias(&mut publish)?;
+        self.inbound_aliases.resolve(&mut publish)?;
+        if publish.retain && !self.retain_available {
+            return Err(Violation::RetainNotSupported);
+        }
         let receipt = Receipt { qos: publish.qos, packet_id: publish.packet_id };
         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
             if self.received.contains(&id) {
@@ -346,7 +422,9 @@ impl Session {
                 actions.push(Action::Send(Packet::PubRec(ack(id, ReasonCode::Success))));
                 return Ok(());
             }
-            if self.received.len() >= usize::from(self.receive_maximum) {
+            // No more than there are packet ids, in any case (case D7).
+            let binds = self.version == Version::V5 && self.receive_maximum_binds;
+            if binds && self.received.len() >= usize::from(self.receive_maximum) {
                 return Err(Violation::ReceiveMaximumExceeded);
             }
         }
@@ -354,22 +432,16 @@ impl Session {
         Ok(())
     }
 
-    /// Puts the topic name in place of its alias, and remembers the name that comes with one.
-    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Violation> {
-        let alias = publish.properties.as_ref().and_then(|p| p.topic_alias);
-        let Some(alias) = alias else { return Ok(()) };
-        // [MQTT-3.3.2-9]
-        if alias > self.topic_alias_max {
-            return Err(Violation::TopicAliasInvalid);
+    /// What a bridge sends is not sent back to it, and what it gets keeps its retain flag; 3.x has
+    /// no options to say so.
+    fn as_bridge(&self, mut subscribe: Subscribe) -> Subscribe {
+        if self.bridge {
+            for filter in &mut subscribe.filters {
+                filter.options.no_local = true;
+                filter.options.retain_as_published = true;
+            }
         }
-        let known = self.aliases.iter().position(|(number, _)| *number == alias);
-        match (publish.topic.is_empty(), known) {
-            (true, Some(at)) => publish.topic = self.aliases[at].1.clone(),
-            (true, None) => return Err(Violation::TopicAliasInvalid),
-            (false, Some(at)) => self.aliases[at].1 = detached(&publish.topic),
-            (false, None) => self.aliases.push((alias, detached(&publish.topic))),
-        }
-        Ok(())
+        subscribe
     }
 
     fn on_puback(&mut self, ack: &Ack, actions: &mut Actions) {
@@ -400,13 +472,8 @@ impl Session {
 
     fn on_pubrel(&mut self, pubrel: &Ack, actions: &mut Actions) {
         let id = pubrel.packet_id;
-        let reason = match self.received.iter().position(|known| *known == id) {
-            Some(at) => {
-                self.received.swap_remove(at);
-                ReasonCode::Success
-            }
-            None => ReasonCode::PacketIdentifierNotFound,
-        };
+        let known = self.received.remove(&id);
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         actions.push(Action::Send(Packet::PubComp(ack(id, reason))));
     }
 

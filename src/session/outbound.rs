@@ -145,6 +145,23 @@ impl Outbound {
         });
     }
 
+    /// Takes back QoS 1 messages of share groups that `wanted` names. QoS 2 messages stay: another
+    /// client must never get what this one may have `[MQTT-4.8.2-5]`.
+    pub(super) fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        let mut at = 0;
+        while let Some(entry) = self.in_flight.get(at) {
+            match &entry.waits_for {
+                WaitsFor::PubAck(delivery) if delivery.share.as_deref().is_some_and(&wanted) => {
+                    taken.push(delivery.clone());
+                    self.remove(at);
+                }
+                WaitsFor::PubAck(_) | WaitsFor::PubRec(_) | WaitsFor::PubComp => at += 1,
+            }
+        }
+        taken
+    }
+
     fn remove(&mut self, at: usize) {
         self.in_flight.remove(at);
         self.sent -= usize::from(at < self.sent);

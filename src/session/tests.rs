@@ -1,6 +1,6 @@
 //! Sessions as transcripts: `>` is what the client sends, `<` what the session wants done.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::*;
@@ -9,19 +9,22 @@ use crate::mqtt::{
     SubscribeOptions,
 };
 
-const LIMITS: SessionLimits = SessionLimits {
+static LIMITS: LazyLock<SessionLimits> = LazyLock::new(|| SessionLimits {
     receive_maximum: 3,
     in_flight_max: 2,
     packet_bytes_max: 1000,
     keep_alive_secs_max: 100,
     client_id_bytes_max: 30,
     topic_alias_max: 2,
+    topic_alias_outbound_max: 2,
     expiry_max: Duration::from_secs(1000),
-};
+    rules: SessionRules::default(),
+});
 
 fn connect(version: Version) -> Connect {
     Connect {
         version,
+        bridge: false,
         clean_start: true,
         keep_alive_secs: 10,
         client_id: "c".into(),
@@ -80,7 +83,8 @@ fn aliased(topic: &'static str, alias: u16) -> Packet {
 fn delivery(qos: QoS, origin: Origin) -> Delivery {
     let message = Message::new("t".into(), "x".into(), qos, false, None, Timestamp::NEVER);
     let subscription_ids = SmallVec::new();
-    Delivery { message: Arc::new(message), qos, retain: false, subscription_ids, origin }
+    let message = Arc::new(message);
+    Delivery { message, qos, retain: false, subscription_ids, origin, share: None }
 }
 
 fn ok(number: u16) -> Ack {

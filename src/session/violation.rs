@@ -14,6 +14,18 @@ pub enum Violation {
     /// A bound of this broker: `limits.max_client_id_bytes`.
     #[error("the client id is too long")]
     ClientIdTooLong,
+    /// A choice of this broker: `mqtt.empty_client_id`.
+    #[error("a client id is needed here")]
+    ClientIdMissing,
+    /// A choice of this broker: `mqtt.keepalive_exceeded`.
+    #[error("the keep alive is longer than is taken here")]
+    KeepAliveTooLong,
+    /// `[MQTT-3.2.2-13]`, `[MQTT-3.2.2-14]`: `mqtt.retain` is off.
+    #[error("messages are not retained here")]
+    RetainNotSupported,
+    /// `[MQTT-3.1.2-24]`: the Maximum Packet Size of the client has no room for a CONNACK.
+    #[error("the client takes no packets large enough to answer it")]
+    PacketSizeTooSmall,
     /// A packet that is well-formed and says what a client may not say.
     #[error(transparent)]
     Content(#[from] CheckError),
@@ -50,7 +62,12 @@ impl Violation {
             | Self::UnexpectedAuth
             | Self::SessionExpiryRaised
             | Self::ServerPacket => ReasonCode::ProtocolError,
-            Self::ClientIdTooLong => ReasonCode::ClientIdentifierNotValid,
+            // "Identifier rejected" is what mosquitto says to a keep alive that is too long.
+            Self::ClientIdTooLong | Self::ClientIdMissing | Self::KeepAliveTooLong => {
+                ReasonCode::ClientIdentifierNotValid
+            }
+            Self::RetainNotSupported => ReasonCode::RetainNotSupported,
+            Self::PacketSizeTooSmall => ReasonCode::PacketTooLarge,
             Self::Content(error) => error.reason(),
             Self::UnknownAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
@@ -66,6 +83,10 @@ impl Violation {
             Self::NotConnected => "not_connected",
             Self::SecondConnect => "second_connect",
             Self::ClientIdTooLong => "client_id_too_long",
+            Self::ClientIdMissing => "client_id_missing",
+            Self::KeepAliveTooLong => "keep_alive_too_long",
+            Self::RetainNotSupported => "retain_not_supported",
+            Self::PacketSizeTooSmall => "packet_size_too_small",
             Self::Content(error) => error.name(),
             Self::UnknownAuthenticationMethod => "unknown_authentication_method",
             Self::UnexpectedAuth => "unexpected_auth",

@@ -274,6 +274,7 @@ fn connect_v4(p: v4::Connect) -> Connect {
     let (username, password) = login(p.login.map(|login| (login.username, login.password)));
     Connect {
         version: Version::V311,
+        bridge: false,
         clean_start: p.clean_session,
         keep_alive_secs: p.keep_alive,
         client_id: p.client_id.into(),
@@ -383,6 +384,7 @@ fn connect_v5(p: v5::Connect) -> Connect {
     let (username, password) = login(p.login.map(|login| (login.username, login.password)));
     Connect {
         version: Version::V5,
+        bridge: false,
         clean_start: p.clean_session,
         keep_alive_secs: p.keep_alive,
         client_id: p.client_id.into(),

@@ -142,6 +142,7 @@ fn connect(version: Version) -> impl Strategy<Value = Connect> {
             let lonely = username.is_none() && version != Version::V5;
             Connect {
                 version,
+                bridge: false,
                 clean_start,
                 keep_alive_secs,
                 client_id,

@@ -39,6 +39,7 @@ impl Dial {
     pub fn new(version: Version, client_id: &str) -> Self {
         Self(Connect {
             version,
+            bridge: false,
             clean_start: true,
             keep_alive_secs: 0,
             client_id: client_id.into(),

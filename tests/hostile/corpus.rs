@@ -45,7 +45,8 @@ impl Case {
 
 #[tokio::test]
 async fn as_the_first_packet() {
-    let rig = Rig::start().await;
+    // The corpus judges by the standards; bridges of mosquitto are a leniency.
+    let rig = Rig::with(|config| config.mqtt.bridge_protocol_bit = false).await;
     let mut bystanders = Bystanders::join(&rig).await;
     for (count, case) in (1..).zip(malformed()) {
         let mut socket = rig.tcp(rig.plain).await;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::reason_code;
+use super::{Tolerance, reason_code};
 use crate::mqtt::error::DecodeError;
 use crate::mqtt::packet::{
     ConnAck, ConnAckProperties, Connect, ConnectProperties, PublishProperties, QoS, Version, Will,
@@ -21,13 +21,17 @@ const USERNAME: u8 = 0x80;
 
 /// Reads a CONNECT, which itself says what version it is. `header_flags` are judged here because
 /// 3.1 does not forbid them.
-pub(super) fn connect(cursor: &mut Cursor, header_flags: u8) -> Result<Connect, DecodeError> {
-    let version = protocol(cursor)?;
+pub(super) fn connect(
+    cursor: &mut Cursor,
+    header_flags: u8,
+    tolerance: Tolerance,
+) -> Result<Connect, DecodeError> {
+    let (version, bridge) = protocol(cursor, tolerance)?;
     if version != Version::V31 && header_flags != 0 {
         return Err(DecodeError::HeaderFlags);
     }
     let flags = cursor.u8()?;
-    check_flags(version, flags)?;
+    check_flags(version, flags, tolerance)?;
     let keep_alive_secs = cursor.u16()?;
     let properties = match version {
         Version::V31 | Version::V311 => ConnectProperties::default(),
@@ -37,11 +41,18 @@ pub(super) fn connect(cursor: &mut Cursor, header_flags: u8) -> Result<Connect, 
     };
     let client_id = cursor.text()?;
     let will = if flags & WILL != 0 { Some(will(cursor, version, flags)?) } else { None };
-    let username = if flags & USERNAME != 0 { Some(cursor.text()?) } else { None };
-    let password = if flags & PASSWORD != 0 { Some(cursor.binary()?) } else { None };
+    // 3.1 let a client announce them and send nothing.
+    let left_out = |cursor: &Cursor| {
+        tolerance.missing_user_name && version == Version::V31 && cursor.is_empty()
+    };
+    let has_username = flags & USERNAME != 0 && !left_out(cursor);
+    let username = if has_username { Some(cursor.text()?) } else { None };
+    let has_password = flags & PASSWORD != 0 && !left_out(cursor);
+    let password = if has_password { Some(cursor.binary()?) } else { None };
     let clean_start = flags & CLEAN_START != 0;
     Ok(Connect {
         version,
+        bridge,
         clean_start,
         keep_alive_secs,
         client_id,
@@ -52,8 +63,9 @@ pub(super) fn connect(cursor: &mut Cursor, header_flags: u8) -> Result<Connect, 
     })
 }
 
-/// Name and level belong together: level 3 is `MQIsdp`, 4 and 5 are `MQTT`.
-fn protocol(cursor: &mut Cursor) -> Result<Version, DecodeError> {
+/// Name and level belong together: level 3 is `MQIsdp`, 4 and 5 are `MQTT`. Beside the version,
+/// whether the client calls itself a bridge.
+fn protocol(cursor: &mut Cursor, tolerance: Tolerance) -> Result<(Version, bool), DecodeError> {
     let name: Bytes = cursor.binary()?;
     let old = match &name[..] {
         b"MQTT" => false,
@@ -61,14 +73,16 @@ fn protocol(cursor: &mut Cursor) -> Result<Version, DecodeError> {
         _ => return Err(DecodeError::ProtocolName),
     };
     match (old, cursor.u8()?) {
-        (true, 3) => Ok(Version::V31),
-        (false, 4) => Ok(Version::V311),
-        (false, 5) => Ok(Version::V5),
+        (true, 3) => Ok((Version::V31, false)),
+        (false, 4) => Ok((Version::V311, false)),
+        (false, 5) => Ok((Version::V5, false)),
+        (true, 0x83) if tolerance.bridge_bit => Ok((Version::V31, true)),
+        (false, 0x84) if tolerance.bridge_bit => Ok((Version::V311, true)),
         (_, level) => Err(DecodeError::ProtocolLevel(level)),
     }
 }
 
-fn check_flags(version: Version, flags: u8) -> Result<(), DecodeError> {
+fn check_flags(version: Version, flags: u8, tolerance: Tolerance) -> Result<(), DecodeError> {
     // 3.1 leaves the reserved bit unused and disregards Will QoS and Retain without a Will.
     if version != Version::V31 {
         if flags & RESERVED != 0 {
@@ -78,7 +92,8 @@ fn check_flags(version: Version, flags: u8) -> Result<(), DecodeError> {
             return Err(DecodeError::WillFlags); // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
         }
     }
-    if version != Version::V5 && flags & PASSWORD != 0 && flags & USERNAME == 0 {
+    let alone = version != Version::V5 && flags & PASSWORD != 0 && flags & USERNAME == 0;
+    if alone && !tolerance.password_without_user_name {
         return Err(DecodeError::PasswordWithoutUsername); // [MQTT-3.1.2-22] of 3.1.1
     }
     Ok(())
