@@ -117,6 +117,18 @@ async fn last_words(rig: &Rig, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// What is said to a malformed CONNECT: nothing in 3.1.1, where no return code fits; a CONNACK with
+/// an error and nothing else in version 5.
+fn is_refusal(version: Version, said: &[u8]) -> bool {
+    match version {
+        Version::V31 | Version::V311 => said.is_empty(),
+        Version::V5 => {
+            let alone = simcast::mqtt::frame_len(said) == Ok(Some(said.len()));
+            alone && said[0] == 0x20 && said[2] == 0 && matches!(said[3], 0x81 | 0x82)
+        }
+    }
+}
+
 /// These bytes end a client's connection: version 5 is told why, older ones are not.
 async fn ends(rig: &Rig, version: Version, bytes: &[u8], reason: ReasonCode) {
     let mut client = rig.client(Dial::new(version, "rude")).await;

@@ -291,3 +291,44 @@ async fn who_takes_no_topic_alias_gets_none() {
         assert_eq!((&*publish.topic, publish.properties), ("t", None));
     }
 }
+
+/// 5: [MQTT-3.2.2-18]
+#[tokio::test]
+async fn where_no_topic_alias_is_taken_every_one_is_invalid() {
+    let rig = Rig::with(|config| config.limits.topic_alias_maximum = 0).await;
+    let mut client = rig.client(Dial::v5("c")).await;
+    let told = client.connack.properties.as_ref().unwrap().topic_alias_maximum;
+    assert_eq!(told.unwrap_or(0), 0);
+    let properties = Some(Box::new(PublishProperties { topic_alias: Some(1), ..no_properties() }));
+    let publish = Publish { properties, ..message("t", "x", ZERO, 0) };
+    client.send(&Packet::Publish(publish)).await;
+    assert_eq!(client.expect_goodbye().await, ReasonCode::TopicAliasInvalid);
+}
+
+/// 5: [MQTT-3.1.2-26] [MQTT-3.3.2-8] [MQTT-3.3.2-11] [MQTT-3.3.2-7]
+#[tokio::test]
+async fn aliases_of_the_broker_keep_to_the_maximum_of_the_client() {
+    let rig = Rig::start().await;
+    let mut publisher = rig.client(Dial::v5("p")).await;
+    for maximum in [1, 3, u16::MAX] {
+        let mut dial = Dial::v5("s").persistent();
+        dial.0.properties.topic_alias_maximum = maximum;
+        let mut subscriber = listener(&rig, dial, "#", ONE).await;
+        let mut names = std::collections::HashMap::new();
+        for round in 0..60 {
+            let topic = format!("topic/of/some/length/{}", round % 20);
+            publisher.publish(&topic, "x", ONE).await;
+            let publish = subscriber.expect_publish().await;
+            let alias = publish.properties.as_ref().and_then(|p| p.topic_alias);
+            assert!(alias.is_none_or(|alias| (1..=maximum).contains(&alias)), "{alias:?}");
+            if publish.topic.is_empty() {
+                assert_eq!(names[&alias.expect("an alias")], topic);
+            } else {
+                assert_eq!(publish.topic, topic);
+                names.extend(alias.map(|alias| (alias, topic)));
+            }
+        }
+        assert!(!names.is_empty(), "{maximum}: no alias was used");
+        subscriber.disconnect().await;
+    }
+}

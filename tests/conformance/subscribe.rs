@@ -256,3 +256,26 @@ async fn the_lower_qos_counts() {
         }
     }
 }
+
+/// 5: [MQTT-3.3.4-2]
+/// 3.1.1: [MQTT-3.3.5-1]
+#[tokio::test]
+async fn overlapping_subscriptions_are_one_message_of_the_highest_qos() {
+    // case Q15
+    let rig = Rig::start().await;
+    for version in VERSIONS {
+        let mut client = rig.client(Dial::new(version, "c")).await;
+        for (filter, qos) in [("a/b", ZERO), ("a/+", TWO), ("#", ONE)] {
+            client.subscribe(filter, qos).await;
+        }
+        for published in QOS {
+            client.publish("a/b", "x", published).await;
+            assert_eq!(client.expect_publish().await.qos, published);
+            client.expect_nothing().await;
+        }
+        client.unsubscribe("a/+").await;
+        client.publish("a/b", "x", TWO).await;
+        assert_eq!(client.expect_publish().await.qos, ONE);
+        client.expect_nothing().await;
+    }
+}
