@@ -168,7 +168,7 @@ async fn a_publish_is_cut_at_every_step_and_arrives_once() {
             let said = answer(&mut publisher).await;
             match packet {
                 Packet::Publish(_) => {
-                    assert!(matches!(said, Packet::PubRec(ack) if ack.packet_id == id(5)))
+                    assert!(matches!(said, Packet::PubRec(ack) if ack.packet_id == id(5)));
                 }
                 _ => assert!(matches!(said, Packet::PubComp(ack) if ack.packet_id == id(5))),
             }

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use simcast::clock::Clock;
+use simcast::ids::Timestamp;
 use simcast::mqtt::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version};
-use tokio::time::Instant;
 
 use crate::common::{Client, Dial, Rig};
 use crate::{ONE, VERSIONS, listener};
@@ -15,12 +16,27 @@ const SLACK: Duration = Duration::from_secs(2);
 /// The broker looks for what is due this often.
 const SWEEP: Duration = simcast::broker::SWEEP_INTERVAL;
 
+/// A moment, and how long it is ago.
+#[derive(Clone, Copy)]
+struct Since(Clock, Timestamp);
+
+impl Since {
+    fn now() -> Self {
+        let clock = Clock::start();
+        Self(clock, clock.now())
+    }
+
+    fn elapsed(self) -> Duration {
+        self.0.now().since(self.1)
+    }
+}
+
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
 /// Waits for the end of a connection whose last byte was sent at `since`.
-async fn expires(mut client: Client, since: Instant, keep_alive_secs: u16) {
+async fn expires(mut client: Client, since: Since, keep_alive_secs: u16) {
     let told = client.expect_closed().await.map(|goodbye| goodbye.reason);
     let waited = since.elapsed();
     assert!(told.is_none_or(|reason| reason == ReasonCode::KeepAliveTimeout));
@@ -43,7 +59,7 @@ async fn a_keep_alive_expires_after_one_and_a_half_times_its_length() {
             let name = format!("{version:?} {keep_alive_secs}");
             let dial = Dial::new(version, &name).keep_alive_secs(keep_alive_secs);
             let dial = dial.will("will", "x");
-            let since = Instant::now();
+            let since = Since::now();
             let client = rig.client(dial.clone()).await;
             expiring.spawn(expires(client, since, keep_alive_secs));
             // Heard for a while, and silent then.
@@ -55,7 +71,7 @@ async fn a_keep_alive_expires_after_one_and_a_half_times_its_length() {
                     tokio::time::sleep(ms(400)).await;
                     client.ping().await;
                 }
-                let since = Instant::now();
+                let since = Since::now();
                 client.send(&Packet::PingReq).await;
                 expires(client, since, keep_alive_secs).await;
             });
@@ -76,7 +92,7 @@ async fn the_keep_alive_that_counts_is_the_one_agreed_upon() {
     };
     let mut expiring = tokio::task::JoinSet::new();
     for (asked, server) in [(0, Some(1)), (60, Some(1)), (u16::MAX, Some(1)), (1, None)] {
-        let since = Instant::now();
+        let since = Since::now();
         let client = rig.client(Dial::v5(&asked.to_string()).keep_alive_secs(asked)).await;
         assert_eq!(told(&client), server, "{asked}");
         expiring.spawn(expires(client, since, 1));
@@ -129,16 +145,16 @@ async fn every_packet_is_a_sign_of_life_and_so_is_a_piece_of_one() {
 }
 
 /// A client whose Will waits for `delay` seconds, and what ends its session.
-async fn leaves_a_will(rig: &Rig, name: &str, delay: u32, expiry: u32) -> Instant {
+async fn leaves_a_will(rig: &Rig, name: &str, delay: u32, expiry: u32) -> Since {
     let dial = Dial::v5(name).expiry_secs(expiry).will(&format!("will/{name}"), "x");
     let client = rig.client(dial.will_delay_secs(delay)).await;
-    let since = Instant::now();
+    let since = Since::now();
     client.vanish().await;
     since
 }
 
 /// Waits for one Will, and says how long after `since` it came.
-async fn inherits(mut heir: Client, since: Instant, earliest: Duration) {
+async fn inherits(mut heir: Client, since: Since, earliest: Duration) {
     heir.expect_publish().await;
     let waited = since.elapsed();
     assert!(waited >= earliest, "{waited:?} is earlier than {earliest:?}");
@@ -195,7 +211,7 @@ async fn a_goodbye_with_will_that_shortens_the_session_fires_at_its_end() {
     let mut client = rig.client(dial).await;
     let properties = DisconnectProperties { session_expiry_secs: Some(1), ..Default::default() };
     let reason = ReasonCode::DisconnectWithWill;
-    let since = Instant::now();
+    let since = Since::now();
     client
         .send(&Packet::Disconnect(Disconnect { reason, properties: Some(Box::new(properties)) }))
         .await;
