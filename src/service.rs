@@ -2,6 +2,8 @@
 //!
 //! `simcast serve` runs one; so do the demo and the tests, in their own process.
 
+mod acl;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,11 +12,14 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use acl::AclFileError;
+
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
 use crate::clock::Clock;
 use crate::config::{
-    self, Bind, Config, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, WarnOrDisconnect,
+    self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
+    WarnOrDisconnect,
 };
 use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
@@ -24,13 +29,15 @@ use crate::rsp::{
     ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
     Settings, TopicNames, Ttl,
 };
-use crate::session::{SessionLimits, SessionRules};
+use crate::session::{SessionLimits, SessionRules, Untold};
+use acl::AclFiles;
 
 /// A broker at work.
 #[derive(Debug)]
 pub struct Service {
     broker: Arc<Broker>,
     config: Config,
+    acls: AclFiles,
     readiness: Arc<Readiness>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
@@ -50,6 +57,9 @@ pub enum StartError {
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// An ACL file.
+    #[error(transparent)]
+    Acl(#[from] AclFileError),
 }
 
 /// Why a registry file was not taken.
@@ -92,12 +102,13 @@ impl Service {
         let names: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
         let metrics = Arc::new(Metrics::new(&names, &refusals));
         let control = control_unit(&config.rsp)?;
+        let acls = AclFiles::load(&config)?;
         let options = broker_options(&config);
         let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
-            ports.push(Port::open(shared.clone(), index, listener)?);
+            ports.push(Port::open(shared.clone(), index, listener, acls.of_listener(index))?);
         }
         drop(shared);
         note_certificates(&metrics, &ports);
@@ -116,7 +127,7 @@ impl Service {
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
-        Ok(Self { broker, config, readiness, addresses, admin_address, stop, tasks })
+        Ok(Self { broker, config, acls, readiness, addresses, admin_address, stop, tasks })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -154,6 +165,16 @@ impl Service {
         // Their mailboxes are gone: they connect again and are told so.
         self.broker.kick(&report.orphans);
         Ok(Some(report))
+    }
+
+    /// Reads the ACL files again, all or none: a broken, missing or emptied one leaves all rights
+    /// as they were. When this returns, nothing is sent any more that is no longer permitted. Gives
+    /// the number of files.
+    ///
+    /// # Errors
+    /// [`AclFileError`] says which lines of which file are wrong.
+    pub fn reload_acls(&self) -> Result<usize, AclFileError> {
+        self.acls.reload(&self.broker)
     }
 
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
@@ -279,6 +300,10 @@ fn broker_options(config: &Config) -> BrokerOptions {
         scheme: rsp.nid,
         topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
         close_on_identity_violation: rsp.close_on_identity_violation,
+        untold_denial: match config.mqtt.denied_publish {
+            DropOrDisconnect::Drop => Untold::Dropped,
+            DropOrDisconnect::Disconnect => Untold::NotAuthorized,
+        },
         delivers_overlap_once: config.mqtt.overlapping == Overlapping::Merge,
         checks_payload_format: config.mqtt.check_payload_format,
         assigned_client_id_prefix: config.mqtt.assigned_client_id_prefix.as_str().into(),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::outbox::Outbox;
 use super::publish::{Publisher, Who};
+use super::rights::Permit;
 use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
 use crate::route::Grant;
@@ -36,6 +38,11 @@ pub struct Handle {
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
     pub(super) interests: Mutex<Interests>,
+    /// Under the ACL of the listener that the client came through last; none without an ACL.
+    pub(super) permit: ArcSwapOption<Permit>,
+    /// Some subscription matches more than the client may read, or did: deliveries have to be
+    /// looked at. Once raised it stays so.
+    pub(super) wide: AtomicBool,
     /// Raised when a congested outbox has been drained.
     pub(super) drained: Notify,
     seat: Mutex<Seat>,
@@ -91,6 +98,8 @@ impl Handle {
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
+            permit: ArcSwapOption::empty(),
+            wide: AtomicBool::new(false),
             drained: Notify::new(),
             seat: Mutex::new(Seat::Taken),
             vacated: Notify::new(),
@@ -174,7 +183,7 @@ impl Handle {
     /// The client of this session as a publisher.
     #[must_use]
     pub fn publisher(&self) -> Publisher<'_> {
-        Publisher { key: Some(self.key), who: self.who() }
+        Publisher { key: Some(self.key), who: self.who(), permit: self.permit.load_full() }
     }
 
     /// A connection owns the session now.

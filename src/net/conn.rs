@@ -25,7 +25,7 @@ use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
 use crate::session::{
-    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Violation,
+    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Untold, Violation,
 };
 
 /// A socket with what has been read and what is to be written.
@@ -57,7 +57,9 @@ pub(super) enum End {
     #[error("protocol error: {0}")]
     Violation(#[from] Violation),
     #[error("not permitted: {0}")]
-    NotPermitted(&'static str),
+    IdentityViolation(&'static str),
+    #[error("not permitted: {0}")]
+    NotAuthorized(&'static str),
     #[error("session taken over")]
     TakenOver,
     #[error("ended by the operator")]
@@ -87,7 +89,7 @@ impl End {
             Self::Malformed(error) => Some(error.reason()),
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
-            Self::NotPermitted(_) => Some(ReasonCode::NotAuthorized),
+            Self::IdentityViolation(_) | Self::NotAuthorized(_) => Some(ReasonCode::NotAuthorized),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -104,7 +106,8 @@ impl End {
             Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
-            Self::NotPermitted(_) => DisconnectReason::IdentityViolation,
+            Self::IdentityViolation(_) => DisconnectReason::IdentityViolation,
+            Self::NotAuthorized(_) => DisconnectReason::NotAuthorized,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -122,7 +125,8 @@ impl End {
             | Self::Closed
             | Self::Io(_)
             | Self::TooLargeForClient
-            | Self::NotPermitted(_)
+            | Self::IdentityViolation(_)
+            | Self::NotAuthorized(_)
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
@@ -380,11 +384,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Before version 5 nobody can be told that a message was refused. Who claims to be another
     /// device is disconnected instead.
     fn close_if_untold(&self, routed: Routed) -> Result<(), End> {
-        match routed {
-            Routed::Refused(refused) if refused.closes && self.session.version() < Version::V5 => {
-                Err(End::NotPermitted(refused.name))
-            }
-            Routed::Refused(_) | Routed::Accepted | Routed::NoSubscribers => Ok(()),
+        let Routed::Refused(refused) = routed else { return Ok(()) };
+        match refused.untold {
+            _any if self.session.version() == Version::V5 => Ok(()),
+            Untold::Dropped => Ok(()),
+            Untold::IdentityViolation => Err(End::IdentityViolation(refused.name)),
+            Untold::NotAuthorized => Err(End::NotAuthorized(refused.name)),
         }
     }
 
@@ -418,10 +423,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// What a resumed session sends again has to fit the new connection.
+    /// What a resumed session sends again has to fit the new connection, and must still be
+    /// permitted.
     fn send_again(&mut self, outgoing: &Outgoing) {
-        if self.is_too_large(&outgoing.delivery) {
-            self.broker.metrics().dropped(DropReason::TooLarge);
+        let too_large = self.is_too_large(&outgoing.delivery).then_some(DropReason::TooLarge);
+        let permitted = self.broker.may_send_again(&self.handle, &outgoing.delivery);
+        let denied = (!permitted).then_some(DropReason::NotAuthorized);
+        if let Some(reason) = too_large.or(denied) {
+            self.broker.metrics().dropped(reason);
             outgoing.packet_id.into_iter().for_each(|id| self.session.give_up(id));
             self.session.resend(&mut self.actions);
             self.broker.discard(&self.handle, outgoing.delivery.origin);
@@ -548,6 +557,7 @@ mod tests {
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
             close_on_identity_violation: true,
+            untold_denial: Untold::Dropped,
             delivers_overlap_once: true,
             checks_payload_format: false,
             assigned_client_id_prefix: "auto-".into(),
@@ -588,7 +598,7 @@ mod tests {
         let identity = Identity::anonymous("");
         let who = Who { identity: &identity, client_id: "c", peer: Some(peer) };
         for (goodbye, wills) in [(true, 0), (false, 1)] {
-            let attached = broker.attach(&who, &opening).await.unwrap();
+            let attached = broker.attach(&who, &opening, None).await.unwrap();
             let (near, mut far) = tokio::io::duplex(1000);
             if goodbye {
                 let reason = ReasonCode::Success;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::conn::{Conn, ConnLimits, Link};
 use super::input::{FrameError, Input};
 use super::output::Output;
-use crate::broker::{Broker, Calls, Rejected, Who};
+use crate::broker::{AclSlot, Broker, Calls, Rejected, Who};
 use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
@@ -38,6 +38,8 @@ pub(super) struct Entry {
     pub(super) servers_by_client_id: Vec<String>,
     pub(super) server_rules: Vec<ServerRule>,
     pub(super) scheme: NidScheme,
+    /// What its clients may do; everything without one.
+    pub(super) acl: Option<Arc<AclSlot>>,
     pub(super) tolerance: Tolerance,
 }
 
@@ -82,7 +84,12 @@ impl From<FrameError> for Unwelcome {
 }
 
 impl Entry {
-    pub(super) fn new(listener: &Listener, mqtt: &Mqtt, scheme: NidScheme) -> Self {
+    pub(super) fn new(
+        listener: &Listener,
+        mqtt: &Mqtt,
+        scheme: NidScheme,
+        acl: Option<Arc<AclSlot>>,
+    ) -> Self {
         let server_rules = listener.tls.as_ref().map(|tls| tls.servers.clone());
         Self {
             allow_anonymous: listener.allow_anonymous,
@@ -90,6 +97,7 @@ impl Entry {
             servers_by_client_id: listener.servers_by_client_id.clone(),
             server_rules: server_rules.unwrap_or_default(),
             scheme,
+            acl,
             tolerance: Tolerance {
                 bridge_bit: mqtt.bridge_protocol_bit,
                 password_without_user_name: mqtt.password_without_user_name,
@@ -143,9 +151,10 @@ impl Unwelcome {
             Self::Rejected(_, rejected) => match rejected {
                 Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
                 Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
-                Rejected::Will(_) | Rejected::WillTopic | Rejected::WillPayload => {
-                    ConnectResult::BadWill
-                }
+                Rejected::Will(_)
+                | Rejected::WillTopic
+                | Rejected::WillDenied
+                | Rejected::WillPayload => ConnectResult::BadWill,
             },
             Self::Shutdown => ConnectResult::ShuttingDown,
         }
@@ -275,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let client_id = &*opening.client_id;
         let who = Who { identity: &identity, client_id, peer: Some(self.peer) };
         let attached = broker
-            .attach(&who, &opening)
+            .attach(&who, &opening, entry.acl.as_ref())
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
         let answer = opening.accepted(attached.present, limits);

@@ -16,7 +16,7 @@ use super::certificate::PeerCertificate;
 use super::conn::{ConnLimits, Link};
 use super::greeting::{Entry, Unwelcome};
 use super::tls::{self, ServerTls, TlsError};
-use crate::broker::Broker;
+use crate::broker::{AclSlot, Broker};
 use crate::config::{Bind, Config, Listener, Mqtt};
 use crate::metrics::{ConnectResult, Label, TlsRejection};
 use crate::rsp::CertificateFacts;
@@ -98,11 +98,16 @@ impl Stop {
 }
 
 impl Port {
-    /// Binds the socket and loads its certificates.
+    /// Binds the socket and loads its certificates. What its clients may do is up to the ACL.
     ///
     /// # Errors
     /// [`ListenError`] says what is wrong, and with which file or address.
-    pub fn open(shared: Shared, index: usize, listener: &Listener) -> Result<Self, ListenError> {
+    pub fn open(
+        shared: Shared,
+        index: usize,
+        listener: &Listener,
+        acl: Option<Arc<AclSlot>>,
+    ) -> Result<Self, ListenError> {
         let tls = listener.tls.as_ref().map(ServerTls::load).transpose()?;
         let failed = |e| ListenError::Bind(listener.bind.clone(), e);
         let socket = match &listener.bind {
@@ -113,7 +118,7 @@ impl Port {
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, &shared.mqtt, scheme),
+            entry: Entry::new(listener, &shared.mqtt, scheme, acl),
             tls,
             connections: Arc::new(Semaphore::new(listener.max_connections)),
             shared,

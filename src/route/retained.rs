@@ -8,19 +8,37 @@ use foldhash::fast::RandomState;
 use crate::ids::Timestamp;
 use crate::mqtt::Message;
 
-/// All retained messages, by topic level.
-#[derive(Debug, Default)]
-pub struct Retained {
-    root: Node,
+/// All retained messages, by topic level. With each is kept who published it.
+#[derive(Debug)]
+pub struct Retained<A> {
+    root: Node<A>,
     count: usize,
     /// Of messages with their topics, and of the levels they hang from.
     bytes: usize,
 }
 
-#[derive(Debug, Default)]
-struct Node {
-    message: Option<Arc<Message>>,
+#[derive(Debug)]
+struct Node<A> {
+    kept: Option<Kept<A>>,
     children: HashMap<Box<str>, Self, RandomState>,
+}
+
+#[derive(Debug)]
+struct Kept<A> {
+    message: Arc<Message>,
+    author: A,
+}
+
+impl<A> Default for Retained<A> {
+    fn default() -> Self {
+        Self { root: Node::default(), count: 0, bytes: 0 }
+    }
+}
+
+impl<A> Default for Node<A> {
+    fn default() -> Self {
+        Self { kept: None, children: HashMap::default() }
+    }
 }
 
 /// Bounds of retained messages (`limits.max_retained_messages`, `max_retained_bytes`).
@@ -36,11 +54,11 @@ pub struct RetainedLimits {
 /// the messages below them.
 const LEVEL_BYTES: usize = 256;
 
-impl Retained {
+impl<A> Retained<A> {
     /// Keeps the message for its topic in place of an older one; an empty payload removes
     /// `[MQTT-3.3.1-6]`. `false`: there is no room, and nothing has changed.
     #[must_use]
-    pub fn keep(&mut self, message: &Arc<Message>, limits: &RetainedLimits) -> bool {
+    pub fn keep(&mut self, message: &Arc<Message>, author: A, limits: &RetainedLimits) -> bool {
         let levels: Vec<&str> = message.topic.split('/').collect();
         let (old, known_levels) = self.root.find(&levels);
         let old_bytes = old.map_or(0, |old| cost(old));
@@ -61,22 +79,30 @@ impl Retained {
         for level in levels {
             node = node.children.entry(level.into()).or_default();
         }
-        node.message = Some(Arc::clone(message));
+        node.kept = Some(Kept { message: Arc::clone(message), author });
         true
     }
 
-    /// Retained messages that match the filter and have not expired, in no set order: all of them,
-    /// or `max`.
+    /// Retained messages that match the filter, have not expired and that `serve` lets pass, in no
+    /// set order: all of them, or `max`.
     #[must_use]
-    pub fn matching(&self, filter: &str, max: usize, now: Timestamp) -> Vec<Arc<Message>> {
+    pub fn matching(
+        &self,
+        filter: &str,
+        max: usize,
+        now: Timestamp,
+        serve: impl Fn(&Message, &A) -> bool,
+    ) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
-        let mut open: Vec<(&Node, Option<&str>, usize)> = vec![(&self.root, Some(filter), 0)];
+        let mut open: Vec<(&Node<A>, Option<&str>, usize)> = vec![(&self.root, Some(filter), 0)];
         while let Some((node, rest, depth)) = open.pop() {
             if found.len() >= max {
                 break;
             }
             let Some(rest) = rest else {
-                found.extend(node.message.iter().filter(|m| m.expires > now).cloned());
+                let kept = node.kept.as_ref().filter(|kept| kept.message.expires > now);
+                let kept = kept.filter(|kept| serve(&kept.message, &kept.author));
+                found.extend(kept.map(|kept| Arc::clone(&kept.message)));
                 continue;
             };
             let (level, rest) = match rest.split_once('/') {
@@ -119,7 +145,7 @@ impl Retained {
     }
 }
 
-impl Node {
+impl<A> Node<A> {
     /// The message of a topic, and how many of the topic's levels exist.
     fn find(&self, levels: &[&str]) -> (Option<&Arc<Message>>, usize) {
         let mut node = self;
@@ -127,19 +153,19 @@ impl Node {
             let Some(child) = node.children.get(*level) else { return (None, at) };
             node = child;
         }
-        (node.message.as_ref(), levels.len())
+        (node.kept.as_ref().map(|kept| &kept.message), levels.len())
     }
 
     // The depth is bounded by `limits.max_topic_levels`, checked when a message comes in.
     /// Gives how many levels went with the message.
     fn remove(&mut self, levels: &[&str]) -> usize {
         let Some((level, rest)) = levels.split_first() else {
-            self.message = None;
+            self.kept = None;
             return 0;
         };
         let Some(child) = self.children.get_mut(*level) else { return 0 };
         let removed = child.remove(rest);
-        if child.message.is_some() || !child.children.is_empty() {
+        if child.kept.is_some() || !child.children.is_empty() {
             return removed;
         }
         self.children.remove(*level);
@@ -164,8 +190,8 @@ mod tests {
         Arc::new(Message::new(topic.into(), payload.into(), qos, true, None, expires))
     }
 
-    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        let found = retained.matching(filter, usize::MAX, NOW);
+    fn topics(retained: &Retained<()>, filter: &str) -> Vec<String> {
+        let found = retained.matching(filter, usize::MAX, NOW, |_, ()| true);
         let mut topics: Vec<String> = found.iter().map(|m| m.topic.to_string()).collect();
         topics.sort_unstable();
         topics
@@ -176,7 +202,7 @@ mod tests {
         let names = ["a", "a/b", "a/b/c", "/", "b", "$SYS/x", "$SYS"];
         let mut retained = Retained::default();
         for name in names {
-            assert!(retained.keep(&message(name, "x", Timestamp::NEVER), &LIMITS));
+            assert!(retained.keep(&message(name, "x", Timestamp::NEVER), (), &LIMITS));
         }
         for filter in ["#", "+", "a/#", "a/+", "+/b", "/#", "$SYS/#", "$SYS/+", "a", "+/#", "x"] {
             let matching = names.iter().filter(|name| crate::mqtt::topic::matches(filter, name));
@@ -189,9 +215,9 @@ mod tests {
     #[test]
     fn an_empty_payload_removes_and_leaves_nothing_behind() {
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a/b", "x", Timestamp::NEVER), &LIMITS));
-        assert!(retained.keep(&message("a/b", "", Timestamp::NEVER), &LIMITS));
-        assert!(retained.keep(&message("never/there", "", Timestamp::NEVER), &LIMITS));
+        assert!(retained.keep(&message("a/b", "x", Timestamp::NEVER), (), &LIMITS));
+        assert!(retained.keep(&message("a/b", "", Timestamp::NEVER), (), &LIMITS));
+        assert!(retained.keep(&message("never/there", "", Timestamp::NEVER), (), &LIMITS));
         assert!(retained.is_empty() && retained.root.children.is_empty());
         assert_eq!(retained.bytes, 0);
     }
@@ -200,10 +226,10 @@ mod tests {
     fn bounds_hold_and_a_refused_message_leaves_the_old_one() {
         let limits = RetainedLimits { messages_max: 1, bytes_max: LEVEL_BYTES + 4 };
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a", "old", Timestamp::NEVER), &limits));
-        assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), &limits));
-        assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), &limits));
-        assert_eq!(retained.matching("a", 1, NOW)[0].payload, "old");
+        assert!(retained.keep(&message("a", "old", Timestamp::NEVER), (), &limits));
+        assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), (), &limits));
+        assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), (), &limits));
+        assert_eq!(retained.matching("a", 1, NOW, |_, ()| true)[0].payload, "old");
     }
 
     #[test]
@@ -211,16 +237,20 @@ mod tests {
         let limits = RetainedLimits { messages_max: 100, bytes_max: 10 * LEVEL_BYTES };
         let mut retained = Retained::default();
         let deep = "/".repeat(10);
-        assert!(!retained.keep(&message(&deep, "x", Timestamp::NEVER), &limits), "11 levels");
+        assert!(!retained.keep(&message(&deep, "x", Timestamp::NEVER), (), &limits), "11 levels");
         let deep = "/".repeat(8);
         for _ in 0..2 {
-            assert!(retained.keep(&message(&deep, "x", Timestamp::NEVER), &limits));
-            assert!(!retained.keep(&message("a/b", "x", Timestamp::NEVER), &limits));
+            assert!(retained.keep(&message(&deep, "x", Timestamp::NEVER), (), &limits));
+            assert!(!retained.keep(&message("a/b", "x", Timestamp::NEVER), (), &limits));
             // Its levels are there already.
-            assert!(retained.keep(&message("/", "x", Timestamp::NEVER), &limits));
-            assert_eq!(retained.matching("#", 1, NOW).len(), 1, "no more than asked for");
+            assert!(retained.keep(&message("/", "x", Timestamp::NEVER), (), &limits));
+            assert_eq!(
+                retained.matching("#", 1, NOW, |_, ()| true).len(),
+                1,
+                "no more than asked for"
+            );
             for topic in [&*deep, "/"] {
-                assert!(retained.keep(&message(topic, "", Timestamp::NEVER), &limits));
+                assert!(retained.keep(&message(topic, "", Timestamp::NEVER), (), &limits));
             }
             assert_eq!(retained.bytes, 0);
         }
@@ -229,7 +259,24 @@ mod tests {
     #[test]
     fn expired_messages_are_not_served() {
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a", "x", NOW), &LIMITS));
+        assert!(retained.keep(&message("a", "x", NOW), (), &LIMITS));
         assert!(topics(&retained, "a").is_empty());
+    }
+
+    #[test]
+    fn who_serves_decides_by_message_and_author() {
+        let mut retained = Retained::default();
+        for (topic, author) in [("a", 1), ("b", 2), ("c", 2)] {
+            assert!(retained.keep(&message(topic, "x", Timestamp::NEVER), author, &LIMITS));
+        }
+        let served = |retained: &Retained<i32>, max| {
+            let serve = |message: &Message, author: &i32| *author == 2 && message.topic != "b";
+            let found = retained.matching("#", max, NOW, serve);
+            found.iter().map(|message| message.topic.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(served(&retained, 10), ["c"]);
+        assert_eq!(served(&retained, 1), ["c"], "what is not served takes no room");
+        assert!(retained.keep(&message("a", "x", Timestamp::NEVER), 2, &LIMITS));
+        assert_eq!(served(&retained, 10).len(), 2, "the last publisher is the author");
     }
 }

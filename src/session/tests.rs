@@ -139,8 +139,11 @@ fn violates(session: &mut Session, packet: Packet) -> Violation {
     session.on_packet(packet, &mut Actions::new()).unwrap_err()
 }
 
-const REFUSED: Routed =
-    Routed::Refused(Refused { reason: ReasonCode::NotAuthorized, name: "no", closes: false });
+const REFUSED: Routed = Routed::Refused(Refused {
+    reason: ReasonCode::NotAuthorized,
+    name: "no",
+    untold: Untold::Dropped,
+});
 
 #[test]
 fn a_message_is_acknowledged_after_it_was_routed() {
@@ -286,7 +289,7 @@ fn a_resumed_session_sends_again_in_order_with_the_same_ids() {
     s.resend(&mut actions);
     assert_eq!(lines(&mut actions), ["< PUBREL 1", "< PUBLISH 2 q1 dup"]);
     s.open(&opening(&connect(Version::V5)).unwrap(), Timestamp(0));
-    s.retain_in_flight(|origin| origin == Origin::Queue);
+    s.retain_in_flight(|delivery| delivery.origin == Origin::Queue);
     s.resend(&mut actions);
     assert_eq!(lines(&mut actions), ["< PUBREL 1"], "mail that was taken back is not ours");
 }
