@@ -139,6 +139,33 @@ async fn the_last_retained_message_counts_whatever_its_qos() {
     }
 }
 
+/// 3.1.1: [MQTT-4.8.0-2]
+#[tokio::test]
+async fn a_retained_message_without_room_is_not_acknowledged_as_if_it_had_some() {
+    let rig = Rig::with(|config| config.limits.max_retained_messages = 1).await;
+    for qos in QOS {
+        for version in VERSIONS {
+            let mut client = rig.client(Dial::new(version, "c")).await;
+            assert!(client.retain("first", "x").await.is_ok());
+            let second = Publish { retain: true, ..message("second", "x", qos, 9) };
+            client.send(&Packet::Publish(second)).await;
+            client.send(&Packet::PingReq).await;
+            let said = client.read().await;
+            match (version, qos) {
+                // It is told and may try again later.
+                (Version::V5, ONE | TWO) => {
+                    let Some(Packet::PubAck(ack) | Packet::PubRec(ack)) = said else { panic!() };
+                    assert_eq!(ack.reason, ReasonCode::QuotaExceeded);
+                }
+                (Version::V5, _) => assert!(matches!(said, Some(Packet::PingResp))),
+                // It cannot be told, and learns from the end of the connection.
+                _ => assert!(said.is_none(), "{qos:?}: {said:?}"),
+            }
+        }
+    }
+    assert_eq!(rig.counter("simcast_retained_messages ").await, 1);
+}
+
 /// 5: [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
 /// 5: [MQTT-3.3.2-20]
 #[tokio::test]

@@ -11,7 +11,7 @@ const MQTT5: &str = include_str!("mqtt5.tsv");
 const MQTT311: &str = include_str!("mqtt311.tsv");
 
 /// Why a statement may have no test.
-const REASONS: [&str; 5] = [
+const REASONS: [&str; 4] = [
     // Work in progress.
     "open",
     // The server does not take part, and does not see whether it is kept.
@@ -20,8 +20,6 @@ const REASONS: [&str; 5] = [
     "offered in full",
     // It is about something that this server does not do.
     "not offered",
-    // Nothing in this server can bring it about.
-    "does not occur",
 ];
 
 struct Row {
