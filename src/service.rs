@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 pub use acl::AclFileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
-use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
+use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
     self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
@@ -124,6 +125,9 @@ impl Service {
             }
             None => None,
         };
+        if let Some(task) = sys_tree(&broker, config.sys.interval) {
+            tasks.push(task);
+        }
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
@@ -198,6 +202,25 @@ async fn sweep(broker: Arc<Broker>) {
         interval.tick().await;
         broker.sweep().await;
     }
+}
+
+/// Publishes the `$SYS` tree once, and from then on whenever its interval is over.
+fn sys_tree(broker: &Arc<Broker>, every: Duration) -> Option<JoinHandle<()>> {
+    if every.is_zero() {
+        return None;
+    }
+    let mut tree = SysTree::new(broker.now());
+    broker.publish_sys(&mut tree);
+    let broker = Arc::clone(broker);
+    Some(tokio::spawn(async move {
+        let mut interval = tokio::time::interval(every);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval.tick().await;
+        loop {
+            interval.tick().await;
+            broker.publish_sys(&mut tree);
+        }
+    }))
 }
 
 async fn serve_admin(
@@ -288,6 +311,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         },
         retained: RetainedLimits {
             messages_max: limits.max_retained_messages,
+            messages_per_client_max: limits.max_retained_per_client,
             bytes_max: limits.max_retained_bytes,
         },
         inbox: InboxLimits {
@@ -296,6 +320,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         },
         sessions_max: limits.max_sessions,
         subscriptions_max: limits.max_subscriptions,
+        subscription_bytes_max: limits.max_subscription_bytes,
         topic_levels_max: limits.max_topic_levels,
         scheme: rsp.nid,
         topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
@@ -305,6 +330,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
             DropOrDisconnect::Disconnect => Untold::NotAuthorized,
         },
         delivers_overlap_once: config.mqtt.overlapping == Overlapping::Merge,
+        takes_bridge_notifications: config.mqtt.bridge_notifications,
         checks_payload_format: config.mqtt.check_payload_format,
         assigned_client_id_prefix: config.mqtt.assigned_client_id_prefix.as_str().into(),
     }

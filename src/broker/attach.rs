@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::publish::{Heirs, Who};
 use super::rights::{AclSlot, Permit};
-use super::sessions::{Handle, TooManySessions, lock};
+use super::sessions::{Claim, Handle, TooManySessions, lock};
 use super::{Broker, write};
-use crate::ids::{ClientId, Timestamp};
+use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::log::Shown;
 use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{Publish, ReasonCode, Will, topic};
-use crate::rsp::Refusal;
+use crate::rsp::{Identity, Refusal};
 use crate::session::{Delivery, Opening, Origin, Session};
 
 /// A connection with its session.
@@ -99,6 +100,7 @@ impl Broker {
                 match self.sessions.create(&client_id, identity) {
                     Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening, permit)),
                     Ok(None) => continue,
+                    Err(TooManySessions) if self.evict_for(identity).await => continue,
                     Err(TooManySessions) => return Err(Rejected::TooManySessions),
                 }
             };
@@ -299,6 +301,33 @@ impl Broker {
         }
     }
 
+    /// Makes room for somebody who has proven who it is: of the sessions that strangers have left
+    /// behind, the one that would expire first ends (case D8). Strangers themselves get no room
+    /// at the cost of others.
+    async fn evict_for(&self, identity: &Identity) -> bool {
+        if identity.is_anonymous() {
+            return false;
+        }
+        let candidates: Vec<SessionKey> =
+            lock(&self.expirations).iter().map(|(_, key)| *key).take(EVICTION_SCAN_MAX).collect();
+        for key in candidates {
+            let handle = self.sessions.slots().find(key).cloned();
+            let Some(handle) = handle.filter(|handle| handle.identity.is_anonymous()) else {
+                continue;
+            };
+            if let Claim::Got(session, until) = handle.try_claim() {
+                lock(&self.expirations).remove(&(until, key));
+                if let Some(repeats) = self.complain("session_evicted") {
+                    let (client, repeats) = (Shown(handle.client_id.as_str()), repeats.field());
+                    tracing::warn!(%client, repeats, "session ended: `max_sessions` is reached");
+                }
+                self.end(&handle, session).await;
+                return true;
+            }
+        }
+        false
+    }
+
     /// Ends the sessions whose clients have been away until their expiry.
     pub(super) async fn end_expired(&self, now: Timestamp) {
         loop {
@@ -312,11 +341,15 @@ impl Broker {
             let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
             let Some(handle) = handle else { continue };
             if let Some(session) = handle.claim_expired(now) {
+                self.metrics.session_expired();
                 self.end(&handle, session).await;
             }
         }
     }
 }
+
+/// Sessions that are looked at to find one that may go.
+const EVICTION_SCAN_MAX: usize = 1_000;
 
 /// How long a new connection waits for the former one of its client to let go.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ mod rights;
 mod sessions;
 mod signal;
 mod subscribe;
+mod sys;
 mod wills;
 
 use std::hash::BuildHasher;
@@ -30,6 +31,7 @@ pub use publish::{Publisher, Who};
 pub use rights::AclSlot;
 pub use sessions::Handle;
 pub use signal::{Calls, Signal};
+pub use sys::{Figures, SysTree};
 
 use bytestring::ByteString;
 
@@ -59,7 +61,9 @@ pub struct BrokerOptions {
     pub sessions_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
-    /// Levels of a topic name or filter.
+    /// Bytes of their filters, and 256 for each of their levels.
+    pub subscription_bytes_max: usize,
+    /// Slashes in a topic name or filter.
     pub topic_levels_max: usize,
     /// How devices are numbered.
     pub scheme: NidScheme,
@@ -71,6 +75,8 @@ pub struct BrokerOptions {
     pub untold_denial: Untold,
     /// One PUBLISH for all subscriptions of a session that match; else one for each.
     pub delivers_overlap_once: bool,
+    /// Let clients publish what bridges say of themselves, below `$SYS/broker/connection`.
+    pub takes_bridge_notifications: bool,
     /// Refuse what says it is UTF-8 and is not.
     pub checks_payload_format: bool,
     /// What the ids begin with that the broker gives.
@@ -179,6 +185,7 @@ impl Broker {
         let now = self.now();
         self.publish_due_wills(now).await;
         self.end_expired(now).await;
+        write(&self.retained).sweep(now);
         let swept = lock(&self.control).sweep(now);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);
@@ -203,8 +210,14 @@ impl Broker {
                 snapshot.sessions_away += 1;
             }
         }
-        snapshot.subscriptions = read(&self.subscriptions).len();
-        snapshot.retained_messages = read(&self.retained).len();
+        let subscriptions = read(&self.subscriptions);
+        snapshot.subscriptions = subscriptions.len();
+        snapshot.shared_subscriptions = subscriptions.shared();
+        drop(subscriptions);
+        let retained = read(&self.retained);
+        snapshot.retained_messages = retained.len();
+        snapshot.retained_bytes = retained.message_bytes();
+        drop(retained);
         let stats = lock(&self.control).stats();
         snapshot.rsp_mail_messages = stats.mail_messages;
         snapshot.rsp_mail_bytes = stats.mail_bytes;

@@ -89,10 +89,11 @@ impl Broker {
 
     /// Whether clients may publish to an ordinary topic of this name.
     pub(super) fn check_topic(&self, name: &str) -> Result<(), Refused> {
-        if name.starts_with('$') {
+        let bridge = self.options.takes_bridge_notifications && is_bridge_state(name);
+        if name.starts_with('$') && !bridge {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
-        if topic::levels(name).count() > self.options.topic_levels_max {
+        if topic::depth(name) > self.options.topic_levels_max {
             return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
         }
         Ok(())
@@ -103,7 +104,8 @@ impl Broker {
         if message.retain {
             let kept = {
                 let author = from.permit.clone();
-                write(&self.retained).keep(&message, author, &self.options.retained)
+                let owner = from.who.client_id;
+                write(&self.retained).keep(&message, author, owner, &self.options.retained)
             };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
@@ -112,8 +114,8 @@ impl Broker {
                 return Routed::Refused(Refused { reason, name, untold });
             }
         }
-        let receivers = self.receivers(from.key, &message.topic);
-        if receivers.is_empty() {
+        let (receivers, wanted) = self.receivers(from.key, &message.topic);
+        if !wanted {
             return Routed::NoSubscribers;
         }
         if let Some(congested) = self.fan_out(&message, &receivers) {
@@ -122,10 +124,13 @@ impl Broker {
         Routed::Accepted
     }
 
-    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
-        let mut receivers = Receivers::new();
+    /// Who gets a message, and whether any subscription matches it at all: that of the publisher
+    /// itself, where it has asked not to get its own, does.
+    pub(super) fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
+        let (mut receivers, mut wanted) = (Receivers::new(), false);
         let readiness = |key| self.readiness(key, topic);
         let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
+            wanted = true;
             // [MQTT-3.8.3-3]
             if !(member.grant.no_local && Some(member.key) == from) {
                 receivers.push(member);
@@ -134,12 +139,16 @@ impl Broker {
         if overlap {
             receivers.sort_by_key(|member| (member.key, member.share.is_some()));
         }
-        receivers
+        (receivers, wanted)
     }
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
     /// nearly full, for the publisher to wait for.
-    fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
+    pub(super) fn fan_out(
+        &self,
+        message: &Arc<Message>,
+        receivers: &Receivers,
+    ) -> Option<Arc<Handle>> {
         let mut congested = None;
         let mut orphans: Vec<(SessionKey, Delivery)> = Vec::new();
         let slots = self.sessions.slots();
@@ -272,6 +281,11 @@ impl Handle {
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
     Refused { reason, name, untold: Untold::Dropped }
+}
+
+/// Where a bridge of mosquitto says whether it is connected.
+fn is_bridge_state(name: &str) -> bool {
+    topic::matches("$SYS/broker/connection/+/state", name)
 }
 
 const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";

@@ -11,7 +11,7 @@ use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{
-    Message, ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, detached, topic,
+    Message, ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic,
 };
 use crate::route::Grant;
 use crate::rsp::{ControlUnit, Refusal, Subscription};
@@ -77,11 +77,10 @@ impl Broker {
         grant: Grant,
     ) -> Result<ReasonCode, Denied> {
         let mut interests = lock(&handle.interests);
-        let known = interests.filters.contains_key(&asked.filter);
-        if !known && interests.filters.len() >= self.options.subscriptions_max {
+        if !interests.has_room(&asked.filter, &self.options) {
             return Ok(ReasonCode::QuotaExceeded);
         }
-        if topic::levels(&asked.filter).count() > self.options.topic_levels_max {
+        if topic::depth(&asked.filter) > self.options.topic_levels_max {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;
@@ -109,7 +108,7 @@ impl Broker {
                 Target::Ordinary
             }
         };
-        interests.filters.insert(detached(&asked.filter), target);
+        interests.insert(&asked.filter, target);
         Ok(granted(grant.qos))
     }
 
@@ -176,7 +175,7 @@ impl Broker {
 
     fn unsubscribe_one(&self, handle: &Handle, filter: &ByteString) -> ReasonCode {
         let mut interests = lock(&handle.interests);
-        let Some(target) = interests.filters.remove(filter) else {
+        let Some(target) = interests.remove(filter) else {
             return ReasonCode::NoSubscriptionExisted;
         };
         let (group, name) = topic::split_shared(filter);

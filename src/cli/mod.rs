@@ -13,6 +13,7 @@ use crate::config::ConfigErrors;
 use crate::service::StartError;
 
 pub mod certs;
+pub mod convert;
 pub mod demo;
 mod development;
 pub mod device;
@@ -35,6 +36,7 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Certs(certs::Certs),
+    Convert(convert::Convert),
     Device(device::Device),
     Server(server::Server),
     Version(version::Version),
@@ -45,6 +47,7 @@ impl Command {
         match self {
             Self::Serve(command) => command.run().await,
             Self::Demo(command) => command.run().await.map_err(Failure::failed),
+            Self::Convert(command) => command.run(),
             Self::Certs(command) => command.run().map_err(Failure::failed),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
             Self::Server(command) => command.run().await.map_err(Failure::failed),
@@ -75,6 +78,8 @@ First steps:
   simcast serve -c simcast.toml --test-config
                                           check a configuration, its files and ports
   simcast certs init --dir pki            a small CA for your own rig
+  simcast convert /etc/mosquitto/mosquitto.conf
+                                          a configuration for mosquitto becomes one for simcast
   simcast COMMAND --help                  more on each command
 
 Environment:

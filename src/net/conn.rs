@@ -21,7 +21,7 @@ use super::output::{ALIAS_BYTES, Output, frame_len};
 use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
 use crate::log::Shown;
-use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
+use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
 use crate::session::{
@@ -138,6 +138,16 @@ impl End {
         }
     }
 
+    /// One line, except that two devices with one id send each other away as fast as they can
+    /// (case Q8).
+    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: SocketAddr) {
+        if !matches!(self, Self::TakenOver) {
+            tracing::info!(%client, %peer, "disconnected: {self}");
+        } else if let Some(repeats) = broker.complain("taken_over") {
+            tracing::warn!(%client, %peer, repeats = repeats.field(), "disconnected: {self}");
+        }
+    }
+
     fn parting(&self) -> Parting {
         if matches!(self, Self::Shutdown) { Parting::Shutdown } else { Parting::Ended }
     }
@@ -171,6 +181,7 @@ pub(super) struct Conn<S> {
     broker: Arc<Broker>,
     handle: Arc<Handle>,
     session: Box<Session>,
+    counted: OpenConnection,
     limits: ConnLimits,
     timer: Option<Pin<Box<Sleep>>>,
     /// Where something may be waiting for this session.
@@ -188,6 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         link: Link<S>,
         broker: Arc<Broker>,
         attached: Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
     ) -> Self {
         Self {
@@ -195,6 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             broker,
             handle: attached.handle,
             session: attached.session,
+            counted,
             limits,
             timer: None,
             waiting: Calls::NONE,
@@ -214,10 +227,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let Self { mut link, broker, handle, session, unflushed, .. } = self;
+        // To the end of this function: until it is closed, the connection is there.
+        let Self { mut link, broker, handle, session, counted: _counted, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
-        tracing::info!(%client, peer = %link.peer, "disconnected: {end}");
+        end.log(&broker, &client, link.peer);
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
@@ -226,6 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // The session goes back first: a slow socket must not keep a take-over waiting.
         broker.detach(&handle, session, end.parting()).await;
         if let Some(packet) = goodbye {
+            broker.metrics().packet_out((&packet).into());
             link.output.packet(&packet, version);
         }
         if !matches!(end, End::Closed | End::Io(_)) {
@@ -266,6 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let before = output.len();
             let written = output.poll_write(stream, context);
             self.broker.metrics().bytes_out(before - output.len());
+            self.counted.output_waits(output.waiting());
             // Nobody needs to hear of it unless something waits for it.
             let awaited = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
             events.flushed = awaited && matches!(written, Poll::Ready(Ok(())));
@@ -360,7 +376,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Action::Send(packet) => self.send(packet)?,
             Action::Deliver(outgoing) => self.send_again(&outgoing),
             Action::Publish(publish, receipt) => {
-                self.broker.metrics().message_in(publish.qos);
+                self.broker.metrics().message_in(publish.qos, publish.payload.len());
                 let received = self.broker.now();
                 let publisher = self.handle.publisher();
                 let routed = self.broker.publish(&publisher, publish).await;
@@ -447,7 +463,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
-        self.broker.metrics().message_out(outgoing.delivery.qos);
+        let Delivery { qos, message, .. } = &outgoing.delivery;
+        self.broker.metrics().message_out(*qos, message.payload.len());
         let alias = self.alias(outgoing);
         self.link.output.publish(outgoing, alias, version, now);
     }
@@ -555,16 +572,22 @@ mod tests {
         let options = BrokerOptions {
             session,
             outbox: OutboxLimits { messages_max: 10, bytes_max: 1000 },
-            retained: RetainedLimits { messages_max: 10, bytes_max: 10_000 },
+            retained: RetainedLimits {
+                messages_max: 10,
+                messages_per_client_max: 10,
+                bytes_max: 10_000,
+            },
             inbox: InboxLimits { messages_max: 10, bytes_max: 1000 },
             sessions_max: 10,
             subscriptions_max: 10,
+            subscription_bytes_max: 10_000,
             topic_levels_max: 10,
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
             close_on_identity_violation: true,
             untold_denial: Untold::Dropped,
             delivers_overlap_once: true,
+            takes_bridge_notifications: false,
             checks_payload_format: false,
             assigned_client_id_prefix: "auto-".into(),
         };
@@ -616,7 +639,8 @@ mod tests {
             attached.handle.signal.raise(Calls::TAKEOVER);
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
-            Conn::new(link, Arc::clone(&broker), attached, limits).run(false).await;
+            let counted = broker.metrics().connection_opened(0, Version::V5);
+            Conn::new(link, Arc::clone(&broker), attached, counted, limits).run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }

@@ -14,7 +14,7 @@ use crate::broker::{AclSlot, Broker, Calls, Rejected, Who};
 use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
-use crate::metrics::{ConnectResult, ProtocolError};
+use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
 };
@@ -308,6 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self,
         broker: Arc<Broker>,
         attached: crate::broker::Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
         shutting_down: bool,
     ) {
@@ -315,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             attached.handle.signal.raise(Calls::SHUTDOWN);
         }
         let resumed = attached.present;
-        Conn::new(self, broker, attached, limits).run(resumed).await;
+        Conn::new(self, broker, attached, counted, limits).run(resumed).await;
     }
 }
 

@@ -166,6 +166,7 @@ impl Port {
     }
 
     fn accept(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        self.shared.broker.metrics().socket_accepted();
         let Some(permits) = self.permits() else {
             // Before any work is done for it: cheaper for both sides than a CONNACK.
             self.shared.broker.metrics().connect(ConnectResult::QuotaExceeded);
@@ -241,9 +242,9 @@ impl Port {
                 let present = attached.present;
                 let result = if present { ConnectResult::Resumed } else { ConnectResult::Accepted };
                 broker.metrics().connect(result);
-                let _counted = broker.metrics().connection_opened(self.index, version);
+                let counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
-                link.run(Arc::clone(broker), attached, *limits, shutting_down).await;
+                link.run(Arc::clone(broker), attached, counted, *limits, shutting_down).await;
             }
             Err(why) => {
                 broker.metrics().connect(why.result());

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use crate::ids::Timestamp;
+use crate::metrics::Waiting;
 use crate::mqtt::encode::{PublishHead, encode};
 use crate::mqtt::{Packet, PublishProperties, QoS, Version};
 use crate::session::{Alias, Delivery, Outgoing};
@@ -22,6 +23,8 @@ pub(super) struct Output {
     /// The piece that packets are being appended to.
     open: BytesMut,
     bytes: usize,
+    /// Packets appended since everything was written.
+    packets: u32,
     /// Bytes handed to a TLS stream may still stand in its buffers.
     needs_flush: bool,
 }
@@ -43,6 +46,12 @@ impl Output {
         self.bytes
     }
 
+    /// What a socket that takes no more leaves here.
+    #[must_use]
+    pub(super) fn waiting(&self) -> Waiting {
+        Waiting { packets: self.packets.into(), bytes: self.bytes as u64 }
+    }
+
     /// Nothing waits, not even in the stream's own buffers.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
@@ -53,6 +62,7 @@ impl Output {
     pub(super) fn packet(&mut self, packet: &Packet, version: Version) {
         let before = self.open.len();
         encode(packet, version, &mut self.open);
+        self.packets += 1;
         self.bytes += self.open.len() - before;
     }
 
@@ -72,6 +82,7 @@ impl Output {
         let Outgoing { delivery, packet_id, dup } = outgoing;
         head.write(*dup, delivery.qos, delivery.retain, *packet_id, &mut self.open);
         let payload = &delivery.message.payload;
+        self.packets += 1;
         if payload.len() < SHARE_FROM_BYTES {
             self.open.extend_from_slice(payload);
             self.bytes += self.open.len() - before;
@@ -102,6 +113,7 @@ impl Output {
             self.advance(written);
             self.needs_flush = true;
         }
+        self.packets = 0;
         if self.needs_flush {
             ready!(Pin::new(stream).poll_flush(context))?;
             self.needs_flush = false;
