@@ -174,7 +174,7 @@ async fn properties_arrive_as_they_were_sent() {
     let rig = Rig::start().await;
     let user = [("k", "1"), ("a", "2"), ("k", "1"), ("", ""), ("é", "\u{FEFF}")];
     let all = PublishProperties {
-        payload_is_utf8: true,
+        payload_is_utf8: Some(true),
         response_topic: Some("r/é".into()),
         correlation_data: Some((&b"\0\xff"[..]).into()),
         content_type: Some("".into()),
@@ -200,6 +200,16 @@ async fn properties_arrive_as_they_were_sent() {
     let mut back = rig.client(away).await;
     for _ in [ONE, TWO] {
         assert_eq!(*back.expect_publish().await.properties.expect("properties"), all);
+    }
+    // "Any bytes" and nothing said are the same, and yet neither becomes the other.
+    for payload_is_utf8 in [Some(false), None] {
+        let properties = PublishProperties {
+            payload_is_utf8,
+            content_type: Some("x".into()),
+            ..no_properties()
+        };
+        publisher.publish_with("t", "x", ONE, false, Some(properties.clone())).await;
+        assert_eq!(live.expect_publish().await.properties, Some(Box::new(properties)));
     }
     // From the other side nothing is added.
     let mut old = rig.client(Dial::v311("old publisher")).await;
@@ -303,7 +313,7 @@ async fn topic_aliases_last_as_long_as_their_connection() {
     let unknown = message("", "x", ZERO, 0);
     let unknown = Publish { properties: alias(1).map(Box::new), ..unknown };
     publisher.send(&Packet::Publish(unknown)).await;
-    assert_eq!(publisher.expect_goodbye().await, ReasonCode::TopicAliasInvalid);
+    assert_eq!(publisher.expect_goodbye().await, ReasonCode::ProtocolError);
     subscriber.expect_nothing().await;
 }
 
