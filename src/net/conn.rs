@@ -63,6 +63,8 @@ pub(super) enum End {
     IdentityViolation(&'static str),
     #[error("not permitted: {0}")]
     NotAuthorized(&'static str),
+    #[error("no room for its message: {0}")]
+    NoRoom(&'static str),
     #[error("session taken over")]
     TakenOver,
     #[error("ended by the operator")]
@@ -103,6 +105,7 @@ impl End {
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
             Self::IdentityViolation(_) | Self::NotAuthorized(_) => Some(ReasonCode::NotAuthorized),
+            Self::NoRoom(_) => Some(ReasonCode::QuotaExceeded),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -122,6 +125,7 @@ impl End {
             Self::Violation(_) => DisconnectReason::ProtocolError,
             Self::IdentityViolation(_) => DisconnectReason::IdentityViolation,
             Self::NotAuthorized(_) => DisconnectReason::NotAuthorized,
+            Self::NoRoom(_) => DisconnectReason::QuotaExceeded,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -141,6 +145,7 @@ impl End {
             | Self::TooLargeForClient
             | Self::IdentityViolation(_)
             | Self::NotAuthorized(_)
+            | Self::NoRoom(_)
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
@@ -441,6 +446,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Untold::Dropped => Ok(()),
             Untold::IdentityViolation => Err(End::IdentityViolation(refused.name)),
             Untold::NotAuthorized => Err(End::NotAuthorized(refused.name)),
+            Untold::NoRoom => Err(End::NoRoom(refused.name)),
         }
     }
 
