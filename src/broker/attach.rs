@@ -139,7 +139,8 @@ impl Broker {
             if delay.is_zero() {
                 self.publish_will(handle, *will).await;
             } else {
-                lock(&self.wills).put(handle.key, self.now().after(delay), will);
+                let due = self.now().after(delay + CLOCK_GRAIN);
+                lock(&self.wills).put(handle.key, due, will);
             }
         }
         if session.expiry().is_zero() {
@@ -148,7 +149,7 @@ impl Broker {
         }
         lock(&handle.outbox).drop_at_most_once();
         self.hand_on_from_absent(handle, &mut session);
-        let until = self.now().after(session.expiry());
+        let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
         if until != Timestamp::NEVER {
             lock(&self.expirations).insert((until, handle.key));
         }
@@ -352,6 +353,10 @@ impl Broker {
 
 /// Sessions that are looked at to find one that may go.
 const EVICTION_SCAN_MAX: usize = 1_000;
+
+/// The clock counts whole milliseconds. What begins in the midst of one would end too early by the
+/// part that is over.
+const CLOCK_GRAIN: Duration = Duration::from_millis(1);
 
 /// How long a new connection waits for the former one of its client to let go.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);

@@ -114,8 +114,9 @@ impl Broker {
             };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
+                let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
                 let name = "no room for retained messages";
-                return Routed::Refused(refused(ReasonCode::QuotaExceeded, name));
+                return Routed::Refused(Refused { reason, name, untold });
             }
         }
         let (receivers, wanted) = self.receivers(from.key, &message.topic);

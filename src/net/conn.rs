@@ -63,6 +63,8 @@ pub(super) enum End {
     IdentityViolation(&'static str),
     #[error("not permitted: {0}")]
     NotAuthorized(&'static str),
+    #[error("no room for its message: {0}")]
+    NoRoom(&'static str),
     #[error("session taken over")]
     TakenOver,
     #[error("ended by the operator")]
@@ -103,6 +105,7 @@ impl End {
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
             Self::IdentityViolation(_) | Self::NotAuthorized(_) => Some(ReasonCode::NotAuthorized),
+            Self::NoRoom(_) => Some(ReasonCode::QuotaExceeded),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -122,6 +125,7 @@ impl End {
             Self::Violation(_) => DisconnectReason::ProtocolError,
             Self::IdentityViolation(_) => DisconnectReason::IdentityViolation,
             Self::NotAuthorized(_) => DisconnectReason::NotAuthorized,
+            Self::NoRoom(_) => DisconnectReason::QuotaExceeded,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -141,6 +145,7 @@ impl End {
             | Self::TooLargeForClient
             | Self::IdentityViolation(_)
             | Self::NotAuthorized(_)
+            | Self::NoRoom(_)
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
@@ -441,6 +446,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Untold::Dropped => Ok(()),
             Untold::IdentityViolation => Err(End::IdentityViolation(refused.name)),
             Untold::NotAuthorized => Err(End::NotAuthorized(refused.name)),
+            Untold::NoRoom => Err(End::NoRoom(refused.name)),
         }
     }
 
@@ -492,9 +498,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
-        let Delivery { qos, message, .. } = &outgoing.delivery;
+        let message = &outgoing.delivery.message;
         let Some(topic) = self.rules.unmounted(&message.topic) else { return };
-        self.broker.metrics().message_out(*qos, message.payload.len());
+        let (qos, len) = (outgoing.delivery.qos, message.payload.len());
+        self.broker.metrics().message_out(qos, len);
         let alias = self.alias(outgoing);
         self.link.output.publish(outgoing, Name { topic, alias }, version, now);
     }
@@ -689,8 +696,9 @@ mod tests {
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
             let counted = broker.metrics().connection_opened(0, Version::V5);
-            let (own, rules) = (Arc::clone(&broker), Arc::clone(&rules));
-            Conn::new(link, own, attached, counted, limits, rules).run(false).await;
+            let rules = Arc::clone(&rules);
+            let conn = Conn::new(link, Arc::clone(&broker), attached, counted, limits, rules);
+            conn.run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }

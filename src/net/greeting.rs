@@ -257,7 +257,7 @@ impl Unwelcome {
             | Self::TooLarge
             | Self::Shutdown => return None,
         };
-        Some((version, refused(version, reason, &self.to_string())))
+        Some((version, refused(version, reason, &self.to_string())?))
     }
 }
 

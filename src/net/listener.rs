@@ -380,7 +380,8 @@ impl Port {
                 broker.metrics().connect(result);
                 let counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
-                let (broker, rules) = (Arc::clone(broker), Arc::clone(&self.rules));
+                let rules = Arc::clone(&self.rules);
+                let broker = Arc::clone(broker);
                 link.run(broker, attached, counted, *limits, rules, shutting_down).await;
             }
             Err(why) => {

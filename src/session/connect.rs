@@ -130,11 +130,15 @@ impl Opening {
 
 /// The CONNACK that refuses a client, with a text for people where the version has room for one.
 #[must_use]
-pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Packet {
+pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Option<Packet> {
+    if version != Version::V5 {
+        // `[MQTT-3.2.2-6]` of 3.1.1
+        reason.return_code()?;
+    }
     let properties = (version == Version::V5).then(|| {
         Box::new(ConnAckProperties { reason_string: Some(text.into()), ..Default::default() })
     });
-    Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }))
+    Some(Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })))
 }
 
 fn wished_expiry(connect: &Connect, limits: &SessionLimits) -> Duration {

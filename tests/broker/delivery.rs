@@ -48,6 +48,7 @@ async fn version_5_is_told_that_nobody_listens() {
 
 #[tokio::test]
 async fn properties_travel_and_the_alias_does_not() {
+    // case Q24
     let rig = Rig::start().await;
     let mut new = listener(&rig, Dial::v5("new"), "a").await;
     let mut old = listener(&rig, Dial::v311("old"), "a").await;
@@ -74,6 +75,7 @@ async fn properties_travel_and_the_alias_does_not() {
 
 #[tokio::test]
 async fn overlapping_subscriptions_are_one_message_with_all_identifiers() {
+    // case Q15
     let rig = Rig::start().await;
     let mut client = rig.client(Dial::v5("c")).await;
     let filters = [("a/b", QoS::AtMostOnce, 1), ("a/+", QoS::ExactlyOnce, 2), ("#", ONE, 3)];
