@@ -18,12 +18,13 @@
 //!   └────────────────────────────────────────────────┘
 //! ```
 //!
-//! `ids`, `mqtt`, `session`, `route` and `rsp` are pure: no socket, no lock, no clock; time is an
-//! argument. Imports point downwards only, and `session`, `route` and `rsp` do not know each
-//! other (`tests/tidy.rs` checks it). `client` is the reference device and the reference SM-SR:
-//! it meets the broker over the wire alone.
+//! `ids`, `mqtt`, `session`, `route`, `rsp` and `auth` are pure: no socket, no lock, no clock;
+//! time is an argument. Imports point downwards only, and `session`, `route`, `rsp` and `auth` do
+//! not know each other (`tests/tidy.rs` checks it). `client` is the reference device and the
+//! reference SM-SR: it meets the broker over the wire alone.
 
 pub mod admin;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod client;

@@ -21,38 +21,48 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["ids", "mqtt"]),
     ("route", &["ids", "mqtt"]),
     ("rsp", &["ids", "mqtt"]),
+    ("auth", &["ids", "mqtt"]),
     ("config", &["ids", "mqtt", "rsp"]),
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
     ("pki", &["ids"]),
     ("client", &["ids", "clock", "pki"]),
-    ("broker", &["ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log"]),
+    (
+        "broker",
+        &["ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log"],
+    ),
     (
         "net",
-        &["ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log", "broker"],
+        &[
+            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
+            "broker",
+        ],
     ),
     (
         "admin",
-        &["ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log", "broker"],
+        &[
+            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
+            "broker",
+        ],
     ),
     (
         "service",
         &[
-            "ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log",
+            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
             "broker", "net", "admin",
         ],
     ),
     (
         "cli",
         &[
-            "ids", "clock", "mqtt", "session", "route", "rsp", "config", "metrics", "log",
+            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
             "broker", "net", "admin", "service", "client", "pki",
         ],
     ),
 ];
 
 /// Modules without sockets, locks and clock: time is an argument.
-const PURE: &[&str] = &["ids", "mqtt", "session", "route", "rsp"];
+const PURE: &[&str] = &["ids", "mqtt", "session", "route", "rsp", "auth"];
 const IMPURE_WORDS: &[&str] =
     &["tokio::", "std::net", "std::fs", "Mutex", "RwLock", "Instant", "SystemTime", "clock::"];
 

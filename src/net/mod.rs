@@ -8,6 +8,7 @@
 
 pub mod certificate;
 mod conn;
+mod failures;
 mod greeting;
 mod input;
 mod listener;
