@@ -7,6 +7,7 @@ use super::publish::Who;
 use super::sessions::{Handle, TooManySessions, lock};
 use super::{Broker, write};
 use crate::ids::{ClientId, Timestamp};
+use crate::metrics::DropReason;
 use crate::mqtt::{Publish, ReasonCode, Will, topic};
 use crate::rsp::Refusal;
 use crate::session::{Opening, Origin, Session};
@@ -102,7 +103,7 @@ impl Broker {
             lock(&self.expirations).remove(&(until, handle.key));
             if opening.clean_start || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
-                self.end(&handle).await;
+                self.end(&handle, session).await;
                 continue;
             }
             *lock(&handle.peer) = who.peer;
@@ -126,10 +127,11 @@ impl Broker {
             }
         }
         if session.expiry().is_zero() {
-            self.end(handle).await;
+            self.end(handle, session).await;
             return;
         }
         lock(&handle.outbox).drop_at_most_once();
+        self.hand_on_from_absent(handle, &mut session);
         let until = self.now().after(session.expiry());
         if until != Timestamp::NEVER {
             lock(&self.expirations).insert((until, handle.key));
@@ -213,7 +215,7 @@ impl Broker {
 
     /// Ends a session: everything that refers to it goes; mail that it had not acknowledged goes
     /// back to where it belongs; a Will that still waited is published.
-    async fn end(&self, handle: &Handle) {
+    async fn end(&self, handle: &Handle, mut session: Box<Session>) {
         let will = lock(&self.wills).take(handle.key);
         if let Some(will) = will {
             self.publish_will(handle, *will).await;
@@ -234,8 +236,24 @@ impl Broker {
                 subscriptions.unsubscribe(handle.key, filter, group);
             }
         }
+        let mut orphans = session.take_shared(|_share| true);
+        orphans.extend(lock(&handle.outbox).take_shared());
+        let lost = self.hand_on(handle.key, orphans).len();
+        (0..lost).for_each(|_| self.metrics.dropped(DropReason::SessionEnded));
         self.sessions.remove(handle);
         handle.end();
+    }
+
+    /// What share groups had given to a client that is away now: others have it at once, if any
+    /// is connected; else it waits for its receiver (4.8.2 leaves that to the server).
+    fn hand_on_from_absent(&self, handle: &Handle, session: &mut Session) {
+        handle.leave();
+        let mut orphans = session.take_shared(|share| self.has_other_member(handle.key, share));
+        orphans.extend(lock(&handle.outbox).take_shared());
+        if !orphans.is_empty() {
+            let left = self.hand_on(handle.key, orphans);
+            lock(&handle.outbox).put_back(left);
+        }
     }
 
     /// Ends the sessions whose clients have been away until their expiry.
@@ -250,8 +268,8 @@ impl Broker {
             };
             let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
             let Some(handle) = handle else { continue };
-            if handle.claim_expired(now).is_some() {
-                self.end(&handle).await;
+            if let Some(session) = handle.claim_expired(now) {
+                self.end(&handle, session).await;
             }
         }
     }

@@ -110,6 +110,25 @@ impl Outbox {
         self.queue.shrink_to_fit();
     }
 
+    /// Takes out what was meant for a share group.
+    pub(super) fn take_shared(&mut self) -> Vec<Delivery> {
+        let mut shared = Vec::new();
+        for delivery in std::mem::take(&mut self.queue) {
+            if delivery.share.is_some() {
+                self.bytes -= delivery.bytes();
+                shared.push(delivery);
+            } else {
+                self.queue.push_back(delivery);
+            }
+        }
+        shared
+    }
+
+    /// Puts back what was taken out.
+    pub(super) fn put_back(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
+        deliveries.into_iter().for_each(|delivery| self.append(delivery));
+    }
+
     /// Messages and bytes waiting.
     #[must_use]
     pub(super) fn size(&self) -> (usize, usize) {

@@ -336,6 +336,7 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
         retain: false,
         subscription_ids: grant.id.into_iter().collect(),
         origin,
+        share: None,
         message,
     }
 }

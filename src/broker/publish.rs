@@ -96,7 +96,7 @@ impl Broker {
             }
         });
         if overlap {
-            receivers.sort_by_key(|member| member.key);
+            receivers.sort_by_key(|member| (member.key, member.share.is_some()));
         }
         receivers
     }
@@ -106,22 +106,70 @@ impl Broker {
     fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
         let mut congested = None;
         let slots = self.sessions.slots();
-        for same in receivers.chunk_by(|a, b| a.key == b.key) {
+        let merged = self.options.delivers_overlap_once;
+        // A share group's message is one of its own, whatever else the session subscribes to.
+        let together = |a: &Member, b: &Member| {
+            merged && a.key == b.key && a.share.is_none() && b.share.is_none()
+        };
+        for same in receivers.chunk_by(together) {
             let Some(handle) = slots.find(same[0].key) else { continue };
-            let delivery = delivery(message, same);
-            if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
-                continue;
-            }
-            let pushed = lock(&handle.outbox).push(delivery, &self.options.outbox);
-            match pushed {
-                Pushed::First => handle.signal.raise(Calls::QUEUE),
-                Pushed::Queued => {}
-                Pushed::Congested if handle.is_online() => congested = Some(handle),
-                Pushed::Congested => {}
-                Pushed::Full => self.metrics.dropped(DropReason::QueueFull),
+            match self.enqueue(handle, delivery(message, same)) {
+                Some(Pushed::Congested) if handle.is_online() => congested = Some(handle),
+                Some(Pushed::Full) => self.metrics.dropped(DropReason::QueueFull),
+                Some(Pushed::First | Pushed::Queued | Pushed::Congested) | None => {}
             }
         }
         congested.cloned()
+    }
+
+    /// Appends a delivery to a session's queue, unless the client is away and nothing waits for it
+    /// with QoS 0.
+    fn enqueue(&self, handle: &Handle, delivery: Delivery) -> Option<Pushed> {
+        if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
+            return None;
+        }
+        let pushed = lock(&handle.outbox).push(delivery, &self.options.outbox);
+        if pushed == Pushed::First {
+            handle.signal.raise(Calls::QUEUE);
+        }
+        Some(pushed)
+    }
+
+    /// Gives messages of share groups, which their receiver will not have, to other members, those
+    /// who are connected first. Gives back those for which there is no other member.
+    pub(super) fn hand_on(&self, from: SessionKey, orphans: Vec<Delivery>) -> Vec<Delivery> {
+        let mut left = Vec::new();
+        for orphan in orphans {
+            let Some((handle, grant)) = self.other_member(from, &orphan) else {
+                left.push(orphan);
+                continue;
+            };
+            let delivery = Delivery {
+                qos: orphan.message.qos.min(grant.qos),
+                subscription_ids: grant.id.into_iter().collect(),
+                ..orphan
+            };
+            if self.enqueue(&handle, delivery) == Some(Pushed::Full) {
+                self.metrics.dropped(DropReason::QueueFull);
+            }
+        }
+        left
+    }
+
+    /// Whether anybody else of a share group is connected.
+    pub(super) fn has_other_member(&self, from: SessionKey, share: &str) -> bool {
+        read(&self.subscriptions).next_of(share, |key| self.is_other(from, key)).is_some()
+    }
+
+    fn other_member(&self, from: SessionKey, orphan: &Delivery) -> Option<(Arc<Handle>, Grant)> {
+        let share = orphan.share.as_deref()?;
+        let member = read(&self.subscriptions).next_of(share, |key| self.is_other(from, key))?;
+        let handle = self.sessions.slots().find(member.key).cloned()?;
+        Some((handle, member.grant))
+    }
+
+    fn is_other(&self, from: SessionKey, key: SessionKey) -> bool {
+        key != from && self.sessions.slots().find(key).is_some_and(|handle| handle.is_online())
     }
 
     /// The shared message of a PUBLISH.
@@ -168,6 +216,7 @@ fn delivery(message: &Arc<Message>, members: &[Member]) -> Delivery {
         retain: message.retain && members.iter().any(|m| m.grant.retain_as_published),
         subscription_ids: members.iter().filter_map(|m| m.grant.id).collect(),
         origin: Origin::Queue,
+        share: members[0].share.clone(),
     }
 }
 
@@ -178,6 +227,7 @@ pub(super) fn retained_delivery(message: Arc<Message>, grant: Grant) -> Delivery
         retain: true,
         subscription_ids: grant.id.into_iter().collect(),
         origin: Origin::Queue,
+        share: None,
         message,
     }
 }

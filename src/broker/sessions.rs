@@ -145,16 +145,21 @@ impl Handle {
         }
     }
 
+    /// The client is away; the state machine is still to be given back.
+    pub(super) fn leave(&self) {
+        self.online.store(false, Ordering::Relaxed);
+    }
+
     /// Gives the state machine back: the client is away.
     pub(super) fn park(&self, session: Box<Session>, until: Timestamp) {
-        self.online.store(false, Ordering::Relaxed);
+        self.leave();
         *lock(&self.seat) = Seat::Free(session, until);
         self.vacated.notify_waiters();
     }
 
     /// The session is over.
     pub(super) fn end(&self) {
-        self.online.store(false, Ordering::Relaxed);
+        self.leave();
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
     }

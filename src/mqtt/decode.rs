@@ -70,6 +70,14 @@ pub fn decode_connect(frame: Bytes, tolerance: Tolerance) -> Result<Connect, Dec
     Ok(connect)
 }
 
+/// The version that a CONNECT names, whatever is wrong with the rest of it: it decides how the
+/// client can be told.
+#[must_use]
+pub fn version_of_connect(frame: Bytes) -> Option<Version> {
+    let (mut cursor, kind, _flags) = open(frame).ok()?;
+    if kind == CONNECT { connect::version(&mut cursor) } else { None }
+}
+
 /// Decodes `frame`, which is one whole packet. `version` is what the connection speaks; a CONNECT
 /// says itself what it is.
 ///

@@ -21,7 +21,9 @@ pub mod topic;
 pub mod wire;
 
 pub use check::CheckError;
-pub use decode::{DecodeError, Sender, Tolerance, decode, decode_connect, frame_len};
+pub use decode::{
+    DecodeError, Sender, Tolerance, decode, decode_connect, frame_len, version_of_connect,
+};
 pub use encode::{PublishHead, encode, encoded_len};
 pub use message::{Message, detached};
 pub use packet::*;

@@ -96,6 +96,12 @@ pub fn split_shared(filter: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// The filter of a shared subscription; [`split_shared`] takes it apart again.
+#[must_use]
+pub fn shared(group: &str, filter: &str) -> String {
+    format!("{SHARE}{group}/{filter}")
+}
+
 /// Whether a message to `name` is for a subscription to `filter`, both well-formed, the filter
 /// without its `$share/group/`. A wildcard at the first level never matches a name that begins
 /// with `$` `[MQTT-4.7.2-1]`.

@@ -15,7 +15,9 @@ use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
 use crate::metrics::{ConnectResult, ProtocolError};
-use crate::mqtt::decode::{DecodeError, Sender, Tolerance, decode, decode_connect};
+use crate::mqtt::decode::{
+    DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
+};
 use crate::mqtt::{Connect, Packet, ReasonCode, Version, encoded_len};
 use crate::rsp::{CertificateFacts, Identity, IdentityError, ServerRule};
 use crate::session::{Opening, Violation, refused};
@@ -54,6 +56,8 @@ pub(super) enum Unwelcome {
     Http,
     #[error("malformed packet: {0}")]
     Malformed(#[from] DecodeError),
+    #[error("malformed CONNECT: {1}")]
+    BadConnect(Version, DecodeError),
     #[error("the first packet is too large")]
     TooLarge,
     #[error("protocol error: {1}")]
@@ -126,9 +130,11 @@ impl Unwelcome {
             Self::Timeout => ConnectResult::Timeout,
             Self::Closed | Self::Io(_) => ConnectResult::Closed,
             Self::Malformed(DecodeError::ProtocolLevel(_)) => ConnectResult::UnsupportedVersion,
-            Self::TlsOnPlainPort | Self::Http | Self::Malformed(_) | Self::TooLarge => {
-                ConnectResult::Malformed
-            }
+            Self::TlsOnPlainPort
+            | Self::Http
+            | Self::Malformed(_)
+            | Self::BadConnect(..)
+            | Self::TooLarge => ConnectResult::Malformed,
             Self::Violation(_, violation) => match violation.reason() {
                 ReasonCode::ClientIdentifierNotValid => ConnectResult::BadClientId,
                 _other => ConnectResult::ProtocolError,
@@ -149,7 +155,7 @@ impl Unwelcome {
     pub(super) fn protocol_error(&self) -> Option<ProtocolError> {
         match self {
             Self::TlsOnPlainPort | Self::Http => Some(ProtocolError::NotMqtt),
-            Self::Malformed(_) => Some(ProtocolError::Malformed),
+            Self::Malformed(_) | Self::BadConnect(..) => Some(ProtocolError::Malformed),
             Self::TooLarge => Some(ProtocolError::TooLarge),
             Self::Violation(..) => Some(ProtocolError::Violation),
             Self::Timeout
@@ -170,6 +176,8 @@ impl Unwelcome {
                 let version = if *level > 4 { Version::V5 } else { Version::V311 };
                 (version, error.reason())
             }
+            // Older versions have no code for it, and are closed without a word [MQTT-3.1.4-1].
+            Self::BadConnect(Version::V5, error) => (Version::V5, error.reason()),
             Self::Violation(version, violation) => (*version, violation.reason()),
             Self::Identity(version, _) | Self::Anonymous(version) => {
                 (*version, ReasonCode::NotAuthorized)
@@ -181,6 +189,7 @@ impl Unwelcome {
             | Self::TlsOnPlainPort
             | Self::Http
             | Self::Malformed(_)
+            | Self::BadConnect(..)
             | Self::TooLarge
             | Self::Shutdown => return None,
         };
@@ -217,7 +226,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             }
         };
         if frame[0] >> 4 == CONNECT {
-            let connect = decode_connect(frame, tolerance)?;
+            let connect = decode_connect(frame.clone(), tolerance).map_err(|error| {
+                let version = version_of_connect(frame);
+                version.map_or(Unwelcome::Malformed(error), |v| Unwelcome::BadConnect(v, error))
+            })?;
             let bytes_max = connect.properties.maximum_packet_size.map(usize::try_from);
             self.packet_bytes_max = bytes_max.and_then(Result::ok).unwrap_or(usize::MAX);
             return Ok(connect);

@@ -1,13 +1,14 @@
 //! The trie of topic filters, level by level, with the sessions that hold them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
 use crate::ids::SessionKey;
-use crate::mqtt::{QoS, SubscribeOptions};
+use crate::mqtt::{QoS, SubscribeOptions, topic};
 
 /// What a subscription grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +37,18 @@ impl Grant {
 }
 
 /// A session that a message is for, under one of its subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Whose subscription.
     pub key: SessionKey,
     /// What it grants.
     pub grant: Grant,
+    /// The share group for which it was chosen.
+    pub share: Option<Share>,
 }
+
+/// A share group, by the filter that its members have subscribed to: `$share/<name>/<filter>`.
+pub type Share = Arc<str>;
 
 /// All subscriptions to ordinary topics.
 #[derive(Debug, Default)]
@@ -70,7 +76,8 @@ struct Subscribers {
 /// `$share/<name>/…`: each message goes to one of the members `[MQTT-4.8.2-4]`.
 #[derive(Debug)]
 struct ShareGroup {
-    name: Box<str>,
+    /// As it was subscribed to, the name included.
+    share: Share,
     members: IndexMap<SessionKey, Grant, RandomState>,
     /// Whose turn it is; a race between publishers costs fairness, nothing else.
     turn: AtomicUsize,
@@ -85,7 +92,11 @@ impl Subscriptions {
         group: Option<&str>,
         grant: Grant,
     ) -> bool {
-        let new = self.root.subscribers_mut(filter).insert(key, group, grant);
+        let subscribers = self.root.subscribers_mut(filter);
+        let new = match group {
+            None => subscribers.plain.insert(key, grant).is_none(),
+            Some(name) => subscribers.insert_shared(key, name, filter, grant),
+        };
         self.count += usize::from(new);
         new
     }
@@ -108,6 +119,15 @@ impl Subscriptions {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// The next in turn of a share group for which `able` holds; nobody, when it holds for none.
+    #[must_use]
+    pub fn next_of(&self, share: &str, able: impl Fn(SessionKey) -> bool) -> Option<Member> {
+        let (name, filter) = topic::split_shared(share);
+        let subscribers = self.root.subscribers(filter)?;
+        let group = subscribers.shared.iter().find(|group| group.name() == name)?;
+        group.next(&able).filter(|member| able(member.key))
     }
 
     /// Calls `found` for every subscription that matches the topic name. Of a share group it is
@@ -166,6 +186,18 @@ impl Node {
         &mut node.here
     }
 
+    fn subscribers(&self, filter: &str) -> Option<&Subscribers> {
+        let mut node = self;
+        for level in filter.split('/') {
+            node = match level {
+                "#" => return Some(&node.below),
+                "+" => node.plus.as_deref()?,
+                _ => node.children.get(level)?,
+            };
+        }
+        Some(&node.here)
+    }
+
     // The depth is bounded by `limits.max_topic_levels`, checked when a filter comes in.
     fn remove(&mut self, levels: &[&str], key: SessionKey, group: Option<&str>) -> bool {
         let Some((level, rest)) = levels.split_first() else {
@@ -201,21 +233,24 @@ impl Node {
 }
 
 impl Subscribers {
-    fn insert(&mut self, key: SessionKey, group: Option<&str>, grant: Grant) -> bool {
-        let Some(name) = group else { return self.plain.insert(key, grant).is_none() };
-        if let Some(group) = self.shared.iter_mut().find(|group| *group.name == *name) {
+    fn insert_shared(&mut self, key: SessionKey, name: &str, filter: &str, grant: Grant) -> bool {
+        if let Some(group) = self.group_mut(name) {
             return group.members.insert(key, grant).is_none();
         }
         let members = std::iter::once((key, grant)).collect();
-        self.shared.push(ShareGroup { name: name.into(), members, turn: AtomicUsize::new(0) });
+        let share = topic::shared(name, filter).into();
+        self.shared.push(ShareGroup { share, members, turn: AtomicUsize::new(0) });
         true
+    }
+
+    fn group_mut(&mut self, name: &str) -> Option<&mut ShareGroup> {
+        self.shared.iter_mut().find(|group| group.name() == Some(name))
     }
 
     fn remove(&mut self, key: SessionKey, group: Option<&str>) -> bool {
         let Some(name) = group else { return self.plain.swap_remove(&key).is_some() };
-        let Some(at) = self.shared.iter().position(|group| *group.name == *name) else {
-            return false;
-        };
+        let at = self.shared.iter().position(|group| group.name() == Some(name));
+        let Some(at) = at else { return false };
         let found = self.shared[at].members.swap_remove(&key).is_some();
         if self.shared[at].members.is_empty() {
             self.shared.swap_remove(at);
@@ -226,7 +261,7 @@ impl Subscribers {
     /// Gives how many filters had a subscriber.
     fn visit(&self, able: &impl Fn(SessionKey) -> bool, found: &mut impl FnMut(Member)) -> usize {
         for (key, grant) in &self.plain {
-            found(Member { key: *key, grant: *grant });
+            found(Member { key: *key, grant: *grant, share: None });
         }
         for group in &self.shared {
             if let Some(member) = group.next(able) {
@@ -242,6 +277,10 @@ impl Subscribers {
 }
 
 impl ShareGroup {
+    fn name(&self) -> Option<&str> {
+        topic::split_shared(&self.share).0
+    }
+
     fn next(&self, able: &impl Fn(SessionKey) -> bool) -> Option<Member> {
         let count = self.members.len();
         let turn = self.turn.load(Ordering::Relaxed);
@@ -250,7 +289,12 @@ impl ShareGroup {
             .find(|at| self.members.get_index(*at).is_some_and(|(key, _)| able(*key)));
         let at = at.unwrap_or_else(|| turn % count.max(1));
         self.turn.store(at + 1, Ordering::Relaxed);
-        self.members.get_index(at).map(|(key, grant)| Member { key: *key, grant: *grant })
+        let member = self.members.get_index(at);
+        member.map(|(key, grant)| Member {
+            key: *key,
+            grant: *grant,
+            share: Some(Arc::clone(&self.share)),
+        })
     }
 }
 

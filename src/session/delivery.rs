@@ -31,6 +31,9 @@ pub struct Delivery {
     pub subscription_ids: SmallVec<[u32; 2]>,
     /// Who keeps it meanwhile.
     pub origin: Origin,
+    /// The share group for which this session was chosen; another member may have it instead, as
+    /// long as this one has not taken it.
+    pub share: Option<Arc<str>>,
 }
 
 impl Delivery {

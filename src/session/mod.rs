@@ -37,7 +37,7 @@ use crate::mqtt::{
     Sender, SubAck, Subscribe, Unsubscribe, Version, Will, encoded_len,
 };
 use alias::{InboundAliases, OutboundAliases};
-use outbound::Outbound;
+use outbound::{Mismatch, Outbound};
 
 /// Bounds of one session (`[limits]`), and how the standards are taken (`[mqtt]`).
 #[derive(Clone, Debug)]
@@ -232,6 +232,12 @@ impl Session {
         self.outbound.retain(keep);
     }
 
+    /// Takes back QoS 1 messages in flight for the share groups that `wanted` names: their
+    /// receiver is gone, and another member is to have them (4.8.2).
+    pub fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        self.outbound.take_shared(wanted)
+    }
+
     /// Bytes have come: the client lives.
     pub fn heard(&mut self, now: Timestamp) {
         self.heard = now;
@@ -244,11 +250,11 @@ impl Session {
     pub fn on_packet(&mut self, packet: Packet, actions: &mut Actions) -> Result<(), Violation> {
         match packet {
             Packet::Publish(publish) => return self.on_publish(publish, actions),
-            Packet::PubAck(ack) => self.on_puback(&ack, actions),
-            Packet::PubRec(ack) => self.on_pubrec(&ack, actions),
+            Packet::PubAck(ack) => self.on_puback(&ack, actions)?,
+            Packet::PubRec(ack) => self.on_pubrec(&ack, actions)?,
             Packet::PubRel(ack) => self.on_pubrel(&ack, actions),
             Packet::PubComp(ack) => {
-                self.outbound.on_pubcomp(ack.packet_id);
+                known(self.outbound.on_pubcomp(ack.packet_id))?;
                 self.resend(actions);
             }
             Packet::Subscribe(subscribe) => {
@@ -438,30 +444,30 @@ impl Session {
         subscribe
     }
 
-    fn on_puback(&mut self, ack: &Ack, actions: &mut Actions) {
-        if let Some(origin) = self.outbound.on_puback(ack.packet_id) {
-            actions.push(Action::Delivered(origin));
-        }
+    fn on_puback(&mut self, ack: &Ack, actions: &mut Actions) -> Result<(), Violation> {
+        let origin = known(self.outbound.on_puback(ack.packet_id))?;
+        actions.extend(origin.map(Action::Delivered));
         self.resend(actions);
+        Ok(())
     }
 
-    fn on_pubrec(&mut self, pubrec: &Ack, actions: &mut Actions) {
+    fn on_pubrec(&mut self, pubrec: &Ack, actions: &mut Actions) -> Result<(), Violation> {
         let id = pubrec.packet_id;
         if pubrec.reason.is_error() {
-            actions.extend(self.outbound.on_pubrec_error(id).map(Action::Delivered));
+            let origin = known(self.outbound.on_pubrec_error(id))?;
+            actions.extend(origin.map(Action::Delivered));
             self.resend(actions);
-            return;
+            return Ok(());
         }
-        match self.outbound.on_pubrec(id) {
-            Ok(origin) => {
+        let reason = match known(self.outbound.on_pubrec(id))? {
+            Some(origin) => {
                 actions.extend(origin.map(Action::Delivered));
-                actions.push(Action::Send(Packet::PubRel(ack(id, ReasonCode::Success))));
+                ReasonCode::Success
             }
-            Err(()) => {
-                let answer = ack(id, ReasonCode::PacketIdentifierNotFound);
-                actions.push(Action::Send(Packet::PubRel(answer)));
-            }
-        }
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        actions.push(Action::Send(Packet::PubRel(ack(id, reason))));
+        Ok(())
     }
 
     fn on_pubrel(&mut self, pubrel: &Ack, actions: &mut Actions) {
@@ -511,6 +517,16 @@ impl Session {
         wanted.then(|| {
             Box::new(ReasonProperties { reason_string: Some(text.into()), user: Vec::new() })
         })
+    }
+}
+
+/// An acknowledgement of a message that is not there is nothing (case P26); one of the wrong kind
+/// is a violation.
+fn known<T>(found: Result<T, Mismatch>) -> Result<Option<T>, Violation> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Mismatch::Unknown) => Ok(None),
+        Err(Mismatch::OtherKind) => Err(Violation::WrongAcknowledgement),
     }
 }
 

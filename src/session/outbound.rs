@@ -30,6 +30,15 @@ enum WaitsFor {
     PubComp,
 }
 
+/// An acknowledgement that fits no message in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mismatch {
+    /// No message has this id: it may have been given up meanwhile.
+    Unknown,
+    /// The message with this id waits for another packet.
+    OtherKind,
+}
+
 /// What is to be sent again after a resume.
 #[derive(Debug)]
 pub enum Resend {
@@ -72,19 +81,27 @@ impl Outbound {
         Outgoing { delivery, packet_id: Some(packet_id), dup: false }
     }
 
-    /// PUBACK: the message is the client's. `None` when no QoS 1 message has this id.
-    pub(super) fn on_puback(&mut self, id: PacketId) -> Option<Origin> {
-        let at = self.position(id)?;
-        let WaitsFor::PubAck(delivery) = &self.in_flight[at].waits_for else { return None };
+    /// PUBACK: the message is the client's.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub(super) fn on_puback(&mut self, id: PacketId) -> Result<Origin, Mismatch> {
+        let at = self.position(id).ok_or(Mismatch::Unknown)?;
+        let WaitsFor::PubAck(delivery) = &self.in_flight[at].waits_for else {
+            return Err(Mismatch::OtherKind);
+        };
         let origin = delivery.origin;
         self.remove(at);
-        Some(origin)
+        Ok(origin)
     }
 
     /// PUBREC with success: the message is the client's, PUBREL is due `[MQTT-4.3.3-4]`. The
-    /// origin is given once; a repeated PUBREC only repeats the PUBREL. `Err` for an id unknown.
-    pub(super) fn on_pubrec(&mut self, id: PacketId) -> Result<Option<Origin>, ()> {
-        let at = self.position(id).ok_or(())?;
+    /// origin is given once; a repeated PUBREC only repeats the PUBREL.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub(super) fn on_pubrec(&mut self, id: PacketId) -> Result<Option<Origin>, Mismatch> {
+        let at = self.position(id).ok_or(Mismatch::Unknown)?;
         match &self.in_flight[at].waits_for {
             WaitsFor::PubRec(delivery) => {
                 let origin = delivery.origin;
@@ -92,17 +109,22 @@ impl Outbound {
                 Ok(Some(origin))
             }
             WaitsFor::PubComp => Ok(None),
-            WaitsFor::PubAck(_) => Err(()),
+            WaitsFor::PubAck(_) => Err(Mismatch::OtherKind),
         }
     }
 
     /// PUBREC with an error: the client will not take the message; that ends it too.
-    pub(super) fn on_pubrec_error(&mut self, id: PacketId) -> Option<Origin> {
-        let at = self.position(id)?;
-        let WaitsFor::PubRec(delivery) = &self.in_flight[at].waits_for else { return None };
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub(super) fn on_pubrec_error(&mut self, id: PacketId) -> Result<Origin, Mismatch> {
+        let at = self.position(id).ok_or(Mismatch::Unknown)?;
+        let WaitsFor::PubRec(delivery) = &self.in_flight[at].waits_for else {
+            return Err(Mismatch::OtherKind);
+        };
         let origin = delivery.origin;
         self.remove(at);
-        Some(origin)
+        Ok(origin)
     }
 
     /// Forgets a message that will not be sent again.
@@ -112,14 +134,17 @@ impl Outbound {
         }
     }
 
-    /// PUBCOMP: the id is free again. `false` when it was not waited for.
-    pub(super) fn on_pubcomp(&mut self, id: PacketId) -> bool {
-        let Some(at) = self.position(id) else { return false };
+    /// PUBCOMP: the id is free again.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub(super) fn on_pubcomp(&mut self, id: PacketId) -> Result<(), Mismatch> {
+        let at = self.position(id).ok_or(Mismatch::Unknown)?;
         if !matches!(self.in_flight[at].waits_for, WaitsFor::PubComp) {
-            return false;
+            return Err(Mismatch::OtherKind);
         }
         self.remove(at);
-        true
+        Ok(())
     }
 
     /// The next unacknowledged message to be sent again on a new connection `[MQTT-4.4.0-1]`, if
@@ -143,6 +168,23 @@ impl Outbound {
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery.origin),
             WaitsFor::PubComp => true,
         });
+    }
+
+    /// Takes back QoS 1 messages of share groups that `wanted` names. QoS 2 messages stay: another
+    /// client must never get what this one may have `[MQTT-4.8.2-5]`.
+    pub(super) fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        let mut at = 0;
+        while let Some(entry) = self.in_flight.get(at) {
+            match &entry.waits_for {
+                WaitsFor::PubAck(delivery) if delivery.share.as_deref().is_some_and(&wanted) => {
+                    taken.push(delivery.clone());
+                    self.remove(at);
+                }
+                WaitsFor::PubAck(_) | WaitsFor::PubRec(_) | WaitsFor::PubComp => at += 1,
+            }
+        }
+        taken
     }
 
     fn remove(&mut self, at: usize) {

@@ -83,7 +83,8 @@ fn aliased(topic: &'static str, alias: u16) -> Packet {
 fn delivery(qos: QoS, origin: Origin) -> Delivery {
     let message = Message::new("t".into(), "x".into(), qos, false, None, Timestamp::NEVER);
     let subscription_ids = SmallVec::new();
-    Delivery { message: Arc::new(message), qos, retain: false, subscription_ids, origin }
+    let message = Arc::new(message);
+    Delivery { message, qos, retain: false, subscription_ids, origin, share: None }
 }
 
 fn ok(number: u16) -> Ack {
@@ -237,12 +238,30 @@ fn stray_acknowledgements_change_nothing() {
     let unknown = "PacketIdentifierNotFound";
     let mut says = |packet| sends(&mut s, packet, Routed::Accepted);
     assert!(says(Packet::PubAck(ok(9))).is_empty());
-    assert!(says(Packet::PubAck(ok(2))).is_empty(), "a PUBACK for QoS 2");
-    assert!(says(Packet::PubComp(ok(2))).is_empty(), "a PUBCOMP before PUBREC");
+    assert!(says(Packet::PubComp(ok(9))).is_empty());
     assert_eq!(says(Packet::PubRec(ok(9))), [format!("< PUBREL 9 {unknown}")]);
-    assert_eq!(says(Packet::PubRec(ok(1))), [format!("< PUBREL 1 {unknown}")], "for QoS 1");
     assert_eq!(says(Packet::PubRel(ok(9))), [format!("< PUBCOMP 9 {unknown}")]);
     assert_eq!(s.room(), 0);
+}
+
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_is_a_violation() {
+    // case P26
+    let mut s = session(Version::V311);
+    s.on_delivery(delivery(QoS::AtLeastOnce, Origin::Queue));
+    s.on_delivery(delivery(QoS::ExactlyOnce, Origin::Queue));
+    let failed = ack(id(1), ReasonCode::UnspecifiedError);
+    for wrong in [
+        Packet::PubRec(ok(1)),
+        Packet::PubRec(failed),
+        Packet::PubComp(ok(1)),
+        Packet::PubAck(ok(2)),
+        Packet::PubComp(ok(2)),
+    ] {
+        assert_eq!(violates(&mut s, wrong), Violation::WrongAcknowledgement);
+    }
+    sends(&mut s, Packet::PubRec(ok(2)), Routed::Accepted);
+    assert_eq!(violates(&mut s, Packet::PubAck(ok(2))), Violation::WrongAcknowledgement);
 }
 
 #[test]

@@ -38,6 +38,10 @@ pub enum Violation {
     /// `[MQTT-3.3.4-9]`: more unreleased QoS 2 messages than the server's Receive Maximum.
     #[error("more messages in flight than the server's Receive Maximum")]
     ReceiveMaximumExceeded,
+    /// An acknowledgement of another kind than the message asks for `[MQTT-4.3.2-2]`,
+    /// `[MQTT-4.3.3-3]`: the two sides no longer agree on what has arrived.
+    #[error("an acknowledgement of the wrong kind")]
+    WrongAcknowledgement,
     /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum, or never set.
     #[error("unknown topic alias")]
     TopicAliasInvalid,
@@ -61,6 +65,7 @@ impl Violation {
             | Self::SecondConnect
             | Self::UnexpectedAuth
             | Self::SessionExpiryRaised
+            | Self::WrongAcknowledgement
             | Self::ServerPacket => ReasonCode::ProtocolError,
             // "Identifier rejected" is what mosquitto says to a keep alive that is too long.
             Self::ClientIdTooLong | Self::ClientIdMissing | Self::KeepAliveTooLong => {
@@ -91,6 +96,7 @@ impl Violation {
             Self::UnknownAuthenticationMethod => "unknown_authentication_method",
             Self::UnexpectedAuth => "unexpected_auth",
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
+            Self::WrongAcknowledgement => "wrong_acknowledgement",
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::SessionExpiryRaised => "session_expiry_raised",
             Self::ServerPacket => "server_packet",

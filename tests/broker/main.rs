@@ -5,11 +5,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod aliases;
 mod connections;
 mod delivery;
+mod leniencies;
 mod limits;
 mod retained;
 mod sessions;
+mod shared;
 mod wills;
 
 use common::{Client, Dial, Rig};

@@ -1,6 +1,6 @@
 //! Every packet of the corpus that a broker must refuse, from a stranger and from a client.
 
-use simcast::mqtt::{Version, frame_len};
+use simcast::mqtt::{Version, frame_len, version_of_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Bystanders;
@@ -59,6 +59,9 @@ async fn as_the_first_packet() {
         let _ended_or_reset = in_time(&what, socket.read_to_end(&mut answer)).await;
         // Nobody is let in.
         assert!(answer.is_empty() || answer[3] != 0, "{what}: {answer:02x?}");
+        if version_of_connect(case.frame.clone().into()) == Some(Version::V5) {
+            assert!(answer.len() > 3 && answer[3] >= 0x80, "{what}: told why: {answer:02x?}");
+        }
         bystanders.work().await;
         let connects = rig.counter("simcast_connects_total{").await;
         assert_eq!(connects, 2 + count, "{what}: one counter goes up by one");

@@ -63,6 +63,11 @@ pub(super) fn connect(
     })
 }
 
+/// The version alone.
+pub(super) fn version(cursor: &mut Cursor) -> Option<Version> {
+    protocol(cursor, Tolerance::default()).ok().map(|(version, _bridge)| version)
+}
+
 /// Name and level belong together: level 3 is `MQIsdp`, 4 and 5 are `MQTT`. Beside the version,
 /// whether the client calls itself a bridge.
 fn protocol(cursor: &mut Cursor, tolerance: Tolerance) -> Result<(Version, bool), DecodeError> {

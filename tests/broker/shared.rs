@@ -1,0 +1,79 @@
+//! Shared subscriptions whose members come and go (section 4.8.2).
+
+use simcast::mqtt::QoS;
+
+use crate::common::{Dial, Rig};
+
+const SHARED: &str = "$share/g/work/#";
+
+#[tokio::test]
+async fn what_a_dead_member_had_in_flight_goes_to_another() {
+    // case Q14
+    let rig = Rig::start().await;
+    let mut dying = rig.client(Dial::v5("dying")).await;
+    dying.subscribe(SHARED, QoS::AtLeastOnce).await;
+    dying.auto_ack = false;
+    let mut publisher = rig.client(Dial::v5("publisher")).await;
+    for number in 0..30 {
+        publisher.publish("work/1", number.to_string(), QoS::AtLeastOnce).await;
+    }
+    // Twenty in flight, ten in the queue, none acknowledged.
+    let seen = dying.expect_payloads(20).await;
+    let mut heir = rig.client(Dial::v5("heir")).await;
+    heir.subscribe(SHARED, QoS::AtLeastOnce).await;
+    dying.vanish().await;
+    let all: Vec<String> = (0..30).map(|number| number.to_string()).collect();
+    assert_eq!(heir.expect_payloads(30).await, all, "all of them, in order");
+    assert_eq!(seen, all[..20]);
+    heir.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn who_is_away_keeps_its_messages_only_while_no_other_member_is_there() {
+    // case Q14
+    let rig = Rig::start().await;
+    let mut first = rig.client(Dial::v5("first").persistent()).await;
+    first.subscribe(SHARED, QoS::AtLeastOnce).await;
+    first.auto_ack = false;
+    let mut publisher = rig.client(Dial::v5("publisher")).await;
+    publisher.publish("work/1", "alone", QoS::AtLeastOnce).await;
+    first.expect_payload().await;
+    first.vanish().await;
+    let mut first = rig.client(Dial::v5("first").persistent()).await;
+    first.auto_ack = false;
+    let again = first.expect_publish().await;
+    assert!(again.dup && again.payload == "alone", "nobody else was there");
+    let mut second = rig.client(Dial::v5("second")).await;
+    second.subscribe(SHARED, QoS::AtLeastOnce).await;
+    first.vanish().await;
+    assert_eq!(second.expect_payload().await, "alone");
+    let mut first = rig.client(Dial::v5("first").persistent()).await;
+    first.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_qos_2_message_in_flight_is_never_given_to_another() {
+    // [MQTT-4.8.2-5]
+    let rig = Rig::start().await;
+    let mut dying = rig.client(Dial::v5("dying")).await;
+    dying.subscribe(SHARED, QoS::ExactlyOnce).await;
+    dying.auto_ack = false;
+    let mut publisher = rig.client(Dial::v5("publisher")).await;
+    publisher.publish("work/1", "once", QoS::ExactlyOnce).await;
+    dying.expect_payload().await;
+    let mut heir = rig.client(Dial::v5("heir")).await;
+    heir.subscribe(SHARED, QoS::ExactlyOnce).await;
+    dying.vanish().await;
+    heir.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_share_and_a_subscription_of_ones_own_are_two_messages() {
+    let rig = Rig::start().await;
+    let mut both = rig.client(Dial::v5("both")).await;
+    both.subscribe(SHARED, QoS::AtLeastOnce).await;
+    both.subscribe("work/+", QoS::AtLeastOnce).await;
+    both.publish("work/1", "x", QoS::AtLeastOnce).await;
+    assert_eq!(both.expect_payloads(2).await, ["x", "x"]);
+    both.expect_nothing().await;
+}
