@@ -2,6 +2,8 @@
 //!
 //! `simcast serve` runs one; so do the demo and the tests, in their own process.
 
+mod passwords;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+pub use passwords::PasswordFileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
@@ -25,12 +29,14 @@ use crate::rsp::{
     Settings, TopicNames, Ttl,
 };
 use crate::session::{SessionLimits, SessionRules};
+use passwords::PasswordFiles;
 
 /// A broker at work.
 #[derive(Debug)]
 pub struct Service {
     broker: Arc<Broker>,
     config: Config,
+    passwords: PasswordFiles,
     readiness: Arc<Readiness>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
@@ -50,6 +56,9 @@ pub enum StartError {
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A password file.
+    #[error(transparent)]
+    Passwords(#[from] PasswordFileError),
 }
 
 /// Why a registry file was not taken.
@@ -92,12 +101,14 @@ impl Service {
         let names: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
         let metrics = Arc::new(Metrics::new(&names, &refusals));
         let control = control_unit(&config.rsp)?;
+        let passwords = PasswordFiles::load(&config)?;
         let options = broker_options(&config);
         let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
-            ports.push(Port::open(shared.clone(), index, listener)?);
+            let users = passwords.of_listener(index);
+            ports.push(Port::open(shared.clone(), index, listener, users)?);
         }
         drop(shared);
         note_certificates(&metrics, &ports);
@@ -116,7 +127,7 @@ impl Service {
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
-        Ok(Self { broker, config, readiness, addresses, admin_address, stop, tasks })
+        Ok(Self { broker, config, passwords, readiness, addresses, admin_address, stop, tasks })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -154,6 +165,16 @@ impl Service {
         // Their mailboxes are gone: they connect again and are told so.
         self.broker.kick(&report.orphans);
         Ok(Some(report))
+    }
+
+    /// Reads the password files again and puts them in place of what is known; clients whose
+    /// password has changed, or whose user is gone, have to go. Files with broken lines change
+    /// nothing. Gives the number of files.
+    ///
+    /// # Errors
+    /// [`PasswordFileError`] says what is wrong, and in which line.
+    pub fn reload_passwords(&self) -> Result<usize, PasswordFileError> {
+        self.passwords.reload(&self.broker)
     }
 
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.

@@ -17,6 +17,7 @@ pub mod demo;
 mod development;
 pub mod device;
 mod endpoint;
+pub mod passwd;
 pub mod serve;
 pub mod server;
 pub mod version;
@@ -35,6 +36,7 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Certs(certs::Certs),
+    Passwd(passwd::Passwd),
     Device(device::Device),
     Server(server::Server),
     Version(version::Version),
@@ -46,6 +48,7 @@ impl Command {
             Self::Serve(command) => command.run().await,
             Self::Demo(command) => command.run().await.map_err(Failure::failed),
             Self::Certs(command) => command.run().map_err(Failure::failed),
+            Self::Passwd(command) => command.run(),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
             Self::Server(command) => command.run().await.map_err(Failure::failed),
             Self::Version(command) => {
@@ -75,6 +78,7 @@ First steps:
   simcast serve -c simcast.toml --test-config
                                           check a configuration, its files and ports
   simcast certs init --dir pki            a small CA for your own rig
+  simcast passwd --create passwords ann   a user with a password
   simcast COMMAND --help                  more on each command
 
 Environment:

@@ -19,7 +19,8 @@ use crate::service::Service;
 /// health and metrics on http://127.0.0.1:9883.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry again.
+Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry and the
+password files again.
 
 Examples:
   simcast serve                                  try it: development mode
@@ -116,6 +117,24 @@ impl Signals {
 }
 
 fn reload(service: &Service) {
+    reload_registry(service);
+    reload_passwords(service);
+}
+
+fn reload_passwords(service: &Service) {
+    match service.reload_passwords() {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "password files read again"),
+        Err(error) => {
+            // One line of the log for each of the file.
+            for line in error.to_string().lines() {
+                tracing::error!("all users stay as they were: {line}");
+            }
+        }
+    }
+}
+
+fn reload_registry(service: &Service) {
     match service.reload_registry() {
         Ok(Some(report)) => {
             tracing::info!(
@@ -124,7 +143,7 @@ fn reload(service: &Service) {
                 "registry read again"
             );
         }
-        Ok(None) => tracing::info!("nothing to read again: no registry is configured"),
+        Ok(None) => {}
         Err(error) => tracing::error!("the registry stays as it was: {error}"),
     }
 }

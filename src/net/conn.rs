@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use super::input::{FrameError, Input};
 use super::output::{ALIAS_BYTES, Output, frame_len};
+use super::users::{Next, NotProven, Proven, Running};
 use crate::broker::{Attached, Broker, Calls, Handle, Parting};
 use crate::ids::Timestamp;
 use crate::log::Shown;
@@ -25,7 +26,7 @@ use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
 use crate::session::{
-    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Violation,
+    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Turn, Verdict, Violation,
 };
 
 /// A socket with what has been read and what is to be written.
@@ -58,6 +59,10 @@ pub(super) enum End {
     Violation(#[from] Violation),
     #[error("not permitted: {0}")]
     NotPermitted(&'static str),
+    #[error("re-authentication: {0}")]
+    NotProven(NotProven),
+    #[error("the user's password has changed, or there is no such user any more")]
+    UserGone,
     #[error("session taken over")]
     TakenOver,
     #[error("ended by the operator")]
@@ -87,7 +92,10 @@ impl End {
             Self::Malformed(error) => Some(error.reason()),
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
-            Self::NotPermitted(_) => Some(ReasonCode::NotAuthorized),
+            // No DISCONNECT can say more of it.
+            Self::NotPermitted(_) | Self::NotProven(_) | Self::UserGone => {
+                Some(ReasonCode::NotAuthorized)
+            }
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -105,6 +113,7 @@ impl End {
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
             Self::NotPermitted(_) => DisconnectReason::IdentityViolation,
+            Self::NotProven(_) | Self::UserGone => DisconnectReason::NotAuthorized,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -123,6 +132,8 @@ impl End {
             | Self::Io(_)
             | Self::TooLargeForClient
             | Self::NotPermitted(_)
+            | Self::NotProven(_)
+            | Self::UserGone
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
@@ -172,6 +183,10 @@ pub(super) struct Conn<S> {
     unflushed: Vec<Origin>,
     actions: Actions,
     batch: Vec<Delivery>,
+    /// The user that the client has shown to be, if a password file was asked.
+    proven: Option<Proven>,
+    /// The client is showing it again.
+    reauth: Option<Box<Running>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
@@ -180,6 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         broker: Arc<Broker>,
         attached: Attached,
         limits: ConnLimits,
+        proven: Option<Proven>,
     ) -> Self {
         Self {
             link,
@@ -193,6 +209,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             unflushed: Vec::new(),
             actions: Actions::new(),
             batch: Vec::new(),
+            proven,
+            reauth: None,
         }
     }
 
@@ -306,7 +324,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if calls.contains(Calls::SHUTDOWN) {
             return Err(End::Shutdown);
         }
-        self.waiting = self.waiting.with(calls);
+        let holds = |proven: &Proven| proven.still_holds();
+        if calls.contains(Calls::USERS) && !self.proven.as_ref().is_none_or(holds) {
+            return Err(End::UserGone);
+        }
+        self.waiting = self.waiting.with(calls.without(Calls::USERS));
         Ok(())
     }
 
@@ -371,9 +393,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 let reasons = self.broker.unsubscribe(&self.handle, &unsubscribe);
                 self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
             }
+            Action::Authenticate(turn, data) => self.authenticate(turn, &data)?,
             Action::Delivered(origin) => self.broker.delivered(&self.handle, origin),
             Action::Close => return Err(End::Goodbye),
         }
+        Ok(())
+    }
+
+    /// Has the method judge what the client says of itself while it is connected.
+    fn authenticate(&mut self, turn: Turn, data: &[u8]) -> Result<(), End> {
+        let unknown = Violation::UnknownAuthenticationMethod;
+        let before = self.proven.as_ref().ok_or(unknown)?;
+        if turn == Turn::First {
+            let method = self.session.authentication_method().unwrap_or_default();
+            self.reauth = Running::begin(before.users(), method).map(Box::new);
+        }
+        let running = self.reauth.as_mut().ok_or(unknown)?;
+        let next = running.step(data, self.link.address(), self.broker.now());
+        let verdict = match next.map_err(End::NotProven)? {
+            Next::Continue(data) => Verdict::Continue(data),
+            Next::Done(proven, _) if proven.name != before.name => {
+                return Err(Violation::AnotherUser.into());
+            }
+            Next::Done(proven, data) => {
+                self.reauth = None;
+                self.proven = Some(proven);
+                Verdict::Done(data)
+            }
+        };
+        self.session.on_authenticated(verdict, &mut self.actions);
         Ok(())
     }
 
@@ -600,7 +648,7 @@ mod tests {
             attached.handle.signal.raise(Calls::TAKEOVER);
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
-            Conn::new(link, Arc::clone(&broker), attached, limits).run(false).await;
+            Conn::new(link, Arc::clone(&broker), attached, limits, None).run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }

@@ -5,21 +5,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, ConnLimits, Link};
 use super::input::{FrameError, Input};
+use super::login::Login;
 use super::output::Output;
-use crate::broker::{Broker, Calls, Rejected, Who};
-use crate::config::{Listener, Mqtt};
-use crate::ids::{Nid, NidScheme};
+use super::users::{Hashers, NotProven, Proven, Users};
+use crate::broker::{Attached, Broker, Calls, Rejected, Who};
+use crate::config::{Listener, Mqtt, UserNameFrom};
+use crate::ids::NidScheme;
 use crate::log::Shown;
 use crate::metrics::{ConnectResult, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
 };
 use crate::mqtt::{Connect, Packet, ReasonCode, Version, encoded_len};
-use crate::rsp::{CertificateFacts, Identity, IdentityError, ServerRule};
+use crate::rsp::{IdentityError, ServerRule};
 use crate::session::{Opening, Violation, refused};
 
 /// Largest CONNECT, in bytes: strangers get less room than clients. A client id, a user name, a
@@ -39,6 +42,21 @@ pub(super) struct Entry {
     pub(super) server_rules: Vec<ServerRule>,
     pub(super) scheme: NidScheme,
     pub(super) tolerance: Tolerance,
+    /// Whose passwords are checked.
+    pub(super) users: Option<Arc<Users>>,
+    pub(super) hashers: Arc<Hashers>,
+    pub(super) user_name_from: UserNameFrom,
+    pub(super) empty_user_name_is_anonymous: bool,
+    pub(super) client_id_is_user_name: bool,
+    pub(super) client_id_prefixes: Vec<String>,
+}
+
+/// A client that has come in.
+pub(super) struct Admitted {
+    pub(super) attached: Attached,
+    pub(super) version: Version,
+    /// The user that it has shown to be.
+    pub(super) proven: Option<Proven>,
 }
 
 /// Why a client does not come in.
@@ -64,8 +82,13 @@ pub(super) enum Unwelcome {
     Violation(Version, Violation),
     #[error("{1}")]
     Identity(Version, IdentityError),
-    #[error("this listener needs a client certificate or another proof of identity")]
+    #[error("this listener needs a user name, a certificate or another proof of identity")]
     Anonymous(Version),
+    /// The user name is for the log alone.
+    #[error("{1}")]
+    NotProven(Version, NotProven, ByteString),
+    #[error("client ids begin otherwise here")]
+    ClientIdPrefix(Version),
     #[error("{1}")]
     Rejected(Version, Rejected),
     #[error("the broker shuts down")]
@@ -82,7 +105,13 @@ impl From<FrameError> for Unwelcome {
 }
 
 impl Entry {
-    pub(super) fn new(listener: &Listener, mqtt: &Mqtt, scheme: NidScheme) -> Self {
+    pub(super) fn new(
+        listener: &Listener,
+        mqtt: &Mqtt,
+        scheme: NidScheme,
+        users: Option<Arc<Users>>,
+        hashers: Arc<Hashers>,
+    ) -> Self {
         let server_rules = listener.tls.as_ref().map(|tls| tls.servers.clone());
         Self {
             allow_anonymous: listener.allow_anonymous,
@@ -95,32 +124,13 @@ impl Entry {
                 password_without_user_name: mqtt.password_without_user_name,
                 missing_user_name: mqtt.missing_user_name,
             },
+            users,
+            hashers,
+            user_name_from: listener.user_name_from,
+            empty_user_name_is_anonymous: mqtt.empty_user_name_is_anonymous,
+            client_id_is_user_name: listener.client_id_is_user_name,
+            client_id_prefixes: listener.client_id_prefixes.clone(),
         }
-    }
-
-    /// Who a client is. A certificate beats whatever the client says of itself.
-    fn identify(
-        &self,
-        certificate: Option<&CertificateFacts>,
-        connect: &Connect,
-    ) -> Result<Identity, Unwelcome> {
-        if let Some(facts) = certificate {
-            return Identity::from_certificate(facts, &self.server_rules, self.scheme)
-                .map_err(|error| Unwelcome::Identity(connect.version, error));
-        }
-        if self.trust_client_id {
-            if self.servers_by_client_id.iter().any(|server| **server == *connect.client_id) {
-                return Ok(Identity::server(&connect.client_id));
-            }
-            if let Ok(nid) = Nid::parse(&connect.client_id, self.scheme) {
-                return Ok(Identity::device(nid));
-            }
-        }
-        if self.allow_anonymous {
-            // No certificate can have this name: anonymous clients share no session with one.
-            return Ok(Identity::anonymous(""));
-        }
-        Err(Unwelcome::Anonymous(connect.version))
     }
 }
 
@@ -140,6 +150,10 @@ impl Unwelcome {
                 _other => ConnectResult::ProtocolError,
             },
             Self::Identity(..) | Self::Anonymous(_) => ConnectResult::NotAuthorized,
+            Self::NotProven(_, NotProven::Failed(_), _) => ConnectResult::BadCredentials,
+            Self::NotProven(_, NotProven::Banned, _) => ConnectResult::Banned,
+            Self::NotProven(_, NotProven::Busy, _) => ConnectResult::Busy,
+            Self::ClientIdPrefix(_) => ConnectResult::BadClientId,
             Self::Rejected(_, rejected) => match rejected {
                 Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
                 Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
@@ -148,6 +162,14 @@ impl Unwelcome {
                 }
             },
             Self::Shutdown => ConnectResult::ShuttingDown,
+        }
+    }
+
+    /// The user name that somebody has tried in vain.
+    pub(super) fn user(&self) -> Option<&str> {
+        match self {
+            Self::NotProven(_, _, user) => Some(user),
+            _other => None,
         }
     }
 
@@ -163,6 +185,8 @@ impl Unwelcome {
             | Self::Io(_)
             | Self::Identity(..)
             | Self::Anonymous(_)
+            | Self::NotProven(..)
+            | Self::ClientIdPrefix(_)
             | Self::Rejected(..)
             | Self::Shutdown => None,
         }
@@ -182,6 +206,8 @@ impl Unwelcome {
             Self::Identity(version, _) | Self::Anonymous(version) => {
                 (*version, ReasonCode::NotAuthorized)
             }
+            Self::NotProven(version, why, _) => (*version, why.reason()),
+            Self::ClientIdPrefix(version) => (*version, ReasonCode::ClientIdentifierNotValid),
             Self::Rejected(version, rejected) => (*version, rejected.reason()),
             Self::Timeout
             | Self::Closed
@@ -261,15 +287,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         &mut self,
         broker: &Arc<Broker>,
         entry: &Entry,
-        certificate: Option<&CertificateFacts>,
-        connect: &Connect,
-    ) -> Result<crate::broker::Attached, Unwelcome> {
+        login: Login,
+        connect: Connect,
+    ) -> Result<Admitted, Unwelcome> {
         let version = connect.version;
-        let identity = entry.identify(certificate, connect)?;
+        let Login { identity, proven, data } = login;
         let limits = &broker.options().session;
-        let opening = Opening::new(connect, limits, || broker.fresh_client_id())
+        let without_id = connect.client_id.is_empty();
+        let connect = entry.with_client_id(&identity, connect)?;
+        let mut opening = Opening::new(&connect, limits, || broker.fresh_client_id())
             .map_err(|violation| Unwelcome::Violation(version, violation))?;
-        if encoded_len(&opening.accepted(true, limits), version) > opening.packet_bytes_max {
+        opening.assigned = without_id;
+        if !entry.takes_client_id(&opening.client_id) {
+            return Err(Unwelcome::ClientIdPrefix(version));
+        }
+        let largest = encoded_len(&opening.accepted(true, limits, data.clone()), version);
+        if largest > opening.packet_bytes_max {
             return Err(Unwelcome::Violation(version, Violation::PacketSizeTooSmall));
         }
         let client_id = &*opening.client_id;
@@ -278,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             .attach(&who, &opening)
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
-        let answer = opening.accepted(attached.present, limits);
+        let answer = opening.accepted(attached.present, limits, data);
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);
         tracing::info!(
@@ -291,22 +324,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             keep_alive_secs = opening.keep_alive_secs,
             "connected"
         );
-        Ok(attached)
+        Ok(Admitted { attached, version, proven })
     }
 
     /// Runs the connection until it ends.
     pub(super) async fn run(
         self,
         broker: Arc<Broker>,
-        attached: crate::broker::Attached,
+        admitted: Admitted,
         limits: ConnLimits,
         shutting_down: bool,
     ) {
+        let Admitted { attached, proven, .. } = admitted;
         if shutting_down {
             attached.handle.signal.raise(Calls::SHUTDOWN);
         }
+        // Users may have changed since it was asked for its password, and it was not called then.
+        attached.handle.signal.raise(Calls::USERS);
         let resumed = attached.present;
-        Conn::new(self, broker, attached, limits).run(resumed).await;
+        Conn::new(self, broker, attached, limits, proven).run(resumed).await;
     }
 }
 

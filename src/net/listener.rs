@@ -14,11 +14,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificate::PeerCertificate;
 use super::conn::{ConnLimits, Link};
-use super::greeting::{Entry, Unwelcome};
+use super::greeting::{Admitted, Entry, Unwelcome};
 use super::tls::{self, ServerTls, TlsError};
+use super::users::{Hashers, Users};
 use crate::broker::Broker;
 use crate::config::{Bind, Config, Listener, Mqtt};
-use crate::metrics::{ConnectResult, Label, TlsRejection};
+use crate::log::Shown;
+use crate::metrics::{ConnectResult, Label, PacketType, TlsRejection};
 use crate::rsp::CertificateFacts;
 
 /// What all listeners share.
@@ -32,6 +34,7 @@ pub struct Shared {
     connect_timeout: Duration,
     limits: ConnLimits,
     mqtt: Arc<Mqtt>,
+    hashers: Arc<Hashers>,
 }
 
 /// The other end of [`Shared`]: stops all listeners and waits for their connections.
@@ -81,6 +84,7 @@ impl Shared {
             connect_timeout: config.limits.connect_timeout,
             limits,
             mqtt: Arc::new(config.mqtt.clone()),
+            hashers: Arc::new(Hashers::new()),
         };
         (shared, Stop { broker, shutdown: stop, closed })
     }
@@ -98,11 +102,16 @@ impl Stop {
 }
 
 impl Port {
-    /// Binds the socket and loads its certificates.
+    /// Binds the socket and loads its certificates. Passwords are those of `users`.
     ///
     /// # Errors
     /// [`ListenError`] says what is wrong, and with which file or address.
-    pub fn open(shared: Shared, index: usize, listener: &Listener) -> Result<Self, ListenError> {
+    pub fn open(
+        shared: Shared,
+        index: usize,
+        listener: &Listener,
+        users: Option<Arc<Users>>,
+    ) -> Result<Self, ListenError> {
         let tls = listener.tls.as_ref().map(ServerTls::load).transpose()?;
         let failed = |e| ListenError::Bind(listener.bind.clone(), e);
         let socket = match &listener.bind {
@@ -113,7 +122,7 @@ impl Port {
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, &shared.mqtt, scheme),
+            entry: Entry::new(listener, &shared.mqtt, scheme, users, Arc::clone(&shared.hashers)),
             tls,
             connections: Arc::new(Semaphore::new(listener.max_connections)),
             shared,
@@ -232,20 +241,21 @@ impl Port {
     ) {
         let Shared { broker, limits, .. } = &self.shared;
         match self.greet(&mut link, certificate, patience).await {
-            Ok((attached, version)) => {
-                let present = attached.present;
+            Ok(admitted) => {
+                let (present, version) = (admitted.attached.present, admitted.version);
                 let result = if present { ConnectResult::Resumed } else { ConnectResult::Accepted };
                 broker.metrics().connect(result);
                 let _counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
-                link.run(Arc::clone(broker), attached, *limits, shutting_down).await;
+                link.run(Arc::clone(broker), admitted, *limits, shutting_down).await;
             }
             Err(why) => {
                 broker.metrics().connect(why.result());
                 why.protocol_error().into_iter().for_each(|e| broker.metrics().protocol_error(e));
                 if let Some(repeats) = broker.complain(why.result().name()) {
-                    let repeats = repeats.field();
-                    tracing::warn!(peer = %link.peer, repeats, "not connected: {why}");
+                    let (repeats, user) = (repeats.field(), why.user().map(Shown));
+                    let user = user.as_ref().map(tracing::field::display);
+                    tracing::warn!(peer = %link.peer, user, repeats, "not connected: {why}");
                 }
                 link.turn_away(&why).await;
             }
@@ -257,17 +267,21 @@ impl Port {
         link: &mut Link<S>,
         certificate: Option<&CertificateFacts>,
         patience: Pin<&mut Sleep>,
-    ) -> Result<(crate::broker::Attached, crate::mqtt::Version), Unwelcome> {
+    ) -> Result<Admitted, Unwelcome> {
+        let (broker, entry) = (&self.shared.broker, &self.entry);
         let mut shutdown = self.shared.shutdown.clone();
-        let connect = tokio::select! {
-            connect = link.read_connect(self.entry.tolerance) => connect?,
+        let logging_in = async {
+            let connect = link.read_connect(entry.tolerance).await?;
+            broker.metrics().packet_in(PacketType::Connect);
+            let login = link.log_in(broker, entry, certificate, &connect).await?;
+            Ok::<_, Unwelcome>((login, connect))
+        };
+        let (login, connect) = tokio::select! {
+            logged_in = logging_in => logged_in?,
             () = patience => return Err(Unwelcome::Timeout),
             () = stopped(&mut shutdown) => return Err(Unwelcome::Shutdown),
         };
-        let metrics = self.shared.broker.metrics();
-        metrics.packet_in(crate::metrics::PacketType::Connect);
-        let attached = link.admit(&self.shared.broker, &self.entry, certificate, &connect).await?;
-        Ok((attached, connect.version))
+        link.admit(broker, entry, login, connect).await
     }
 }
 

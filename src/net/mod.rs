@@ -1,7 +1,7 @@
 //! Sockets: listeners, TLS, and one task for each connection.
 //!
 //! ```text
-//! listener ─ accept, TLS ─► greeting ─ CONNECT, identity ─► conn ─ the loop of a session
+//! listener ─ accept, TLS ─► greeting ─ CONNECT, login ───► conn ─ the loop of a session
 //!                                                             │
 //!                                          input ─ frames ────┴─── packets ─ output
 //! ```
@@ -12,7 +12,11 @@ mod failures;
 mod greeting;
 mod input;
 mod listener;
+mod login;
 mod output;
+mod subject;
 pub mod tls;
+mod users;
 
 pub use listener::{ListenError, Port, Shared, Stop};
+pub use users::Users;
