@@ -143,12 +143,11 @@ impl Hashers {
         }
         let passwords = users.current.load_full();
         let (asked, name) = (Arc::clone(&passwords), source.user.to_owned());
-        let hashing = tokio::task::spawn_blocking(move || {
-            // The thread stays taken while it works, though nobody may wait for it any more.
-            let _thread = thread;
-            asked.check(&name, &password)
-        });
-        if hashing.await.map_err(|_| NotProven::Busy)? {
+        // The thread stays taken while it works, though nobody may wait for it any more, and until
+        // a failure is counted: the next in line may be for the same user.
+        let hashing = tokio::task::spawn_blocking(move || (asked.check(&name, &password), thread));
+        let (right, _thread) = hashing.await.map_err(|_| NotProven::Busy)?;
+        if right {
             return Ok(users.proven(&passwords, source.user));
         }
         users.failures().note(source, now());
@@ -223,4 +222,58 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system has random numbers");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Disguise;
+
+    fn users() -> Arc<Users> {
+        // The hash is that of no password anybody tries here.
+        let hash = format!("ann:$6$c2FsdA==${}==\n", "A".repeat(86));
+        let passwords = Passwords::parse(hash.as_bytes(), &Disguise::new(&[1; 32])).unwrap();
+        Arc::new(Users::new(passwords, 2))
+    }
+
+    async fn check(hashers: &Hashers, users: &Arc<Users>, user: &str) -> NotProven {
+        let source = Source { user, address: None };
+        let now = || Timestamp(1);
+        hashers.check(users, source, "x".into(), now).await.expect_err("a wrong password")
+    }
+
+    const WRONG: NotProven = NotProven::Failed(Fault::Credentials);
+
+    #[tokio::test]
+    async fn beyond_the_line_the_broker_is_busy() {
+        // case D25
+        let users = users();
+        let threads = Arc::new(Semaphore::new(1));
+        let hashers = Hashers { line: Semaphore::new(2), threads: Arc::clone(&threads) };
+        let working = threads.acquire().await.unwrap();
+        let (one, two) = (check(&hashers, &users, "a"), check(&hashers, &users, "b"));
+        let more = async {
+            // Both stand in the line by now: a thread was asked for, and none is free.
+            let third = check(&hashers, &users, "c").await;
+            drop(working);
+            third
+        };
+        assert_eq!(tokio::join!(biased; one, two, more), (WRONG, WRONG, NotProven::Busy));
+        assert_eq!(check(&hashers, &users, "d").await, WRONG, "and room again");
+    }
+
+    #[tokio::test]
+    async fn who_is_banned_while_it_waits_costs_no_hash() {
+        // case S19
+        let users = users();
+        let threads = Arc::new(Semaphore::new(1));
+        let hashers = Hashers { line: Semaphore::new(10), threads: Arc::clone(&threads) };
+        let working = threads.acquire().await.unwrap();
+        let attempts = || check(&hashers, &users, "ann");
+        let release = async { drop(working) };
+        let (a, b, c, d, ()) =
+            tokio::join!(biased; attempts(), attempts(), attempts(), attempts(), release);
+        let banned = [a, b, c, d].into_iter().filter(|why| *why == NotProven::Banned).count();
+        assert_eq!(banned, 2, "of four, two were wrong");
+    }
 }
