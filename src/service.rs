@@ -2,6 +2,7 @@
 //!
 //! `simcast serve` runs one; so do the demo and the tests, in their own process.
 
+mod acl;
 mod passwords;
 
 use std::io;
@@ -12,23 +13,26 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use acl::AclFileError;
 pub use passwords::PasswordFileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
 use crate::clock::Clock;
 use crate::config::{
-    self, Bind, Config, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, WarnOrDisconnect,
+    self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
+    WarnOrDisconnect,
 };
 use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
-use crate::net::{ListenError, Port, Shared, Stop};
+use crate::net::{Access, ListenError, Port, Shared, Stop};
 use crate::route::RetainedLimits;
 use crate::rsp::{
     ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
     Settings, TopicNames, Ttl,
 };
-use crate::session::{SessionLimits, SessionRules};
+use crate::session::{SessionLimits, SessionRules, Untold};
+use acl::AclFiles;
 use passwords::PasswordFiles;
 
 /// A broker at work.
@@ -37,6 +41,7 @@ pub struct Service {
     broker: Arc<Broker>,
     config: Config,
     passwords: PasswordFiles,
+    acls: AclFiles,
     readiness: Arc<Readiness>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
@@ -59,6 +64,9 @@ pub enum StartError {
     /// A password file.
     #[error(transparent)]
     Passwords(#[from] PasswordFileError),
+    /// An ACL file.
+    #[error(transparent)]
+    Acl(#[from] AclFileError),
 }
 
 /// Why a registry file was not taken.
@@ -102,13 +110,15 @@ impl Service {
         let metrics = Arc::new(Metrics::new(&names, &refusals));
         let control = control_unit(&config.rsp)?;
         let passwords = PasswordFiles::load(&config)?;
+        let acls = AclFiles::load(&config)?;
         let options = broker_options(&config);
         let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
-            let users = passwords.of_listener(index);
-            ports.push(Port::open(shared.clone(), index, listener, users)?);
+            let (users, acl) = (passwords.of_listener(index), acls.of_listener(index));
+            let access = Access { users, acl };
+            ports.push(Port::open(shared.clone(), index, listener, access)?);
         }
         drop(shared);
         note_certificates(&metrics, &ports);
@@ -127,7 +137,17 @@ impl Service {
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
-        Ok(Self { broker, config, passwords, readiness, addresses, admin_address, stop, tasks })
+        Ok(Self {
+            broker,
+            config,
+            passwords,
+            acls,
+            readiness,
+            addresses,
+            admin_address,
+            stop,
+            tasks,
+        })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -175,6 +195,16 @@ impl Service {
     /// [`PasswordFileError`] says what is wrong, and in which line.
     pub fn reload_passwords(&self) -> Result<usize, PasswordFileError> {
         self.passwords.reload(&self.broker)
+    }
+
+    /// Reads the ACL files again, all or none: a broken, missing or emptied one leaves all rights
+    /// as they were. When this returns, nothing is sent any more that is no longer permitted. Gives
+    /// the number of files.
+    ///
+    /// # Errors
+    /// [`AclFileError`] says which lines of which file are wrong.
+    pub fn reload_acls(&self) -> Result<usize, AclFileError> {
+        self.acls.reload(&self.broker)
     }
 
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
@@ -288,6 +318,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         },
         retained: RetainedLimits {
             messages_max: limits.max_retained_messages,
+            messages_per_client_max: limits.max_retained_per_client,
             bytes_max: limits.max_retained_bytes,
         },
         inbox: InboxLimits {
@@ -296,10 +327,15 @@ fn broker_options(config: &Config) -> BrokerOptions {
         },
         sessions_max: limits.max_sessions,
         subscriptions_max: limits.max_subscriptions,
+        subscription_bytes_max: limits.max_subscription_bytes,
         topic_levels_max: limits.max_topic_levels,
         scheme: rsp.nid,
         topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
         close_on_identity_violation: rsp.close_on_identity_violation,
+        untold_denial: match config.mqtt.denied_publish {
+            DropOrDisconnect::Drop => Untold::Dropped,
+            DropOrDisconnect::Disconnect => Untold::NotAuthorized,
+        },
         delivers_overlap_once: config.mqtt.overlapping == Overlapping::Merge,
         checks_payload_format: config.mqtt.check_payload_format,
         assigned_client_id_prefix: config.mqtt.assigned_client_id_prefix.as_str().into(),

@@ -69,7 +69,10 @@ impl Broker {
     }
 
     async fn start_with(more: &str, log_level: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), more, log_level).await
+    }
+
+    async fn start_in(dir: TempDir, more: &str, log_level: &str) -> Self {
         write(&dir, "registry.csv", &registry(&[1]));
         write(&dir, "simcast.toml", &format!("{TWO_PORTS}\n{more}"));
         let mut command = serve(dir.path(), &["-c", "simcast.toml"]);
@@ -284,6 +287,73 @@ async fn sighup_reads_the_registry_again_and_a_broken_one_changes_nothing() {
     device.ping().await;
     assert!(broker.knows(1).await);
     assert_eq!(broker.stop().await.0, Some(0));
+}
+
+// case S10
+#[tokio::test]
+async fn sighup_reads_the_acl_again_and_a_broken_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "acl", "topic a\ntopic b\n");
+    let mut broker = Broker::start_in(dir, "[auth]\nacl_file = \"acl\"\n", "info").await;
+    for dial in [Dial::v5("r"), Dial::v311("r")] {
+        let acl = |text: &str| write(&broker.dir, "acl", text);
+        acl("topic a\ntopic b\n");
+        broker.program.signal("HUP");
+        broker.program.until("ACL files read again").await;
+        let mut author = broker.client(Dial::v5("author")).await;
+        let persistent = dial.clone().persistent();
+        let mut reader = broker.client(persistent.clone()).await;
+        assert!(!reader.subscribe("#", QoS::AtLeastOnce).await.is_error());
+        author.publish("b", "seen", QoS::AtLeastOnce).await;
+        assert_eq!(reader.expect_payload().await, "seen");
+        reader.disconnect().await;
+        author.publish("b", "queued", QoS::AtLeastOnce).await;
+        author.publish("a", "kept", QoS::AtLeastOnce).await;
+
+        acl("topic a\ntopic wrong#\nusr x\n");
+        broker.program.signal("HUP");
+        for line in [2, 3] {
+            let told = broker.program.until(&format!("acl:{line}: ")).await;
+            assert!(told.contains("ERROR") && told.contains("all rights stay as they were"));
+        }
+        assert!(author.publish("b", "still permitted", QoS::AtLeastOnce).await.is_ok());
+
+        acl("topic a\ntopic write b\n");
+        broker.program.signal("HUP");
+        broker.program.until("ACL files read again").await;
+        author.publish("b", "not for you", QoS::AtLeastOnce).await;
+        let mut reader = broker.client(persistent).await;
+        assert!(reader.session_present());
+        assert_eq!(reader.expect_payload().await, "kept");
+        reader.expect_nothing().await;
+        reader.disconnect().await;
+        broker.client(dial).await.disconnect().await;
+        author.disconnect().await;
+    }
+    assert_eq!(broker.stop().await.0, Some(0));
+}
+
+// case S10
+#[test]
+fn a_broker_with_a_broken_acl_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "registry.csv", "");
+    write(&dir, "simcast.toml", &format!("{TWO_PORTS}\n[auth]\nacl_file = \"acl\"\n"));
+    for arguments in [&["-c", "simcast.toml"][..], &["-c", "simcast.toml", "--test-config"]] {
+        let run = || serve(dir.path(), arguments).output().unwrap();
+        write(&dir, "acl", "topic a\ntopic b+\n\npatern c\n");
+        let output = run();
+        assert_eq!(output.status.code(), Some(3));
+        let told = stderr(&output);
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 2, "{told}");
+        assert!(lines[0].contains("acl:2: the topic filter has + beside"), "{told}");
+        assert!(lines[1].contains("acl:4: begins with \"patern\""), "{told}");
+        std::fs::remove_file(dir.path().join("acl")).unwrap();
+        let output = run();
+        assert_eq!(output.status.code(), Some(3));
+        assert!(stderr(&output).contains("auth.acl_file: cannot read"), "{}", stderr(&output));
+    }
 }
 
 #[tokio::test]

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::publish::Who;
-use super::sessions::{Handle, TooManySessions, lock};
+use super::publish::{Heirs, Who};
+use super::rights::{AclSlot, Permit};
+use super::sessions::{Claim, Handle, TooManySessions, lock};
 use super::{Broker, write};
-use crate::ids::{ClientId, Timestamp};
-use crate::metrics::DropReason;
+use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::log::Shown;
+use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{Publish, ReasonCode, Will, topic};
-use crate::rsp::Refusal;
-use crate::session::{Opening, Origin, Session};
+use crate::rsp::{Identity, Refusal};
+use crate::session::{Delivery, Opening, Origin, Session};
 
 /// A connection with its session.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ pub enum Rejected {
     /// The Will names a topic that clients may not publish to, or one too deep.
     #[error("the Will topic is not permitted")]
     WillTopic,
+    /// The ACL does not let the client publish its Will.
+    #[error("the Will is not permitted by the ACL")]
+    WillDenied,
     /// `[mqtt] check_payload_format`
     #[error("the Will is not the UTF-8 it is said to be")]
     WillPayload,
@@ -56,6 +61,7 @@ impl Rejected {
             Self::StillBusy => ReasonCode::ServerBusy,
             Self::Will(refusal) => refusal.reason_code(),
             Self::WillTopic => ReasonCode::TopicNameInvalid,
+            Self::WillDenied => ReasonCode::NotAuthorized,
             Self::WillPayload => ReasonCode::PayloadFormatInvalid,
         }
     }
@@ -72,21 +78,29 @@ pub enum Parting {
 }
 
 impl Broker {
-    /// Gives a connection its session: a new one, or the one this client left behind.
+    /// Gives a connection its session: a new one, or the one this client left behind. Its rights
+    /// are those of the ACL of its listener.
     ///
     /// # Errors
     /// [`Rejected`] says why there is none.
-    pub async fn attach(&self, who: &Who<'_>, opening: &Opening) -> Result<Attached, Rejected> {
+    pub async fn attach(
+        &self,
+        who: &Who<'_>,
+        opening: &Opening,
+        acl: Option<&Arc<AclSlot>>,
+    ) -> Result<Attached, Rejected> {
+        let permit = acl.map(|acl| Arc::new(Permit::new(acl, who)));
         if let Some(will) = &opening.will {
-            self.check_will(who, will)?;
+            self.check_will(who, permit.as_deref(), will)?;
         }
         let identity = who.identity;
         let client_id = ClientId::from(&*opening.client_id);
         loop {
             let Some(handle) = self.sessions.of_client(&client_id) else {
                 match self.sessions.create(&client_id, identity) {
-                    Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening)),
+                    Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening, permit)),
                     Ok(None) => continue,
+                    Err(TooManySessions) if self.evict_for(identity).await => continue,
                     Err(TooManySessions) => return Err(Rejected::TooManySessions),
                 }
             };
@@ -109,7 +123,7 @@ impl Broker {
             *lock(&handle.peer) = who.peer;
             // [MQTT-3.1.3-9]: the client is back before its Will was due.
             let _withdrawn = lock(&self.wills).take(handle.key);
-            return Ok(self.resume(handle, session, opening));
+            return Ok(self.resume(handle, session, opening, permit));
         }
     }
 
@@ -140,12 +154,23 @@ impl Broker {
     }
 
     /// Whether the Will would be accepted if it were published now.
-    fn check_will(&self, who: &Who<'_>, will: &Will) -> Result<(), Rejected> {
+    fn check_will(
+        &self,
+        who: &Who<'_>,
+        permit: Option<&Permit>,
+        will: &Will,
+    ) -> Result<(), Rejected> {
         if self.options.checks_payload_format && will.check_payload_format().is_err() {
             return Err(Rejected::WillPayload);
         }
         let Some(rsp_topic) = self.options.topics.topic(&will.topic) else {
-            return self.check_topic(&will.topic).map_err(|_refused| Rejected::WillTopic);
+            self.check_topic(&will.topic).map_err(|_refused| Rejected::WillTopic)?;
+            // case S5
+            if permit.is_some_and(|permit| !permit.may_write(&will.topic)) {
+                self.note_denied(AclAction::Will, who, &will.topic);
+                return Err(Rejected::WillDenied);
+            }
+            return Ok(());
         };
         match self.judge(who.identity, rsp_topic, &will_message(will.clone())) {
             Ok(_decision) => Ok(()),
@@ -156,8 +181,15 @@ impl Broker {
         }
     }
 
-    fn fresh(&self, handle: Arc<Handle>, who: &Who<'_>, opening: &Opening) -> Attached {
+    fn fresh(
+        &self,
+        handle: Arc<Handle>,
+        who: &Who<'_>,
+        opening: &Opening,
+        permit: Option<Arc<Permit>>,
+    ) -> Attached {
         *lock(&handle.peer) = who.peer;
+        handle.permit.store(permit);
         let session = Box::new(Session::new(opening, &self.options.session, self.now()));
         Attached { handle, session, present: false }
     }
@@ -167,11 +199,17 @@ impl Broker {
         handle: Arc<Handle>,
         mut session: Box<Session>,
         opening: &Opening,
+        permit: Option<Arc<Permit>>,
     ) -> Attached {
+        // The client may have come through another listener than last time.
+        handle.permit.store(permit);
+        self.apply_rights(&handle);
         session.open(opening, self.now());
         // Mail belongs to the device: what another session of the device took over meanwhile is
-        // not sent twice.
-        session.retain_in_flight(|origin| self.still_holds(&handle, origin));
+        // not sent twice. And what the client may no longer read is not sent again (case S7).
+        session.retain_in_flight(|delivery| {
+            self.still_holds(&handle, delivery.origin) && self.may_send_again(&handle, delivery)
+        });
         handle.signal.raise(super::Calls::QUEUE);
         handle.signal.raise(super::Calls::MAIL);
         Attached { handle, session, present: true }
@@ -200,7 +238,8 @@ impl Broker {
     async fn publish_will(&self, handle: &Handle, will: Will) {
         // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal has
         // been counted and logged like any other.
-        let _refused_or_not = self.publish(&handle.publisher(), will_message(will)).await;
+        let from = handle.publisher();
+        let _refused_or_not = self.publish_as(AclAction::Will, &from, will_message(will)).await;
     }
 
     pub(super) async fn publish_due_wills(&self, now: Timestamp) {
@@ -236,9 +275,9 @@ impl Broker {
                 subscriptions.unsubscribe(handle.key, filter, group);
             }
         }
-        let mut orphans = session.take_shared(|_share| true);
+        let mut orphans = session.take_shared(|_delivery| true);
         orphans.extend(lock(&handle.outbox).take_shared());
-        let lost = self.hand_on(handle.key, orphans).len();
+        let lost = self.hand_on(handle.key, orphans, Heirs::Any).len();
         (0..lost).for_each(|_| self.metrics.dropped(DropReason::SessionEnded));
         self.sessions.remove(handle);
         handle.end();
@@ -248,12 +287,45 @@ impl Broker {
     /// is connected; else it waits for its receiver (4.8.2 leaves that to the server).
     fn hand_on_from_absent(&self, handle: &Handle, session: &mut Session) {
         handle.leave();
-        let mut orphans = session.take_shared(|share| self.has_other_member(handle.key, share));
+        let mut orphans = session.take_shared(|d| self.has_other_member(handle.key, d));
         orphans.extend(lock(&handle.outbox).take_shared());
         if !orphans.is_empty() {
-            let left = self.hand_on(handle.key, orphans);
-            lock(&handle.outbox).put_back(left);
+            let left = self.hand_on(handle.key, orphans, Heirs::Connected);
+            let mut outbox = lock(&handle.outbox);
+            // Rights may have changed while they were out (see `rights`).
+            let may_read = |delivery: &Delivery| handle.may_read(&delivery.message.topic);
+            let (kept, denied): (Vec<_>, _) = left.into_iter().partition(may_read);
+            outbox.put_back(kept);
+            drop(outbox);
+            self.pass_on_denied(handle.key, denied);
         }
+    }
+
+    /// Makes room for somebody who has proven who it is: of the sessions that strangers have left
+    /// behind, the one that would expire first ends (case D8). Strangers themselves get no room
+    /// at the cost of others.
+    async fn evict_for(&self, identity: &Identity) -> bool {
+        if identity.is_anonymous() {
+            return false;
+        }
+        let candidates: Vec<SessionKey> =
+            lock(&self.expirations).iter().map(|(_, key)| *key).take(EVICTION_SCAN_MAX).collect();
+        for key in candidates {
+            let handle = self.sessions.slots().find(key).cloned();
+            let Some(handle) = handle.filter(|handle| handle.identity.is_anonymous()) else {
+                continue;
+            };
+            if let Claim::Got(session, until) = handle.try_claim() {
+                lock(&self.expirations).remove(&(until, key));
+                if let Some(repeats) = self.complain("session_evicted") {
+                    let (client, repeats) = (Shown(handle.client_id.as_str()), repeats.field());
+                    tracing::warn!(%client, repeats, "session ended: `max_sessions` is reached");
+                }
+                self.end(&handle, session).await;
+                return true;
+            }
+        }
+        false
     }
 
     /// Ends the sessions whose clients have been away until their expiry.
@@ -274,6 +346,9 @@ impl Broker {
         }
     }
 }
+
+/// Sessions that are looked at to find one that may go.
+const EVICTION_SCAN_MAX: usize = 1_000;
 
 /// How long a new connection waits for the former one of its client to let go.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 //! Lock order; whoever holds one may take those to the right, never to the left:
 //! `seat` → `expirations` → `wills` → `interests` → `inbox` → `control` → `subscriptions` →
 //! `retained` → `slots` → `outbox`.
-//! No lock is held across an `.await`.
+//! No lock is held across an `.await`. Rights are asked under any of them and take none.
 //!
 //! A message is decided upon once, when it is published; per receiver nothing is left but to
 //! append a reference. [`publish`](Broker::publish) returns when the broker owns the message.
@@ -12,6 +12,7 @@ mod attach;
 mod outbox;
 mod provision;
 mod publish;
+mod rights;
 mod sessions;
 mod signal;
 mod subscribe;
@@ -26,6 +27,7 @@ pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
 pub use provision::Waiting;
 pub use publish::{Publisher, Who};
+pub use rights::AclSlot;
 pub use sessions::Handle;
 pub use signal::{Calls, Signal};
 
@@ -37,7 +39,8 @@ use crate::log::{Repeats, Throttle};
 use crate::metrics::{Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
 use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, TopicNames};
-use crate::session::SessionLimits;
+use crate::session::{SessionLimits, Untold};
+use rights::Permit;
 use sessions::{Sessions, lock};
 use wills::Wills;
 
@@ -56,7 +59,9 @@ pub struct BrokerOptions {
     pub sessions_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
-    /// Levels of a topic name or filter.
+    /// Bytes of their filters, and 256 for each of their levels.
+    pub subscription_bytes_max: usize,
+    /// Slashes in a topic name or filter.
     pub topic_levels_max: usize,
     /// How devices are numbered.
     pub scheme: NidScheme,
@@ -64,6 +69,8 @@ pub struct BrokerOptions {
     pub topics: TopicNames,
     /// Close a 3.x connection that spoofs a nid or a group (5 is told by reason code).
     pub close_on_identity_violation: bool,
+    /// What becomes of a 3.x client that publishes what its ACL denies.
+    pub untold_denial: Untold,
     /// One PUBLISH for all subscriptions of a session that match; else one for each.
     pub delivers_overlap_once: bool,
     /// Refuse what says it is UTF-8 and is not.
@@ -82,7 +89,7 @@ pub struct Broker {
     expirations: Mutex<std::collections::BTreeSet<(Timestamp, SessionKey)>>,
     wills: Mutex<Wills>,
     subscriptions: RwLock<Subscriptions>,
-    retained: RwLock<Retained>,
+    retained: RwLock<Retained<Option<Arc<Permit>>>>,
     control: Mutex<ControlUnit>,
     inbox: Mutex<Inbox>,
     fresh_ids: AtomicU64,
@@ -179,6 +186,7 @@ impl Broker {
         let now = self.now();
         self.publish_due_wills(now).await;
         self.end_expired(now).await;
+        write(&self.retained).sweep(now);
         let swept = lock(&self.control).sweep(now);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);

@@ -103,6 +103,11 @@ impl Outbox {
         self.queue.len() >= limits.messages_max / 4 * 3 || self.bytes >= limits.bytes_max / 4 * 3
     }
 
+    /// Takes out what the session's client may not read.
+    pub(super) fn purge(&mut self, may_read: impl Fn(&str) -> bool) -> Vec<Delivery> {
+        self.take_where(|delivery| !may_read(&delivery.message.topic))
+    }
+
     /// Drops what is not kept for a client that is away: QoS 0 (4.1.0 allows it).
     pub(super) fn drop_at_most_once(&mut self) {
         self.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
@@ -112,16 +117,20 @@ impl Outbox {
 
     /// Takes out what was meant for a share group.
     pub(super) fn take_shared(&mut self) -> Vec<Delivery> {
-        let mut shared = Vec::new();
+        self.take_where(|delivery| delivery.share.is_some())
+    }
+
+    fn take_where(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut taken = Vec::new();
         for delivery in std::mem::take(&mut self.queue) {
-            if delivery.share.is_some() {
+            if wanted(&delivery) {
                 self.bytes -= delivery.bytes();
-                shared.push(delivery);
+                taken.push(delivery);
             } else {
                 self.queue.push_back(delivery);
             }
         }
-        shared
+        taken
     }
 
     /// Puts back what was taken out.

@@ -17,7 +17,7 @@ use crate::rsp::{
     ControlUnit, Decision, Form, Head, Identity, MessageId, Outcome, ProfileChange, Refusal,
     RspTopic, Submission, envelope,
 };
-use crate::session::{Delivery, Origin, Refused, Routed};
+use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
 impl Broker {
     /// A message on an RSP topic: decided once, by the control unit, for all its receivers.
@@ -34,10 +34,17 @@ impl Broker {
                 Routed::Refused(Refused {
                     reason: refusal.reason_code(),
                     name: refusal.name(),
-                    closes: self.options.close_on_identity_violation
-                        && refusal.is_identity_violation(),
+                    untold: self.untold(refusal),
                 })
             }
+        }
+    }
+
+    fn untold(&self, refusal: Refusal) -> Untold {
+        if self.options.close_on_identity_violation && refusal.is_identity_violation() {
+            Untold::IdentityViolation
+        } else {
+            Untold::Dropped
         }
     }
 

@@ -6,22 +6,25 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::outbox::Pushed;
+use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
-use crate::metrics::DropReason;
+use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
-use crate::route::{Grant, Member};
+use crate::route::{Grant, Member, Readiness};
 use crate::rsp::Identity;
-use crate::session::{Delivery, Origin, Refused, Routed};
+use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
 /// Who publishes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Publisher<'a> {
     /// The session, where a client publishes through one.
     pub key: Option<SessionKey>,
     /// The client.
     pub who: Who<'a>,
+    /// What it may do, where there is an ACL.
+    pub(super) permit: Option<Arc<Permit>>,
 }
 
 /// A client, as refusals name it in the log.
@@ -38,15 +41,44 @@ pub struct Who<'a> {
 /// The sessions that receive one message; most messages have few.
 type Receivers = SmallVec<[Member; 8]>;
 
+/// Which members of a share group come in for what another one had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heirs {
+    /// Those who are connected: else it waits where it is.
+    Connected,
+    /// All: it cannot stay.
+    Any,
+}
+
+/// A delivery that its receiver may not read.
+struct Denied(Delivery);
+
 impl Broker {
     /// Publishes a message. When this returns, the broker owns it or has refused it.
     pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
+        self.publish_as(AclAction::Publish, from, publish).await
+    }
+
+    /// The same for a message that is counted as `action` where the ACL denies it.
+    pub(super) async fn publish_as(
+        &self,
+        action: AclAction,
+        from: &Publisher<'_>,
+        publish: Publish,
+    ) -> Routed {
         if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
             return self.provision(from, rsp_topic, publish);
         }
         if let Err(refused) = self.check_topic(&publish.topic) {
             self.metrics.dropped(DropReason::NotAuthorized);
             return Routed::Refused(refused);
+        }
+        if from.permit.as_ref().is_some_and(|permit| !permit.may_write(&publish.topic)) {
+            self.metrics.dropped(DropReason::NotAuthorized);
+            self.note_denied(action, &from.who, &publish.topic);
+            let untold = self.options.untold_denial;
+            let reason = ReasonCode::NotAuthorized;
+            return Routed::Refused(Refused { reason, name: DENIED, untold });
         }
         if self.options.checks_payload_format && publish.check_payload_format().is_err() {
             self.metrics.dropped(DropReason::PayloadFormat);
@@ -60,7 +92,7 @@ impl Broker {
         if name.starts_with('$') {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
-        if topic::levels(name).count() > self.options.topic_levels_max {
+        if topic::depth(name) > self.options.topic_levels_max {
             return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
         }
         Ok(())
@@ -69,15 +101,19 @@ impl Broker {
     async fn route(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
         let message = Arc::new(self.message(publish));
         if message.retain {
-            let kept = write(&self.retained).keep(&message, &self.options.retained);
+            let kept = {
+                let author = from.permit.clone();
+                let owner = from.who.client_id;
+                write(&self.retained).keep(&message, author, owner, &self.options.retained)
+            };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
                 let name = "no room for retained messages";
                 return Routed::Refused(refused(ReasonCode::QuotaExceeded, name));
             }
         }
-        let receivers = self.receivers(from.key, &message.topic);
-        if receivers.is_empty() {
+        let (receivers, wanted) = self.receivers(from.key, &message.topic);
+        if !wanted {
             return Routed::NoSubscribers;
         }
         if let Some(congested) = self.fan_out(&message, &receivers) {
@@ -86,10 +122,13 @@ impl Broker {
         Routed::Accepted
     }
 
-    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
-        let mut receivers = Receivers::new();
-        let able = |key| self.sessions.slots().find(key).is_some_and(|handle| handle.is_online());
-        let overlap = read(&self.subscriptions).matches(topic, able, |member| {
+    /// Who gets a message, and whether any subscription matches it at all: that of the publisher
+    /// itself, where it has asked not to get its own, does.
+    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
+        let (mut receivers, mut wanted) = (Receivers::new(), false);
+        let readiness = |key| self.readiness(key, topic);
+        let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
+            wanted = true;
             // [MQTT-3.8.3-3]
             if !(member.grant.no_local && Some(member.key) == from) {
                 receivers.push(member);
@@ -98,13 +137,14 @@ impl Broker {
         if overlap {
             receivers.sort_by_key(|member| (member.key, member.share.is_some()));
         }
-        receivers
+        (receivers, wanted)
     }
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
     /// nearly full, for the publisher to wait for.
     fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
         let mut congested = None;
+        let mut orphans: Vec<(SessionKey, Delivery)> = Vec::new();
         let slots = self.sessions.slots();
         let merged = self.options.delivers_overlap_once;
         // A share group's message is one of its own, whatever else the session subscribes to.
@@ -114,62 +154,99 @@ impl Broker {
         for same in receivers.chunk_by(together) {
             let Some(handle) = slots.find(same[0].key) else { continue };
             match self.enqueue(handle, delivery(message, same)) {
-                Some(Pushed::Congested) if handle.is_online() => congested = Some(handle),
-                Some(Pushed::Full) => self.metrics.dropped(DropReason::QueueFull),
-                Some(Pushed::First | Pushed::Queued | Pushed::Congested) | None => {}
+                Ok(Some(Pushed::Congested)) if handle.is_online() => congested = Some(handle),
+                Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
+                Ok(Some(Pushed::First | Pushed::Queued | Pushed::Congested) | None) => {}
+                Err(Denied(delivery)) if delivery.share.is_some() => {
+                    orphans.push((handle.key, delivery));
+                }
+                Err(Denied(_delivery)) => self.note_denied_delivery(),
             }
         }
-        congested.cloned()
+        let congested = congested.cloned();
+        drop(slots);
+        for (key, delivery) in orphans {
+            self.pass_on_denied(key, vec![delivery]);
+        }
+        congested
     }
 
     /// Appends a delivery to a session's queue, unless the client is away and nothing waits for it
     /// with QoS 0.
-    fn enqueue(&self, handle: &Handle, delivery: Delivery) -> Option<Pushed> {
+    fn enqueue(&self, handle: &Handle, delivery: Delivery) -> Result<Option<Pushed>, Denied> {
         if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
-            return None;
+            return Ok(None);
         }
-        let pushed = lock(&handle.outbox).push(delivery, &self.options.outbox);
+        let mut outbox = lock(&handle.outbox);
+        // Under this lock: see `rights`.
+        if !handle.may_read(&delivery.message.topic) {
+            return Err(Denied(delivery));
+        }
+        let pushed = outbox.push(delivery, &self.options.outbox);
+        drop(outbox);
         if pushed == Pushed::First {
             handle.signal.raise(Calls::QUEUE);
         }
-        Some(pushed)
+        Ok(Some(pushed))
     }
 
     /// Gives messages of share groups, which their receiver will not have, to other members, those
     /// who are connected first. Gives back those for which there is no other member.
-    pub(super) fn hand_on(&self, from: SessionKey, orphans: Vec<Delivery>) -> Vec<Delivery> {
+    pub(super) fn hand_on(
+        &self,
+        from: SessionKey,
+        orphans: Vec<Delivery>,
+        heirs: Heirs,
+    ) -> Vec<Delivery> {
         let mut left = Vec::new();
         for orphan in orphans {
-            let Some((handle, grant)) = self.other_member(from, &orphan) else {
+            let Some((handle, grant)) = self.other_member(from, &orphan, heirs) else {
                 left.push(orphan);
                 continue;
             };
             let delivery = Delivery {
                 qos: orphan.message.qos.min(grant.qos),
                 subscription_ids: grant.id.into_iter().collect(),
-                ..orphan
+                ..orphan.clone()
             };
-            if self.enqueue(&handle, delivery) == Some(Pushed::Full) {
-                self.metrics.dropped(DropReason::QueueFull);
+            match self.enqueue(&handle, delivery) {
+                Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
+                Ok(_queued_or_not) => {}
+                Err(Denied(_delivery)) => left.push(orphan),
             }
         }
         left
     }
 
-    /// Whether anybody else of a share group is connected.
-    pub(super) fn has_other_member(&self, from: SessionKey, share: &str) -> bool {
-        read(&self.subscriptions).next_of(share, |key| self.is_other(from, key)).is_some()
+    /// Whether anybody else of its share group is connected and may read the message.
+    pub(super) fn has_other_member(&self, from: SessionKey, delivery: &Delivery) -> bool {
+        self.other_member(from, delivery, Heirs::Connected).is_some()
     }
 
-    fn other_member(&self, from: SessionKey, orphan: &Delivery) -> Option<(Arc<Handle>, Grant)> {
+    fn other_member(
+        &self,
+        from: SessionKey,
+        orphan: &Delivery,
+        heirs: Heirs,
+    ) -> Option<(Arc<Handle>, Grant)> {
         let share = orphan.share.as_deref()?;
-        let member = read(&self.subscriptions).next_of(share, |key| self.is_other(from, key))?;
+        let readiness = |key| match (self.readiness(key, &orphan.message.topic), heirs) {
+            _any if key == from => Readiness::Barred,
+            (Readiness::Away, Heirs::Connected) => Readiness::Barred,
+            (readiness, _heirs) => readiness,
+        };
+        let member = read(&self.subscriptions).next_of(share, readiness)?;
         let handle = self.sessions.slots().find(member.key).cloned()?;
         Some((handle, member.grant))
     }
 
-    fn is_other(&self, from: SessionKey, key: SessionKey) -> bool {
-        key != from && self.sessions.slots().find(key).is_some_and(|handle| handle.is_online())
+    fn readiness(&self, key: SessionKey, topic: &str) -> Readiness {
+        match self.sessions.slots().find(key) {
+            Some(handle) if !handle.may_read(topic) => Readiness::Barred,
+            Some(handle) if handle.is_online() => Readiness::Ready,
+            Some(_away) => Readiness::Away,
+            None => Readiness::Barred,
+        }
     }
 
     /// The shared message of a PUBLISH.
@@ -197,7 +274,7 @@ impl Handle {
 }
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
-    Refused { reason, name, closes: false }
+    Refused { reason, name, untold: Untold::Dropped }
 }
 
 const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";

@@ -5,16 +5,20 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
+use super::BrokerOptions;
 use super::outbox::Outbox;
 use super::publish::{Publisher, Who};
+use super::rights::Permit;
 use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::mqtt::{detached, topic};
 use crate::route::Grant;
 use crate::rsp::{DeviceKey, Identity};
 use crate::session::Session;
@@ -36,6 +40,11 @@ pub struct Handle {
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
     pub(super) interests: Mutex<Interests>,
+    /// Under the ACL of the listener that the client came through last; none without an ACL.
+    pub(super) permit: ArcSwapOption<Permit>,
+    /// Some subscription matches more than the client may read, or did: deliveries have to be
+    /// looked at. Once raised it stays so.
+    pub(super) wide: AtomicBool,
     /// Raised when a congested outbox has been drained.
     pub(super) drained: Notify,
     seat: Mutex<Seat>,
@@ -47,11 +56,44 @@ pub struct Handle {
 pub(super) struct Interests {
     /// Every filter as the client wrote it.
     pub(super) filters: BTreeMap<ByteString, Target>,
+    /// What they count together.
+    filter_bytes: usize,
     /// The device whose mail this session reads.
     pub(super) mailbox: Option<(DeviceKey, Grant)>,
     /// The grant under which this session serves as SM-SR.
     pub(super) inbox: Option<Grant>,
 }
+
+impl Interests {
+    /// Whether a client may subscribe to this filter, too.
+    pub(super) fn has_room(&self, filter: &ByteString, options: &BrokerOptions) -> bool {
+        self.filters.contains_key(filter)
+            || self.filters.len() < options.subscriptions_max
+                && self.filter_bytes + cost(filter) <= options.subscription_bytes_max
+    }
+
+    /// Notes a filter; the packet that it came in is not kept.
+    pub(super) fn insert(&mut self, filter: &ByteString, target: Target) {
+        if self.filters.insert(detached(filter), target).is_none() {
+            self.filter_bytes += cost(filter);
+        }
+    }
+
+    /// Forgets a filter.
+    pub(super) fn remove(&mut self, filter: &ByteString) -> Option<Target> {
+        let target = self.filters.remove(filter)?;
+        self.filter_bytes -= cost(filter);
+        Some(target)
+    }
+}
+
+/// What a filter counts: many levels of little text take more room than their text.
+fn cost(filter: &str) -> usize {
+    filter.len() + (topic::depth(filter) + 1) * LEVEL_BYTES
+}
+
+/// A level of the trie that no other filter shares, roughly.
+const LEVEL_BYTES: usize = 256;
 
 /// Where a subscription lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +133,8 @@ impl Handle {
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
+            permit: ArcSwapOption::empty(),
+            wide: AtomicBool::new(false),
             drained: Notify::new(),
             seat: Mutex::new(Seat::Taken),
             vacated: Notify::new(),
@@ -174,7 +218,7 @@ impl Handle {
     /// The client of this session as a publisher.
     #[must_use]
     pub fn publisher(&self) -> Publisher<'_> {
-        Publisher { key: Some(self.key), who: self.who() }
+        Publisher { key: Some(self.key), who: self.who(), permit: self.permit.load_full() }
     }
 
     /// A connection owns the session now.

@@ -1,14 +1,17 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
 use super::publish::retained_delivery;
+use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
-use crate::metrics::DropReason;
+use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{
-    ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, detached, topic,
+    Message, ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic,
 };
 use crate::route::Grant;
 use crate::rsp::{ControlUnit, Refusal, Subscription};
@@ -17,9 +20,24 @@ use crate::session::granted;
 /// One answer for each filter.
 pub(super) type Reasons = SmallVec<[ReasonCode; 1]>;
 
+/// Who does not let a client subscribe.
+#[derive(Clone, Copy, Debug)]
+enum Denied {
+    /// The control unit.
+    Refusal(Refusal),
+    /// The ACL.
+    Acl,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
 impl Broker {
     /// Carries out a SUBSCRIBE. Retained messages follow through the session's queue. Beside the
-    /// answers, gives the name of the first refusal of the control unit.
+    /// answers, gives the name of the first refusal.
     pub async fn subscribe(
         &self,
         handle: &Handle,
@@ -38,10 +56,10 @@ impl Broker {
             }
             let grant = Grant::new(&filter.options, subscribe.subscription_id);
             let answer = self.subscribe_one(handle, filter, grant);
-            reasons.push(answer.unwrap_or_else(|refusal| {
-                self.note_refusal(&handle.who(), refusal);
-                refused.get_or_insert(refusal.name());
-                refusal.reason_code()
+            reasons.push(answer.unwrap_or_else(|denied| {
+                let (reason, name) = self.note_denied_filter(handle, denied, &filter.filter);
+                refused.get_or_insert(name);
+                reason
             }));
         }
         (reasons, refused)
@@ -57,18 +75,17 @@ impl Broker {
         handle: &Handle,
         asked: &SubscribeFilter,
         grant: Grant,
-    ) -> Result<ReasonCode, Refusal> {
+    ) -> Result<ReasonCode, Denied> {
         let mut interests = lock(&handle.interests);
-        let known = interests.filters.contains_key(&asked.filter);
-        if !known && interests.filters.len() >= self.options.subscriptions_max {
+        if !interests.has_room(&asked.filter, &self.options) {
             return Ok(ReasonCode::QuotaExceeded);
         }
-        if topic::levels(&asked.filter).count() > self.options.topic_levels_max {
+        if topic::depth(&asked.filter) > self.options.topic_levels_max {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;
         let target = match ControlUnit::may_subscribe(&handle.identity, &asked.filter, topics) {
-            Subscription::Refused(refusal) => return Err(refusal),
+            Subscription::Refused(refusal) => return Err(refusal.into()),
             Subscription::Mailbox => {
                 let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
                 let device = lock(&self.control).attach(nid, handle.key)?;
@@ -83,12 +100,34 @@ impl Broker {
                 Target::Inbox
             }
             Subscription::Ordinary => {
+                // case S4
+                if !handle.may_subscribe(topic::split_shared(&asked.filter).1) {
+                    return Err(Denied::Acl);
+                }
                 self.subscribe_ordinary(handle, asked, grant);
                 Target::Ordinary
             }
         };
-        interests.filters.insert(detached(&asked.filter), target);
+        interests.insert(&asked.filter, target);
         Ok(granted(grant.qos))
+    }
+
+    fn note_denied_filter(
+        &self,
+        handle: &Handle,
+        denied: Denied,
+        filter: &str,
+    ) -> (ReasonCode, &'static str) {
+        match denied {
+            Denied::Refusal(refusal) => {
+                self.note_refusal(&handle.who(), refusal);
+                (refusal.reason_code(), refusal.name())
+            }
+            Denied::Acl => {
+                self.note_denied(AclAction::Subscribe, &handle.who(), filter);
+                (ReasonCode::NotAuthorized, DENIED)
+            }
+        }
     }
 
     fn subscribe_ordinary(&self, handle: &Handle, asked: &SubscribeFilter, grant: Grant) {
@@ -106,7 +145,10 @@ impl Broker {
         // Who subscribes faster than it reads gets no more than waits already.
         let bound = self.options.retained.messages_max + self.options.outbox.messages_max;
         let room = bound.saturating_sub(lock(&handle.outbox).size().0);
-        let mut retained = read(&self.retained).matching(filter, room + 1, self.now());
+        let serve = |message: &Message, author: &Option<Arc<Permit>>| {
+            self.may_serve(handle, message, author.as_deref())
+        };
+        let mut retained = read(&self.retained).matching(filter, room + 1, self.now(), serve);
         if retained.len() > room {
             retained.truncate(room);
             self.metrics.dropped(DropReason::QueueFull);
@@ -119,14 +161,27 @@ impl Broker {
         handle.signal.raise(Calls::QUEUE);
     }
 
+    /// Whether a retained message is for this subscriber: it may read it, and who published it
+    /// might still do so (case S8). What the broker itself published has no author.
+    fn may_serve(&self, handle: &Handle, message: &Message, author: Option<&Permit>) -> bool {
+        let topic = &*message.topic;
+        let permitted =
+            author.is_none_or(|author| author.may_write(topic)) && handle.may_read(topic);
+        if !permitted {
+            self.metrics.acl_denied(AclAction::Retained);
+        }
+        permitted
+    }
+
     fn unsubscribe_one(&self, handle: &Handle, filter: &ByteString) -> ReasonCode {
         let mut interests = lock(&handle.interests);
-        let Some(target) = interests.filters.remove(filter) else {
+        let Some(target) = interests.remove(filter) else {
             return ReasonCode::NoSubscriptionExisted;
         };
         let (group, name) = topic::split_shared(filter);
         match target {
             Target::Ordinary => {
+                handle.note_unsubscribed();
                 write(&self.subscriptions).unsubscribe(handle.key, name, group);
             }
             Target::Mailbox => {

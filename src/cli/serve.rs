@@ -20,7 +20,7 @@ use crate::service::Service;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry and the
-password files again.
+password and ACL files again.
 
 Examples:
   simcast serve                                  try it: development mode
@@ -119,6 +119,7 @@ impl Signals {
 fn reload(service: &Service) {
     reload_registry(service);
     reload_passwords(service);
+    reload_acls(service);
 }
 
 fn reload_passwords(service: &Service) {
@@ -129,6 +130,19 @@ fn reload_passwords(service: &Service) {
             // One line of the log for each of the file.
             for line in error.to_string().lines() {
                 tracing::error!("all users stay as they were: {line}");
+            }
+        }
+    }
+}
+
+fn reload_acls(service: &Service) {
+    match service.reload_acls() {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "ACL files read again"),
+        Err(error) => {
+            // One line of the log for each of the file.
+            for line in error.to_string().lines() {
+                tracing::error!("all rights stay as they were: {line}");
             }
         }
     }

@@ -230,6 +230,22 @@ label! {
 }
 
 label! {
+    /// What an ACL denied.
+    AclAction {
+        /// To publish.
+        Publish = "publish",
+        /// To subscribe.
+        Subscribe = "subscribe",
+        /// To be sent a message, under a subscription wider than the rights.
+        Deliver = "deliver",
+        /// To have a Will, or to have it published.
+        Will = "will",
+        /// To be sent a retained message, or to have one's own served.
+        Retained = "retained",
+    }
+}
+
+label! {
     /// What a peer got wrong.
     ProtocolError {
         /// Not MQTT at all.

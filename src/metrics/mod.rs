@@ -16,9 +16,9 @@ mod family;
 mod label;
 
 pub use label::{
-    Certificate, ConnectResult, Direction, DisconnectReason, DropReason, HandshakeResult, Label,
-    PacketType, ProtocolError, RspDelivery, RspDirection, RspExchange, RspMode, RspType,
-    TlsRejection,
+    AclAction, Certificate, ConnectResult, Direction, DisconnectReason, DropReason,
+    HandshakeResult, Label, PacketType, ProtocolError, RspDelivery, RspDirection, RspExchange,
+    RspMode, RspType, TlsRejection,
 };
 
 use family::{Family, Registrar, Table, observe};
@@ -49,6 +49,7 @@ pub struct Metrics {
     packets: Table<Direction, PacketType>,
     messages: Table<Direction, QoS>,
     messages_dropped: Family<DropReason>,
+    acl_denied: Family<AclAction>,
     bytes: Family<Direction>,
     protocol_errors: Family<ProtocolError>,
     publish_ack: Histogram,
@@ -130,6 +131,7 @@ impl Metrics {
                 "Messages that did not reach a receiver.",
                 "reason",
             ),
+            acl_denied: add.family("acl_denied_total", "What ACLs denied.", "action"),
             bytes: add.family("bytes_total", "Bytes of MQTT on the wire.", "direction"),
             protocol_errors: add.family("protocol_errors_total", "Mistakes of peers.", "kind"),
             publish_ack: add.histogram(
@@ -210,6 +212,11 @@ impl Metrics {
     /// A message did not reach a receiver.
     pub fn dropped(&self, reason: DropReason) {
         self.messages_dropped.of(reason).inc();
+    }
+
+    /// An ACL denied something.
+    pub fn acl_denied(&self, action: AclAction) {
+        self.acl_denied.of(action).inc();
     }
 
     /// Bytes were read.

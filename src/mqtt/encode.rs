@@ -387,7 +387,7 @@ impl WriteProperties for PublishProperties {
 
 /// What a Will and a PUBLISH have in common.
 fn message_properties(properties: &PublishProperties, out: &mut impl Sink) {
-    out.put_bool(P::PayloadFormatIndicator, properties.payload_is_utf8.then_some(true));
+    out.put_bool(P::PayloadFormatIndicator, properties.payload_is_utf8);
     out.put_u32(P::MessageExpiryInterval, properties.message_expiry_secs);
     out.put_text(P::ContentType, properties.content_type.as_ref());
     out.put_text(P::ResponseTopic, properties.response_topic.as_ref());

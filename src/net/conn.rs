@@ -26,7 +26,8 @@ use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, QoS, ReasonCode, Version};
 use crate::session::{
-    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Turn, Verdict, Violation,
+    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Turn, Untold, Verdict,
+    Violation,
 };
 
 /// A socket with what has been read and what is to be written.
@@ -58,7 +59,9 @@ pub(super) enum End {
     #[error("protocol error: {0}")]
     Violation(#[from] Violation),
     #[error("not permitted: {0}")]
-    NotPermitted(&'static str),
+    IdentityViolation(&'static str),
+    #[error("not permitted: {0}")]
+    NotAuthorized(&'static str),
     #[error("re-authentication: {0}")]
     NotProven(NotProven),
     #[error("the user's password has changed, or there is no such user any more")]
@@ -92,10 +95,10 @@ impl End {
             Self::Malformed(error) => Some(error.reason()),
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
-            // No DISCONNECT can say more of it.
-            Self::NotPermitted(_) | Self::NotProven(_) | Self::UserGone => {
-                Some(ReasonCode::NotAuthorized)
-            }
+            Self::IdentityViolation(_)
+            | Self::NotAuthorized(_)
+            | Self::NotProven(_)
+            | Self::UserGone => Some(ReasonCode::NotAuthorized),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -112,8 +115,10 @@ impl End {
             Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
-            Self::NotPermitted(_) => DisconnectReason::IdentityViolation,
-            Self::NotProven(_) | Self::UserGone => DisconnectReason::NotAuthorized,
+            Self::IdentityViolation(_) => DisconnectReason::IdentityViolation,
+            Self::NotAuthorized(_) | Self::NotProven(_) | Self::UserGone => {
+                DisconnectReason::NotAuthorized
+            }
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -131,12 +136,23 @@ impl End {
             | Self::Closed
             | Self::Io(_)
             | Self::TooLargeForClient
-            | Self::NotPermitted(_)
+            | Self::IdentityViolation(_)
+            | Self::NotAuthorized(_)
             | Self::NotProven(_)
             | Self::UserGone
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
+        }
+    }
+
+    /// One line, except that two devices with one id send each other away as fast as they can
+    /// (case Q8).
+    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: SocketAddr) {
+        if !matches!(self, Self::TakenOver) {
+            tracing::info!(%client, %peer, "disconnected: {self}");
+        } else if let Some(repeats) = broker.complain("taken_over") {
+            tracing::warn!(%client, %peer, repeats = repeats.field(), "disconnected: {self}");
         }
     }
 
@@ -226,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let Self { mut link, broker, handle, session, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
-        tracing::info!(%client, peer = %link.peer, "disconnected: {end}");
+        end.log(&broker, &client, link.peer);
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
@@ -428,11 +444,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Before version 5 nobody can be told that a message was refused. Who claims to be another
     /// device is disconnected instead.
     fn close_if_untold(&self, routed: Routed) -> Result<(), End> {
-        match routed {
-            Routed::Refused(refused) if refused.closes && self.session.version() < Version::V5 => {
-                Err(End::NotPermitted(refused.name))
-            }
-            Routed::Refused(_) | Routed::Accepted | Routed::NoSubscribers => Ok(()),
+        let Routed::Refused(refused) = routed else { return Ok(()) };
+        match refused.untold {
+            _any if self.session.version() == Version::V5 => Ok(()),
+            Untold::Dropped => Ok(()),
+            Untold::IdentityViolation => Err(End::IdentityViolation(refused.name)),
+            Untold::NotAuthorized => Err(End::NotAuthorized(refused.name)),
         }
     }
 
@@ -466,10 +483,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// What a resumed session sends again has to fit the new connection.
+    /// What a resumed session sends again has to fit the new connection, and must still be
+    /// permitted.
     fn send_again(&mut self, outgoing: &Outgoing) {
-        if self.is_too_large(&outgoing.delivery) {
-            self.broker.metrics().dropped(DropReason::TooLarge);
+        let too_large = self.is_too_large(&outgoing.delivery).then_some(DropReason::TooLarge);
+        let permitted = self.broker.may_send_again(&self.handle, &outgoing.delivery);
+        let denied = (!permitted).then_some(DropReason::NotAuthorized);
+        if let Some(reason) = too_large.or(denied) {
+            self.broker.metrics().dropped(reason);
             outgoing.packet_id.into_iter().for_each(|id| self.session.give_up(id));
             self.session.resend(&mut self.actions);
             self.broker.discard(&self.handle, outgoing.delivery.origin);
@@ -588,14 +609,20 @@ mod tests {
         let options = BrokerOptions {
             session,
             outbox: OutboxLimits { messages_max: 10, bytes_max: 1000 },
-            retained: RetainedLimits { messages_max: 10, bytes_max: 10_000 },
+            retained: RetainedLimits {
+                messages_max: 10,
+                messages_per_client_max: 10,
+                bytes_max: 10_000,
+            },
             inbox: InboxLimits { messages_max: 10, bytes_max: 1000 },
             sessions_max: 10,
             subscriptions_max: 10,
+            subscription_bytes_max: 10_000,
             topic_levels_max: 10,
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
             close_on_identity_violation: true,
+            untold_denial: Untold::Dropped,
             delivers_overlap_once: true,
             checks_payload_format: false,
             assigned_client_id_prefix: "auto-".into(),
@@ -636,7 +663,7 @@ mod tests {
         let identity = Identity::anonymous("");
         let who = Who { identity: &identity, client_id: "c", peer: Some(peer) };
         for (goodbye, wills) in [(true, 0), (false, 1)] {
-            let attached = broker.attach(&who, &opening).await.unwrap();
+            let attached = broker.attach(&who, &opening, None).await.unwrap();
             let (near, mut far) = tokio::io::duplex(1000);
             if goodbye {
                 let reason = ReasonCode::Success;

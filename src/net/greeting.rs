@@ -13,7 +13,7 @@ use super::input::{FrameError, Input};
 use super::login::Login;
 use super::output::Output;
 use super::users::{Hashers, NotProven, Proven, Users};
-use crate::broker::{Attached, Broker, Calls, Rejected, Who};
+use crate::broker::{AclSlot, Attached, Broker, Calls, Rejected, Who};
 use crate::config::{Listener, Mqtt, UserNameFrom};
 use crate::ids::NidScheme;
 use crate::log::Shown;
@@ -41,14 +41,22 @@ pub(super) struct Entry {
     pub(super) servers_by_client_id: Vec<String>,
     pub(super) server_rules: Vec<ServerRule>,
     pub(super) scheme: NidScheme,
+    pub(super) access: Access,
     pub(super) tolerance: Tolerance,
-    /// Whose passwords are checked.
-    pub(super) users: Option<Arc<Users>>,
     pub(super) hashers: Arc<Hashers>,
     pub(super) user_name_from: UserNameFrom,
     pub(super) empty_user_name_is_anonymous: bool,
     pub(super) client_id_is_user_name: bool,
     pub(super) client_id_prefixes: Vec<String>,
+}
+
+/// What the files of an `[auth]` section say.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Whose passwords are checked.
+    pub users: Option<Arc<Users>>,
+    /// What clients may do; everything without one.
+    pub acl: Option<Arc<AclSlot>>,
 }
 
 /// A client that has come in.
@@ -109,7 +117,7 @@ impl Entry {
         listener: &Listener,
         mqtt: &Mqtt,
         scheme: NidScheme,
-        users: Option<Arc<Users>>,
+        access: Access,
         hashers: Arc<Hashers>,
     ) -> Self {
         let server_rules = listener.tls.as_ref().map(|tls| tls.servers.clone());
@@ -119,12 +127,12 @@ impl Entry {
             servers_by_client_id: listener.servers_by_client_id.clone(),
             server_rules: server_rules.unwrap_or_default(),
             scheme,
+            access,
             tolerance: Tolerance {
                 bridge_bit: mqtt.bridge_protocol_bit,
                 password_without_user_name: mqtt.password_without_user_name,
                 missing_user_name: mqtt.missing_user_name,
             },
-            users,
             hashers,
             user_name_from: listener.user_name_from,
             empty_user_name_is_anonymous: mqtt.empty_user_name_is_anonymous,
@@ -157,9 +165,10 @@ impl Unwelcome {
             Self::Rejected(_, rejected) => match rejected {
                 Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
                 Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
-                Rejected::Will(_) | Rejected::WillTopic | Rejected::WillPayload => {
-                    ConnectResult::BadWill
-                }
+                Rejected::Will(_)
+                | Rejected::WillTopic
+                | Rejected::WillDenied
+                | Rejected::WillPayload => ConnectResult::BadWill,
             },
             Self::Shutdown => ConnectResult::ShuttingDown,
         }
@@ -308,7 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let client_id = &*opening.client_id;
         let who = Who { identity: &identity, client_id, peer: Some(self.peer) };
         let attached = broker
-            .attach(&who, &opening)
+            .attach(&who, &opening, entry.access.acl.as_ref())
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
         let answer = opening.accepted(attached.present, limits, data);

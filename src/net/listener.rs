@@ -14,9 +14,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificate::PeerCertificate;
 use super::conn::{ConnLimits, Link};
-use super::greeting::{Admitted, Entry, Unwelcome};
+use super::greeting::{Access, Admitted, Entry, Unwelcome};
 use super::tls::{self, ServerTls, TlsError};
-use super::users::{Hashers, Users};
+use super::users::Hashers;
 use crate::broker::Broker;
 use crate::config::{Bind, Config, Listener, Mqtt};
 use crate::log::Shown;
@@ -102,7 +102,8 @@ impl Stop {
 }
 
 impl Port {
-    /// Binds the socket and loads its certificates. Passwords are those of `users`.
+    /// Binds the socket and loads its certificates. Who may come in and what clients may do is up
+    /// to `access`.
     ///
     /// # Errors
     /// [`ListenError`] says what is wrong, and with which file or address.
@@ -110,7 +111,7 @@ impl Port {
         shared: Shared,
         index: usize,
         listener: &Listener,
-        users: Option<Arc<Users>>,
+        access: Access,
     ) -> Result<Self, ListenError> {
         let tls = listener.tls.as_ref().map(ServerTls::load).transpose()?;
         let failed = |e| ListenError::Bind(listener.bind.clone(), e);
@@ -122,7 +123,7 @@ impl Port {
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, &shared.mqtt, scheme, users, Arc::clone(&shared.hashers)),
+            entry: Entry::new(listener, &shared.mqtt, scheme, access, Arc::clone(&shared.hashers)),
             tls,
             connections: Arc::new(Semaphore::new(listener.max_connections)),
             shared,

@@ -65,7 +65,7 @@ impl Entry {
     ) -> Result<Option<Proven>, Unwelcome> {
         let name = connect.username.as_deref();
         let name = name.filter(|name| !(name.is_empty() && self.empty_user_name_is_anonymous));
-        let (Some(users), Some(name)) = (&self.users, name) else { return Ok(None) };
+        let (Some(users), Some(name)) = (&self.access.users, name) else { return Ok(None) };
         let source = Source { user: name, address };
         // No password is a wrong one, and takes as long.
         let password = connect.password.clone().unwrap_or_default();
@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         connect: &Connect,
         method: &ByteString,
     ) -> Result<(Proven, Bytes), Unwelcome> {
-        let running = entry.users.as_ref().and_then(|users| Running::begin(users, method));
+        let running = entry.access.users.as_ref().and_then(|users| Running::begin(users, method));
         // [MQTT-4.12.0-1]
         let unknown = Violation::UnknownAuthenticationMethod;
         let mut running = running.ok_or(Unwelcome::Violation(Version::V5, unknown))?;

@@ -18,5 +18,6 @@ mod subject;
 pub mod tls;
 mod users;
 
+pub use greeting::Access;
 pub use listener::{ListenError, Port, Shared, Stop};
 pub use users::Users;

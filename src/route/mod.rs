@@ -6,4 +6,4 @@ mod retained;
 mod subscriptions;
 
 pub use retained::{Retained, RetainedLimits};
-pub use subscriptions::{Grant, Member, Share, Subscriptions};
+pub use subscriptions::{Grant, Member, Readiness, Share, Subscriptions};

@@ -1,26 +1,56 @@
 //! Retained messages: the last one of each topic `[MQTT-3.3.1-5]`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use foldhash::fast::RandomState;
 
 use crate::ids::Timestamp;
 use crate::mqtt::Message;
 
-/// All retained messages, by topic level.
-#[derive(Debug, Default)]
-pub struct Retained {
-    root: Node,
+/// All retained messages, by topic level. With each is kept who published it.
+#[derive(Debug)]
+pub struct Retained<A> {
+    root: Node<A>,
     count: usize,
     /// Of messages with their topics, and of the levels they hang from.
     bytes: usize,
+    /// How many each client owns; nobody stands here with none.
+    owned: HashMap<Arc<str>, usize, RandomState>,
+    /// When those that expire do.
+    calendar: BTreeSet<(Timestamp, ByteString)>,
 }
 
-#[derive(Debug, Default)]
-struct Node {
-    message: Option<Arc<Message>>,
+#[derive(Debug)]
+struct Node<A> {
+    kept: Option<Kept<A>>,
     children: HashMap<Box<str>, Self, RandomState>,
+}
+
+#[derive(Debug)]
+struct Kept<A> {
+    message: Arc<Message>,
+    author: A,
+    owner: Arc<str>,
+}
+
+impl<A> Default for Retained<A> {
+    fn default() -> Self {
+        Self {
+            root: Node::default(),
+            count: 0,
+            bytes: 0,
+            owned: HashMap::default(),
+            calendar: BTreeSet::new(),
+        }
+    }
+}
+
+impl<A> Default for Node<A> {
+    fn default() -> Self {
+        Self { kept: None, children: HashMap::default() }
+    }
 }
 
 /// Bounds of retained messages (`limits.max_retained_messages`, `max_retained_bytes`).
@@ -28,6 +58,8 @@ struct Node {
 pub struct RetainedLimits {
     /// Topics with a retained message.
     pub messages_max: usize,
+    /// Those of one client (case D10).
+    pub messages_per_client_max: usize,
     /// Bytes of them all: payloads, properties, topics, and 256 for each level of their own.
     pub bytes_max: usize,
 }
@@ -36,47 +68,81 @@ pub struct RetainedLimits {
 /// the messages below them.
 const LEVEL_BYTES: usize = 256;
 
-impl Retained {
+impl<A> Retained<A> {
     /// Keeps the message for its topic in place of an older one; an empty payload removes
-    /// `[MQTT-3.3.1-6]`. `false`: there is no room, and nothing has changed.
+    /// `[MQTT-3.3.1-6]`. `owner` is the client whose share of the room it takes; nobody's, where
+    /// it is empty. `false`: there is no room, and nothing has changed.
     #[must_use]
-    pub fn keep(&mut self, message: &Arc<Message>, limits: &RetainedLimits) -> bool {
+    pub fn keep(
+        &mut self,
+        message: &Arc<Message>,
+        author: A,
+        owner: &str,
+        limits: &RetainedLimits,
+    ) -> bool {
         let levels: Vec<&str> = message.topic.split('/').collect();
-        let (old, known_levels) = self.root.find(&levels);
-        let old_bytes = old.map_or(0, |old| cost(old));
         if message.payload.is_empty() {
-            self.count -= usize::from(old.is_some());
-            self.bytes -= old_bytes;
-            self.bytes -= self.root.remove(&levels) * LEVEL_BYTES;
+            self.remove(&levels);
             return true;
         }
+        let (old, known_levels) = self.root.find(&levels);
+        let old_bytes = old.map_or(0, |old| cost(&old.message));
+        let others = old.is_none_or(|old| *old.owner != *owner);
         let count = self.count + usize::from(old.is_none());
         let new_levels = levels.len() - known_levels;
         let bytes = self.bytes - old_bytes + cost(message) + new_levels * LEVEL_BYTES;
-        if count > limits.messages_max || bytes > limits.bytes_max {
+        let full = count > limits.messages_max || bytes > limits.bytes_max;
+        let owned = self.owned.get(owner).copied().unwrap_or(0);
+        if full || (others && !owner.is_empty() && owned >= limits.messages_per_client_max) {
             return false;
         }
-        (self.count, self.bytes) = (count, bytes);
         let mut node = &mut self.root;
         for level in levels {
             node = node.children.entry(level.into()).or_default();
         }
-        node.message = Some(Arc::clone(message));
+        let owner: Arc<str> = Arc::from(owner);
+        let kept = Kept { message: Arc::clone(message), author, owner: Arc::clone(&owner) };
+        let old = node.kept.replace(kept);
+        old.iter().for_each(|old| self.disown(old));
+        (self.count, self.bytes) = (count, bytes);
+        if !owner.is_empty() {
+            *self.owned.entry(owner).or_default() += 1;
+        }
+        if message.expires != Timestamp::NEVER {
+            self.calendar.insert((message.expires, message.topic.clone()));
+        }
         true
     }
 
-    /// Retained messages that match the filter and have not expired, in no set order: all of them,
-    /// or `max`.
+    /// Removes what has expired.
+    pub fn sweep(&mut self, now: Timestamp) {
+        while self.calendar.first().is_some_and(|(expires, _)| *expires <= now) {
+            let Some((_, topic)) = self.calendar.pop_first() else { return };
+            let levels: Vec<&str> = topic.split('/').collect();
+            self.remove(&levels);
+        }
+    }
+
+    /// Retained messages that match the filter, have not expired and that `serve` lets pass, in no
+    /// set order: all of them, or `max`.
     #[must_use]
-    pub fn matching(&self, filter: &str, max: usize, now: Timestamp) -> Vec<Arc<Message>> {
+    pub fn matching(
+        &self,
+        filter: &str,
+        max: usize,
+        now: Timestamp,
+        serve: impl Fn(&Message, &A) -> bool,
+    ) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
-        let mut open: Vec<(&Node, Option<&str>, usize)> = vec![(&self.root, Some(filter), 0)];
+        let mut open: Vec<(&Node<A>, Option<&str>, usize)> = vec![(&self.root, Some(filter), 0)];
         while let Some((node, rest, depth)) = open.pop() {
             if found.len() >= max {
                 break;
             }
             let Some(rest) = rest else {
-                found.extend(node.message.iter().filter(|m| m.expires > now).cloned());
+                let kept = node.kept.as_ref().filter(|kept| kept.message.expires > now);
+                let kept = kept.filter(|kept| serve(&kept.message, &kept.author));
+                found.extend(kept.map(|kept| Arc::clone(&kept.message)));
                 continue;
             };
             let (level, rest) = match rest.split_once('/') {
@@ -106,6 +172,25 @@ impl Retained {
         found
     }
 
+    fn remove(&mut self, levels: &[&str]) {
+        let (old, removed_levels) = self.root.remove(levels);
+        let Some(old) = old else { return };
+        self.count -= 1;
+        self.bytes -= cost(&old.message) + removed_levels * LEVEL_BYTES;
+        self.disown(&old);
+    }
+
+    /// A message goes: it takes no share of its owner's any more.
+    fn disown(&mut self, old: &Kept<A>) {
+        if let Some(owned) = self.owned.get_mut(&old.owner) {
+            *owned -= 1;
+            if *owned == 0 {
+                self.owned.remove(&old.owner);
+            }
+        }
+        self.calendar.remove(&(old.message.expires, old.message.topic.clone()));
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -119,31 +204,28 @@ impl Retained {
     }
 }
 
-impl Node {
+impl<A> Node<A> {
     /// The message of a topic, and how many of the topic's levels exist.
-    fn find(&self, levels: &[&str]) -> (Option<&Arc<Message>>, usize) {
+    fn find(&self, levels: &[&str]) -> (Option<&Kept<A>>, usize) {
         let mut node = self;
         for (at, level) in levels.iter().enumerate() {
             let Some(child) = node.children.get(*level) else { return (None, at) };
             node = child;
         }
-        (node.message.as_ref(), levels.len())
+        (node.kept.as_ref(), levels.len())
     }
 
     // The depth is bounded by `limits.max_topic_levels`, checked when a message comes in.
-    /// Gives how many levels went with the message.
-    fn remove(&mut self, levels: &[&str]) -> usize {
-        let Some((level, rest)) = levels.split_first() else {
-            self.message = None;
-            return 0;
-        };
-        let Some(child) = self.children.get_mut(*level) else { return 0 };
-        let removed = child.remove(rest);
-        if child.message.is_some() || !child.children.is_empty() {
-            return removed;
+    /// Gives the message, and how many levels went with it.
+    fn remove(&mut self, levels: &[&str]) -> (Option<Kept<A>>, usize) {
+        let Some((level, rest)) = levels.split_first() else { return (self.kept.take(), 0) };
+        let Some(child) = self.children.get_mut(*level) else { return (None, 0) };
+        let (old, removed) = child.remove(rest);
+        if child.kept.is_some() || !child.children.is_empty() {
+            return (old, removed);
         }
         self.children.remove(*level);
-        removed + 1
+        (old, removed + 1)
     }
 }
 
@@ -156,7 +238,8 @@ mod tests {
     use super::*;
     use crate::mqtt::QoS;
 
-    const LIMITS: RetainedLimits = RetainedLimits { messages_max: 100, bytes_max: 100_000 };
+    const LIMITS: RetainedLimits =
+        RetainedLimits { messages_max: 100, messages_per_client_max: 2, bytes_max: 100_000 };
     const NOW: Timestamp = Timestamp(10);
 
     fn message(topic: &str, payload: &'static str, expires: Timestamp) -> Arc<Message> {
@@ -164,8 +247,8 @@ mod tests {
         Arc::new(Message::new(topic.into(), payload.into(), qos, true, None, expires))
     }
 
-    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        let found = retained.matching(filter, usize::MAX, NOW);
+    fn topics(retained: &Retained<()>, filter: &str) -> Vec<String> {
+        let found = retained.matching(filter, usize::MAX, NOW, |_, ()| true);
         let mut topics: Vec<String> = found.iter().map(|m| m.topic.to_string()).collect();
         topics.sort_unstable();
         topics
@@ -176,7 +259,7 @@ mod tests {
         let names = ["a", "a/b", "a/b/c", "/", "b", "$SYS/x", "$SYS"];
         let mut retained = Retained::default();
         for name in names {
-            assert!(retained.keep(&message(name, "x", Timestamp::NEVER), &LIMITS));
+            assert!(retained.keep(&message(name, "x", Timestamp::NEVER), (), "", &LIMITS));
         }
         for filter in ["#", "+", "a/#", "a/+", "+/b", "/#", "$SYS/#", "$SYS/+", "a", "+/#", "x"] {
             let matching = names.iter().filter(|name| crate::mqtt::topic::matches(filter, name));
@@ -189,38 +272,45 @@ mod tests {
     #[test]
     fn an_empty_payload_removes_and_leaves_nothing_behind() {
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a/b", "x", Timestamp::NEVER), &LIMITS));
-        assert!(retained.keep(&message("a/b", "", Timestamp::NEVER), &LIMITS));
-        assert!(retained.keep(&message("never/there", "", Timestamp::NEVER), &LIMITS));
+        assert!(retained.keep(&message("a/b", "x", Timestamp::NEVER), (), "", &LIMITS));
+        assert!(retained.keep(&message("a/b", "", Timestamp::NEVER), (), "", &LIMITS));
+        assert!(retained.keep(&message("never/there", "", Timestamp::NEVER), (), "", &LIMITS));
         assert!(retained.is_empty() && retained.root.children.is_empty());
         assert_eq!(retained.bytes, 0);
     }
 
     #[test]
     fn bounds_hold_and_a_refused_message_leaves_the_old_one() {
-        let limits = RetainedLimits { messages_max: 1, bytes_max: LEVEL_BYTES + 4 };
+        let limits = RetainedLimits { messages_max: 1, bytes_max: LEVEL_BYTES + 4, ..LIMITS };
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a", "old", Timestamp::NEVER), &limits));
-        assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), &limits));
-        assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), &limits));
-        assert_eq!(retained.matching("a", 1, NOW)[0].payload, "old");
+        assert!(retained.keep(&message("a", "old", Timestamp::NEVER), (), "", &limits));
+        assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), (), "", &limits));
+        assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), (), "", &limits));
+        assert_eq!(retained.matching("a", 1, NOW, |_, ()| true)[0].payload, "old");
     }
 
     #[test]
     fn levels_take_room_until_they_are_gone() {
-        let limits = RetainedLimits { messages_max: 100, bytes_max: 10 * LEVEL_BYTES };
+        let limits = RetainedLimits { bytes_max: 10 * LEVEL_BYTES, ..LIMITS };
         let mut retained = Retained::default();
         let deep = "/".repeat(10);
-        assert!(!retained.keep(&message(&deep, "x", Timestamp::NEVER), &limits), "11 levels");
+        assert!(
+            !retained.keep(&message(&deep, "x", Timestamp::NEVER), (), "", &limits),
+            "11 levels"
+        );
         let deep = "/".repeat(8);
         for _ in 0..2 {
-            assert!(retained.keep(&message(&deep, "x", Timestamp::NEVER), &limits));
-            assert!(!retained.keep(&message("a/b", "x", Timestamp::NEVER), &limits));
+            assert!(retained.keep(&message(&deep, "x", Timestamp::NEVER), (), "", &limits));
+            assert!(!retained.keep(&message("a/b", "x", Timestamp::NEVER), (), "", &limits));
             // Its levels are there already.
-            assert!(retained.keep(&message("/", "x", Timestamp::NEVER), &limits));
-            assert_eq!(retained.matching("#", 1, NOW).len(), 1, "no more than asked for");
+            assert!(retained.keep(&message("/", "x", Timestamp::NEVER), (), "", &limits));
+            assert_eq!(
+                retained.matching("#", 1, NOW, |_, ()| true).len(),
+                1,
+                "no more than asked for"
+            );
             for topic in [&*deep, "/"] {
-                assert!(retained.keep(&message(topic, "", Timestamp::NEVER), &limits));
+                assert!(retained.keep(&message(topic, "", Timestamp::NEVER), (), "", &limits));
             }
             assert_eq!(retained.bytes, 0);
         }
@@ -229,7 +319,60 @@ mod tests {
     #[test]
     fn expired_messages_are_not_served() {
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a", "x", NOW), &LIMITS));
+        assert!(retained.keep(&message("a", "x", NOW), (), "", &LIMITS));
         assert!(topics(&retained, "a").is_empty());
     }
+
+    #[test]
+    fn who_serves_decides_by_message_and_author() {
+        let mut retained = Retained::default();
+        for (topic, author) in [("a", 1), ("b", 2), ("c", 2)] {
+            assert!(retained.keep(&message(topic, "x", Timestamp::NEVER), author, "", &LIMITS));
+        }
+        let served = |retained: &Retained<i32>, max| {
+            let serve = |message: &Message, author: &i32| *author == 2 && message.topic != "b";
+            let found = retained.matching("#", max, NOW, serve);
+            found.iter().map(|message| message.topic.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(served(&retained, 10), ["c"]);
+        assert_eq!(served(&retained, 1), ["c"], "what is not served takes no room");
+        assert!(retained.keep(&message("a", "x", Timestamp::NEVER), 2, "", &LIMITS));
+        assert_eq!(served(&retained, 10).len(), 2, "the last publisher is the author");
+    }
+
+    #[test]
+    fn no_client_takes_more_than_its_share() {
+        // case D10
+        let mut retained = Retained::default();
+        let mut keep = |topic: &str, payload, owner| {
+            retained.keep(&message(topic, payload, Timestamp::NEVER), (), owner, &LIMITS)
+        };
+        assert!(keep("a", "x", "greedy") && keep("b", "x", "greedy"));
+        assert!(!keep("c", "x", "greedy"));
+        assert!(keep("a", "y", "greedy"), "in place of its own");
+        assert!(keep("c", "x", "other") && keep("a", "z", "other"));
+        assert!(keep("d", "x", "greedy"), "another owns `a` now");
+        assert!(!keep("c", "x", "greedy"));
+        assert!(keep("b", "", "anybody") && keep("c", "x", "greedy"));
+        for topic in ["a", "b", "c", "d"] {
+            assert!(keep(topic, "", ""));
+        }
+        assert!(retained.is_empty() && retained.owned.is_empty());
+    }
+
+    #[test]
+    fn what_expires_takes_no_room_for_ever() {
+        let mut retained = Retained::default();
+        assert!(retained.keep(&message("a/b", "x", NOW), (), "c", &LIMITS));
+        assert!(retained.keep(&message("a/c", "x", NOW.after(SECOND)), (), "c", &LIMITS));
+        // A newer message of the topic that lives longer.
+        assert!(retained.keep(&message("a/c", "y", Timestamp::NEVER), (), "c", &LIMITS));
+        retained.sweep(NOW.after(2 * SECOND));
+        assert_eq!(topics(&retained, "#"), ["a/c"]);
+        assert!(retained.keep(&message("a/c", "", NOW), (), "c", &LIMITS));
+        assert_eq!((retained.len(), retained.bytes), (0, 0));
+        assert!(retained.owned.is_empty() && retained.calendar.is_empty());
+    }
+
+    const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 }

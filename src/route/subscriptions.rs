@@ -47,6 +47,17 @@ pub struct Member {
     pub share: Option<Share>,
 }
 
+/// Whether a member of a share group can be given a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// At once.
+    Ready,
+    /// It would wait for the client.
+    Away,
+    /// Never: it may not read the message, or is gone.
+    Barred,
+}
+
 /// A share group, by the filter that its members have subscribed to: `$share/<name>/<filter>`.
 pub type Share = Arc<str>;
 
@@ -121,29 +132,33 @@ impl Subscriptions {
         self.count == 0
     }
 
-    /// The next in turn of a share group for which `able` holds; nobody, when it holds for none.
+    /// The next in turn of a share group that is ready, else the next that may have the message.
     #[must_use]
-    pub fn next_of(&self, share: &str, able: impl Fn(SessionKey) -> bool) -> Option<Member> {
+    pub fn next_of(
+        &self,
+        share: &str,
+        readiness: impl Fn(SessionKey) -> Readiness,
+    ) -> Option<Member> {
         let (name, filter) = topic::split_shared(share);
         let subscribers = self.root.subscribers(filter)?;
         let group = subscribers.shared.iter().find(|group| group.name() == name)?;
-        group.next(&able).filter(|member| able(member.key))
+        group.next(&readiness)
     }
 
     /// Calls `found` for every subscription that matches the topic name. Of a share group it is
-    /// called for one member: the next in turn for which `able` holds, else just the next.
+    /// called for one member: the next in turn that is ready, else the next that may have it.
     ///
     /// A session with overlapping subscriptions is found more than once. Returns whether that is
     /// possible, that is, whether more than one filter matched.
     pub fn matches(
         &self,
         topic: &str,
-        able: impl Fn(SessionKey) -> bool,
+        readiness: impl Fn(SessionKey) -> Readiness,
         mut found: impl FnMut(Member),
     ) -> bool {
         let mut filters = 0;
         let mut visit = |subscribers: &Subscribers| {
-            filters += subscribers.visit(&able, &mut found);
+            filters += subscribers.visit(&readiness, &mut found);
         };
         let Some(first) = topic.split('/').next() else { return false };
         // [MQTT-4.7.2-1]: a wildcard at the first level does not match `$…`.
@@ -259,12 +274,16 @@ impl Subscribers {
     }
 
     /// Gives how many filters had a subscriber.
-    fn visit(&self, able: &impl Fn(SessionKey) -> bool, found: &mut impl FnMut(Member)) -> usize {
+    fn visit(
+        &self,
+        readiness: &impl Fn(SessionKey) -> Readiness,
+        found: &mut impl FnMut(Member),
+    ) -> usize {
         for (key, grant) in &self.plain {
             found(Member { key: *key, grant: *grant, share: None });
         }
         for group in &self.shared {
-            if let Some(member) = group.next(able) {
+            if let Some(member) = group.next(readiness) {
                 found(member);
             }
         }
@@ -281,13 +300,19 @@ impl ShareGroup {
         topic::split_shared(&self.share).0
     }
 
-    fn next(&self, able: &impl Fn(SessionKey) -> bool) -> Option<Member> {
+    fn next(&self, readiness: &impl Fn(SessionKey) -> Readiness) -> Option<Member> {
         let count = self.members.len();
         let turn = self.turn.load(Ordering::Relaxed);
-        let at = (0..count)
-            .map(|step| (turn + step) % count)
-            .find(|at| self.members.get_index(*at).is_some_and(|(key, _)| able(*key)));
-        let at = at.unwrap_or_else(|| turn % count.max(1));
+        let mut away = None;
+        let ready = (0..count).map(|step| (turn + step) % count).find(|at| {
+            let (key, _) = self.members.get_index(*at).expect("below the count");
+            let readiness = readiness(*key);
+            if readiness == Readiness::Away {
+                away.get_or_insert(*at);
+            }
+            readiness == Readiness::Ready
+        });
+        let at = ready.or(away)?;
         self.turn.store(at + 1, Ordering::Relaxed);
         let member = self.members.get_index(at);
         member.map(|(key, grant)| Member {
@@ -312,7 +337,7 @@ mod tests {
 
     fn found(subscriptions: &Subscriptions, topic: &str) -> Vec<u32> {
         let mut keys = Vec::new();
-        subscriptions.matches(topic, |_| true, |member| keys.push(member.key.slot));
+        subscriptions.matches(topic, |_| Readiness::Ready, |member| keys.push(member.key.slot));
         keys.sort_unstable();
         keys
     }
@@ -346,23 +371,29 @@ mod tests {
         for slot in 1..=3 {
             subscriptions.subscribe(key(slot), "t", Some("g"), grant());
         }
-        let next = |able: &dyn Fn(SessionKey) -> bool| {
+        let next = |readiness: [Readiness; 3]| {
             let mut slot = 0;
-            subscriptions.matches("t", able, |member| slot = member.key.slot);
+            let of = |key: SessionKey| readiness[key.slot as usize - 1];
+            subscriptions.matches("t", of, |member| slot = member.key.slot);
             slot
         };
-        let turns: Vec<u32> = (0..4).map(|_| next(&|_| true)).collect();
+        use Readiness::{Away, Barred, Ready};
+        let turns: Vec<u32> = (0..4).map(|_| next([Ready; 3])).collect();
         assert_eq!(turns, [1, 2, 3, 1]);
-        assert_eq!(next(&|key| key.slot == 1), 1);
-        assert_ne!(next(&|_| false), 0, "with nobody able it waits for one of them");
+        assert_eq!(next([Ready, Away, Barred]), 1);
+        assert_ne!(next([Away; 3]), 0, "with nobody ready it waits for one of them");
+        // case S4
+        assert_eq!(next([Barred, Away, Barred]), 2);
+        assert_eq!(next([Barred, Away, Ready]), 3);
+        assert_eq!(next([Barred; 3]), 0, "nobody may have it");
     }
 
     #[test]
     fn overlapping_filters_are_reported() {
         let mut subscriptions = Subscriptions::default();
         subscriptions.subscribe(key(1), "a/b", None, grant());
-        assert!(!subscriptions.matches("a/b", |_| true, |_| ()));
+        assert!(!subscriptions.matches("a/b", |_| Readiness::Ready, |_| ()));
         subscriptions.subscribe(key(1), "a/+", None, grant());
-        assert!(subscriptions.matches("a/b", |_| true, |_| ()));
+        assert!(subscriptions.matches("a/b", |_| Readiness::Ready, |_| ()));
     }
 }

@@ -154,8 +154,19 @@ pub struct Refused {
     pub reason: ReasonCode,
     /// Its Reason String.
     pub name: &'static str,
-    /// A client that cannot be told so is disconnected.
-    pub closes: bool,
+    /// What becomes of a client that cannot be told so.
+    pub untold: Untold,
+}
+
+/// What becomes of a 3.x client whose message was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// The message is acknowledged and dropped.
+    Dropped,
+    /// The connection is closed: the client spoke for another.
+    IdentityViolation,
+    /// The connection is closed: the client did what it may not do.
+    NotAuthorized,
 }
 
 /// One client's session.
@@ -238,14 +249,15 @@ impl Session {
         }
     }
 
-    /// Forgets in-flight messages that their keeper has taken back while the client was away.
-    pub fn retain_in_flight(&mut self, keep: impl FnMut(Origin) -> bool) {
+    /// Forgets in-flight messages that are not to be sent again: their keeper has taken them back
+    /// while the client was away, or the client may no longer read them.
+    pub fn retain_in_flight(&mut self, keep: impl FnMut(&Delivery) -> bool) {
         self.outbound.retain(keep);
     }
 
-    /// Takes back QoS 1 messages in flight for the share groups that `wanted` names: their
+    /// Takes back QoS 1 messages in flight for share groups, those of them that are `wanted`: their
     /// receiver is gone, and another member is to have them (4.8.2).
-    pub fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+    pub fn take_shared(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         self.outbound.take_shared(wanted)
     }
 

@@ -162,22 +162,22 @@ impl Outbound {
         })
     }
 
-    /// Forgets messages that somebody else has taken back meanwhile; before any is sent again.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(Origin) -> bool) {
+    /// Forgets messages that are not to be sent again; before any is.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool) {
         self.in_flight.retain(|entry| match &entry.waits_for {
-            WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery.origin),
+            WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery),
             WaitsFor::PubComp => true,
         });
     }
 
-    /// Takes back QoS 1 messages of share groups that `wanted` names. QoS 2 messages stay: another
+    /// Takes back QoS 1 messages of share groups that are `wanted`. QoS 2 messages stay: another
     /// client must never get what this one may have `[MQTT-4.8.2-5]`.
-    pub(super) fn take_shared(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<Delivery> {
+    pub(super) fn take_shared(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let mut taken = Vec::new();
         let mut at = 0;
         while let Some(entry) = self.in_flight.get(at) {
             match &entry.waits_for {
-                WaitsFor::PubAck(delivery) if delivery.share.as_deref().is_some_and(&wanted) => {
+                WaitsFor::PubAck(delivery) if delivery.share.is_some() && wanted(delivery) => {
                     taken.push(delivery.clone());
                     self.remove(at);
                 }

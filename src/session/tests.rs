@@ -148,8 +148,11 @@ fn violates(session: &mut Session, packet: Packet) -> Violation {
     session.on_packet(packet, &mut Actions::new()).unwrap_err()
 }
 
-const REFUSED: Routed =
-    Routed::Refused(Refused { reason: ReasonCode::NotAuthorized, name: "no", closes: false });
+const REFUSED: Routed = Routed::Refused(Refused {
+    reason: ReasonCode::NotAuthorized,
+    name: "no",
+    untold: Untold::Dropped,
+});
 
 #[test]
 fn a_message_is_acknowledged_after_it_was_routed() {
@@ -295,7 +298,7 @@ fn a_resumed_session_sends_again_in_order_with_the_same_ids() {
     s.resend(&mut actions);
     assert_eq!(lines(&mut actions), ["< PUBREL 1", "< PUBLISH 2 q1 dup"]);
     s.open(&opening(&connect(Version::V5)).unwrap(), Timestamp(0));
-    s.retain_in_flight(|origin| origin == Origin::Queue);
+    s.retain_in_flight(|delivery| delivery.origin == Origin::Queue);
     s.resend(&mut actions);
     assert_eq!(lines(&mut actions), ["< PUBREL 1"], "mail that was taken back is not ours");
 }
@@ -378,14 +381,14 @@ fn session_expiry_may_change_at_disconnect_but_not_from_zero() {
 fn topic_aliases_stand_for_names_of_this_connection() {
     // case Q19, [MQTT-3.3.2-7]
     let mut s = session(Version::V5);
-    assert_eq!(violates(&mut s, aliased("", 1)), Violation::TopicAliasInvalid, "never set");
+    assert_eq!(violates(&mut s, aliased("", 1)), Violation::TopicAliasUnknown, "never set");
     assert_eq!(sends(&mut s, aliased("long/name", 1), Routed::Accepted), ["route long/name"]);
     assert_eq!(sends(&mut s, aliased("", 1), Routed::Accepted), ["route long/name"]);
     assert_eq!(sends(&mut s, aliased("other", 1), Routed::Accepted), ["route other"]);
     assert_eq!(sends(&mut s, aliased("", 1), Routed::Accepted), ["route other"]);
     assert_eq!(violates(&mut s, aliased("x", 3)), Violation::TopicAliasInvalid, "above 2");
     s.open(&opening(&connect(Version::V5)).unwrap(), Timestamp(0));
-    assert_eq!(violates(&mut s, aliased("", 1)), Violation::TopicAliasInvalid);
+    assert_eq!(violates(&mut s, aliased("", 1)), Violation::TopicAliasUnknown);
 }
 
 #[test]

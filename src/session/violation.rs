@@ -54,9 +54,12 @@ pub enum Violation {
     /// `[MQTT-4.3.3-3]`: the two sides no longer agree on what has arrived.
     #[error("an acknowledgement of the wrong kind")]
     WrongAcknowledgement,
-    /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum, or never set.
-    #[error("unknown topic alias")]
+    /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum.
+    #[error("topic alias above the maximum")]
     TopicAliasInvalid,
+    /// An alias without a topic name that none has been given (3.3.2.3.4).
+    #[error("unknown topic alias")]
+    TopicAliasUnknown,
     /// `[MQTT-3.14.2-2]`: from zero to non-zero.
     #[error("session expiry raised at DISCONNECT")]
     SessionExpiryRaised,
@@ -82,6 +85,7 @@ impl Violation {
             | Self::NotAuthenticated
             | Self::SessionExpiryRaised
             | Self::WrongAcknowledgement
+            | Self::TopicAliasUnknown
             | Self::ServerPacket => ReasonCode::ProtocolError,
             // "Identifier rejected" is what mosquitto says to a keep alive that is too long.
             Self::ClientIdTooLong | Self::ClientIdMissing | Self::KeepAliveTooLong => {
@@ -118,6 +122,7 @@ impl Violation {
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
             Self::WrongAcknowledgement => "wrong_acknowledgement",
             Self::TopicAliasInvalid => "topic_alias_invalid",
+            Self::TopicAliasUnknown => "topic_alias_unknown",
             Self::SessionExpiryRaised => "session_expiry_raised",
             Self::ServerPacket => "server_packet",
             Self::KeepAliveTimeout => "keep_alive_timeout",
