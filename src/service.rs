@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -17,7 +18,7 @@ pub use acl::AclFileError;
 pub use passwords::PasswordFileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
-use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL};
+use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
     self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
@@ -134,6 +135,9 @@ impl Service {
             }
             None => None,
         };
+        if let Some(task) = sys_tree(&broker, config.sys.interval) {
+            tasks.push(task);
+        }
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
@@ -218,7 +222,7 @@ impl Service {
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {
-    port.address().map_or_else(|_| listener.bind.clone(), Bind::Tcp)
+    port.address().unwrap_or_else(|_| listener.bind.clone())
 }
 
 async fn sweep(broker: Arc<Broker>) {
@@ -228,6 +232,25 @@ async fn sweep(broker: Arc<Broker>) {
         interval.tick().await;
         broker.sweep().await;
     }
+}
+
+/// Publishes the `$SYS` tree once, and from then on whenever its interval is over.
+fn sys_tree(broker: &Arc<Broker>, every: Duration) -> Option<JoinHandle<()>> {
+    if every.is_zero() {
+        return None;
+    }
+    let mut tree = SysTree::new(broker.now());
+    broker.publish_sys(&mut tree);
+    let broker = Arc::clone(broker);
+    Some(tokio::spawn(async move {
+        let mut interval = tokio::time::interval(every);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval.tick().await;
+        loop {
+            interval.tick().await;
+            broker.publish_sys(&mut tree);
+        }
+    }))
 }
 
 async fn serve_admin(
@@ -337,6 +360,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
             DropOrDisconnect::Disconnect => Untold::NotAuthorized,
         },
         delivers_overlap_once: config.mqtt.overlapping == Overlapping::Merge,
+        takes_bridge_notifications: config.mqtt.bridge_notifications,
         checks_payload_format: config.mqtt.check_payload_format,
         assigned_client_id_prefix: config.mqtt.assigned_client_id_prefix.as_str().into(),
     }

@@ -97,7 +97,7 @@ impl Broker {
         let client_id = ClientId::from(&*opening.client_id);
         loop {
             let Some(handle) = self.sessions.of_client(&client_id) else {
-                match self.sessions.create(&client_id, identity) {
+                match self.sessions.create(&client_id, identity, opening.mount_point.as_ref()) {
                     Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening, permit)),
                     Ok(None) => continue,
                     Err(TooManySessions) if self.evict_for(identity).await => continue,
@@ -115,7 +115,9 @@ impl Broker {
                 continue;
             };
             lock(&self.expirations).remove(&(until, handle.key));
-            if opening.clean_start || self.is_bereft(&handle) {
+            // Under another mount point it would be given topics that it cannot name there.
+            let moved = handle.mount_point != opening.mount_point;
+            if opening.clean_start || moved || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
                 self.end(&handle, session).await;
                 continue;
@@ -137,7 +139,8 @@ impl Broker {
             if delay.is_zero() {
                 self.publish_will(handle, *will).await;
             } else {
-                lock(&self.wills).put(handle.key, self.now().after(delay), will);
+                let due = self.now().after(delay + CLOCK_GRAIN);
+                lock(&self.wills).put(handle.key, due, will);
             }
         }
         if session.expiry().is_zero() {
@@ -146,7 +149,7 @@ impl Broker {
         }
         lock(&handle.outbox).drop_at_most_once();
         self.hand_on_from_absent(handle, &mut session);
-        let until = self.now().after(session.expiry());
+        let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
         if until != Timestamp::NEVER {
             lock(&self.expirations).insert((until, handle.key));
         }
@@ -341,6 +344,7 @@ impl Broker {
             let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
             let Some(handle) = handle else { continue };
             if let Some(session) = handle.claim_expired(now) {
+                self.metrics.session_expired();
                 self.end(&handle, session).await;
             }
         }
@@ -349,6 +353,10 @@ impl Broker {
 
 /// Sessions that are looked at to find one that may go.
 const EVICTION_SCAN_MAX: usize = 1_000;
+
+/// The clock counts whole milliseconds. What begins in the midst of one would end too early by the
+/// part that is over.
+const CLOCK_GRAIN: Duration = Duration::from_millis(1);
 
 /// How long a new connection waits for the former one of its client to let go.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);

@@ -10,12 +10,14 @@
 
 mod attach;
 mod outbox;
+mod peer;
 mod provision;
 mod publish;
 mod rights;
 mod sessions;
 mod signal;
 mod subscribe;
+mod sys;
 mod wills;
 
 use std::hash::BuildHasher;
@@ -25,11 +27,13 @@ use std::time::Duration;
 
 pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
+pub use peer::Peer;
 pub use provision::Waiting;
 pub use publish::{Publisher, Who};
 pub use rights::AclSlot;
 pub use sessions::Handle;
 pub use signal::{Calls, Signal};
+pub use sys::{Figures, SysTree};
 
 use bytestring::ByteString;
 
@@ -73,6 +77,8 @@ pub struct BrokerOptions {
     pub untold_denial: Untold,
     /// One PUBLISH for all subscriptions of a session that match; else one for each.
     pub delivers_overlap_once: bool,
+    /// Let clients publish what bridges say of themselves, below `$SYS/broker/connection`.
+    pub takes_bridge_notifications: bool,
     /// Refuse what says it is UTF-8 and is not.
     pub checks_payload_format: bool,
     /// What the ids begin with that the broker gives.
@@ -211,8 +217,14 @@ impl Broker {
                 snapshot.sessions_away += 1;
             }
         }
-        snapshot.subscriptions = read(&self.subscriptions).len();
-        snapshot.retained_messages = read(&self.retained).len();
+        let subscriptions = read(&self.subscriptions);
+        snapshot.subscriptions = subscriptions.len();
+        snapshot.shared_subscriptions = subscriptions.shared();
+        drop(subscriptions);
+        let retained = read(&self.retained);
+        snapshot.retained_messages = retained.len();
+        snapshot.retained_bytes = retained.message_bytes();
+        drop(retained);
         let stats = lock(&self.control).stats();
         snapshot.rsp_mail_messages = stats.mail_messages;
         snapshot.rsp_mail_bytes = stats.mail_bytes;

@@ -1,16 +1,17 @@
 //! A message is published: who receives it, and what the publisher is told.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::outbox::Pushed;
+use super::peer::Peer;
 use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
 use crate::metrics::{AclAction, DropReason};
+use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
 use crate::route::{Grant, Member, Readiness};
 use crate::rsp::Identity;
@@ -35,7 +36,7 @@ pub struct Who<'a> {
     /// What it calls itself.
     pub client_id: &'a str,
     /// Where it is connected from; nowhere when its Will is published.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<Peer>,
 }
 
 /// The sessions that receive one message; most messages have few.
@@ -89,11 +90,16 @@ impl Broker {
 
     /// Whether clients may publish to an ordinary topic of this name.
     pub(super) fn check_topic(&self, name: &str) -> Result<(), Refused> {
-        if name.starts_with('$') {
+        let bridge = self.options.takes_bridge_notifications && is_bridge_state(name);
+        if name.starts_with('$') && !bridge {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
         if topic::depth(name) > self.options.topic_levels_max {
             return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
+        }
+        // A mount point stands before what the client wrote.
+        if name.len() > FIELD_BYTES_MAX {
+            return Err(refused(ReasonCode::TopicNameInvalid, "the topic is too long"));
         }
         Ok(())
     }
@@ -108,8 +114,9 @@ impl Broker {
             };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
+                let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
                 let name = "no room for retained messages";
-                return Routed::Refused(refused(ReasonCode::QuotaExceeded, name));
+                return Routed::Refused(Refused { reason, name, untold });
             }
         }
         let (receivers, wanted) = self.receivers(from.key, &message.topic);
@@ -124,7 +131,7 @@ impl Broker {
 
     /// Who gets a message, and whether any subscription matches it at all: that of the publisher
     /// itself, where it has asked not to get its own, does.
-    fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
+    pub(super) fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
         let (mut receivers, mut wanted) = (Receivers::new(), false);
         let readiness = |key| self.readiness(key, topic);
         let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
@@ -142,7 +149,11 @@ impl Broker {
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
     /// nearly full, for the publisher to wait for.
-    fn fan_out(&self, message: &Arc<Message>, receivers: &Receivers) -> Option<Arc<Handle>> {
+    pub(super) fn fan_out(
+        &self,
+        message: &Arc<Message>,
+        receivers: &Receivers,
+    ) -> Option<Arc<Handle>> {
         let mut congested = None;
         let mut orphans: Vec<(SessionKey, Delivery)> = Vec::new();
         let slots = self.sessions.slots();
@@ -275,6 +286,11 @@ impl Handle {
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
     Refused { reason, name, untold: Untold::Dropped }
+}
+
+/// Where a bridge of mosquitto says whether it is connected.
+fn is_bridge_state(name: &str) -> bool {
+    topic::matches("$SYS/broker/connection/+/state", name)
 }
 
 const NOT_UTF8: &str = "the payload is not the UTF-8 it is said to be";

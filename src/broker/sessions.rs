@@ -1,7 +1,6 @@
 //! The table of sessions: by key for deliveries, by client id for connects.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::BrokerOptions;
 use super::outbox::Outbox;
+use super::peer::Peer;
 use super::publish::{Publisher, Who};
 use super::rights::Permit;
 use super::signal::{Calls, Signal};
@@ -32,10 +32,12 @@ pub struct Handle {
     pub client_id: ClientId,
     /// Who the client is. A session belongs to this identity alone.
     pub identity: Identity,
+    /// What stands before every topic of this session.
+    pub mount_point: Option<Arc<str>>,
     /// Calls the connection's task.
     pub signal: Signal,
     /// Where the client is connected from.
-    pub(super) peer: Mutex<Option<SocketAddr>>,
+    pub(super) peer: Mutex<Option<Peer>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -123,11 +125,17 @@ pub(super) enum Claim {
 }
 
 impl Handle {
-    fn new(key: SessionKey, client_id: ClientId, identity: Identity) -> Self {
+    fn new(
+        key: SessionKey,
+        client_id: ClientId,
+        identity: Identity,
+        mount_point: Option<Arc<str>>,
+    ) -> Self {
         Self {
             key,
             client_id,
             identity,
+            mount_point,
             signal: Signal::default(),
             peer: Mutex::default(),
             online: AtomicBool::new(true),
@@ -294,6 +302,7 @@ impl Sessions {
         &self,
         client_id: &ClientId,
         identity: &Identity,
+        mount_point: Option<&Arc<str>>,
     ) -> Result<Option<Arc<Handle>>, TooManySessions> {
         if self.count.load(Ordering::Relaxed) >= self.sessions_max {
             return Err(TooManySessions);
@@ -305,7 +314,8 @@ impl Sessions {
         };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let key = slots.reserve();
-        let handle = Arc::new(Handle::new(key, client_id.clone(), identity.clone()));
+        let handle = Handle::new(key, client_id.clone(), identity.clone(), mount_point.cloned());
+        let handle = Arc::new(handle);
         slots.slots[key.slot as usize].handle = Some(Arc::clone(&handle));
         entry.insert(Arc::clone(&handle));
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -390,7 +400,7 @@ mod tests {
     async fn who_takes_over_is_not_sent_away_by_its_own_call() {
         let sessions = Sessions::new(1);
         let identity = Identity::anonymous("");
-        let handle = sessions.create(&ClientId::from("c"), &identity).unwrap().unwrap();
+        let handle = sessions.create(&ClientId::from("c"), &identity, None).unwrap().unwrap();
         let mut claim = std::pin::pin!(handle.claim());
         let context = &mut Context::from_waker(Waker::noop());
         assert!(claim.as_mut().poll(context).is_pending());

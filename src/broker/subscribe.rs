@@ -10,6 +10,7 @@ use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::metrics::{AclAction, DropReason};
+use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{
     Message, ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic,
 };
@@ -80,7 +81,8 @@ impl Broker {
         if !interests.has_room(&asked.filter, &self.options) {
             return Ok(ReasonCode::QuotaExceeded);
         }
-        if topic::depth(&asked.filter) > self.options.topic_levels_max {
+        let too_long = asked.filter.len() > FIELD_BYTES_MAX;
+        if too_long || topic::depth(&asked.filter) > self.options.topic_levels_max {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;

@@ -13,6 +13,7 @@ use crate::config::ConfigErrors;
 use crate::service::StartError;
 
 pub mod certs;
+pub mod convert;
 pub mod demo;
 mod development;
 pub mod device;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::Demo),
     Certs(certs::Certs),
     Passwd(passwd::Passwd),
+    Convert(convert::Convert),
     Device(device::Device),
     Server(server::Server),
     Version(version::Version),
@@ -47,6 +49,7 @@ impl Command {
         match self {
             Self::Serve(command) => command.run().await,
             Self::Demo(command) => command.run().await.map_err(Failure::failed),
+            Self::Convert(command) => command.run(),
             Self::Certs(command) => command.run().map_err(Failure::failed),
             Self::Passwd(command) => command.run(),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
@@ -79,6 +82,8 @@ First steps:
                                           check a configuration, its files and ports
   simcast certs init --dir pki            a small CA for your own rig
   simcast passwd --create passwords ann   a user with a password
+  simcast convert /etc/mosquitto/mosquitto.conf
+                                          a configuration for mosquitto becomes one for simcast
   simcast COMMAND --help                  more on each command
 
 Environment:

@@ -107,6 +107,12 @@ impl Table<RspType, RspMode> {
 }
 
 impl<A: Label, B: Label> Table<A, B> {
+    /// The count; none for a pair that cannot happen.
+    pub(super) fn get(&self, a: A, b: B) -> u64 {
+        let child = &self.children[a.index() * B::ALL.len() + b.index()];
+        child.as_ref().map_or(0, IntCounter::get)
+    }
+
     /// Counts so many; nothing for a pair that cannot happen.
     pub(super) fn add(&self, a: A, b: B, count: u64) {
         if let Some(child) = &self.children[a.index() * B::ALL.len() + b.index()] {

@@ -6,6 +6,8 @@
 //! [`Snapshot`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge, Registry, TextEncoder};
@@ -14,12 +16,14 @@ use crate::mqtt::{QoS, Version};
 
 mod family;
 mod label;
+mod totals;
 
 pub use label::{
     AclAction, Certificate, ConnectResult, Direction, DisconnectReason, DropReason,
     HandshakeResult, Label, PacketType, ProtocolError, RspDelivery, RspDirection, RspExchange,
     RspMode, RspType, TlsRejection,
 };
+pub use totals::{Both, Totals, Waiting, anonymous_bytes};
 
 use family::{Family, Registrar, Table, observe};
 
@@ -41,6 +45,9 @@ pub struct Metrics {
     registry: Registry,
     /// Per listener, then per version.
     connections: Vec<Vec<IntGauge>>,
+    /// Over all listeners, of which two may have the same name; not exported.
+    clients: Arc<AtomicU64>,
+    sockets: IntCounter,
     connects: Family<ConnectResult>,
     disconnects: Family<DisconnectReason>,
     takeovers: IntCounter,
@@ -51,6 +58,10 @@ pub struct Metrics {
     messages_dropped: Family<DropReason>,
     acl_denied: Family<AclAction>,
     bytes: Family<Direction>,
+    payload_bytes: Family<Direction>,
+    waiting_packets: IntGauge,
+    waiting_bytes: IntGauge,
+    sessions_expired: IntCounter,
     protocol_errors: Family<ProtocolError>,
     publish_ack: Histogram,
     state: State,
@@ -72,8 +83,12 @@ pub struct Snapshot {
     pub inflight_messages: usize,
     /// Subscriptions of all sessions.
     pub subscriptions: usize,
+    /// Those to shared subscriptions among them.
+    pub shared_subscriptions: usize,
     /// Retained messages.
     pub retained_messages: usize,
+    /// Bytes of retained messages with their topics.
+    pub retained_bytes: usize,
     /// Messages waiting for devices.
     pub rsp_mail_messages: usize,
     /// Bytes waiting for devices.
@@ -86,14 +101,23 @@ pub struct Snapshot {
     pub rsp_groups: usize,
 }
 
+impl Snapshot {
+    /// Subscriptions that are not shared.
+    #[must_use]
+    pub fn ordinary_subscriptions(&self) -> usize {
+        self.subscriptions.saturating_sub(self.shared_subscriptions)
+    }
+}
+
 /// A connection while it is open; counts it out when dropped.
 #[derive(Debug)]
-pub struct OpenConnection(IntGauge);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+pub struct OpenConnection {
+    open: IntGauge,
+    clients: Arc<AtomicU64>,
+    waiting_packets: IntGauge,
+    waiting_bytes: IntGauge,
+    /// Its share of the two.
+    waits: Waiting,
 }
 
 impl Metrics {
@@ -108,6 +132,8 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             connections: connections(&add, listeners),
+            clients: Arc::default(),
+            sockets: add.counter("sockets_total", "Connections accepted by the listeners."),
             connects: add.family("connects_total", "CONNECTs, by what became of them.", "result"),
             disconnects: add.family("disconnects_total", "Ended connections.", "reason"),
             takeovers: add.counter("takeovers_total", "Sessions taken over by a new connection."),
@@ -133,6 +159,15 @@ impl Metrics {
             ),
             acl_denied: add.family("acl_denied_total", "What ACLs denied.", "action"),
             bytes: add.family("bytes_total", "Bytes of MQTT on the wire.", "direction"),
+            payload_bytes: add.family(
+                "payload_bytes_total",
+                "Bytes of payload in messages.",
+                "direction",
+            ),
+            waiting_packets: add.gauge("output_packets", "Packets that sockets do not take."),
+            waiting_bytes: add.gauge("output_bytes", "Bytes that sockets do not take."),
+            sessions_expired: add
+                .counter("sessions_expired_total", "Sessions whose clients stayed away."),
             protocol_errors: add.family("protocol_errors_total", "Mistakes of peers.", "kind"),
             publish_ack: add.histogram(
                 "publish_ack_seconds",
@@ -151,7 +186,19 @@ impl Metrics {
         let last = self.connections.len() - 1;
         let gauge = &self.connections[listener.min(last)][version.index()];
         gauge.inc();
-        OpenConnection(gauge.clone())
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        OpenConnection {
+            open: gauge.clone(),
+            clients: Arc::clone(&self.clients),
+            waiting_packets: self.waiting_packets.clone(),
+            waiting_bytes: self.waiting_bytes.clone(),
+            waits: Waiting::default(),
+        }
+    }
+
+    /// A listener accepted a connection; nothing is known of it yet.
+    pub fn socket_accepted(&self) {
+        self.sockets.inc();
     }
 
     /// A CONNECT was answered, or did not come.
@@ -168,6 +215,11 @@ impl Metrics {
         if reason == DisconnectReason::KeepAlive {
             self.keepalive_timeouts.inc();
         }
+    }
+
+    /// A session ended because its client stayed away.
+    pub fn session_expired(&self) {
+        self.sessions_expired.inc();
     }
 
     /// A TLS handshake succeeded.
@@ -200,13 +252,16 @@ impl Metrics {
     }
 
     /// A message came from a client.
-    pub fn message_in(&self, qos: QoS) {
+    pub fn message_in(&self, qos: QoS, payload_bytes: usize) {
         self.messages.add(Direction::In, qos, 1);
+        self.payload_bytes.of(Direction::In).inc_by(payload_bytes as u64);
     }
 
-    /// A message went to a client.
-    pub fn message_out(&self, qos: QoS) {
+    /// A message went to a client. Counts its packet too.
+    pub fn message_out(&self, qos: QoS, payload_bytes: usize) {
+        self.packet_out(PacketType::Publish);
         self.messages.add(Direction::Out, qos, 1);
+        self.payload_bytes.of(Direction::Out).inc_by(payload_bytes as u64);
     }
 
     /// A message did not reach a receiver.
@@ -497,10 +552,14 @@ mod tests {
     fn a_connection_counts_while_it_is_open() {
         let metrics = Metrics::new(&["127.0.0.1:1883".to_owned()], &[]);
         let name = "simcast_connections{listener=\"127.0.0.1:1883\",protocol=\"3.1.1\"}";
-        let open = metrics.connection_opened(0, Version::V311);
+        let mut open = metrics.connection_opened(0, Version::V311);
         assert_eq!(series(&metrics)[name], 1.0);
+        open.output_waits(Waiting { packets: 2, bytes: 90 });
+        open.output_waits(Waiting { packets: 2, bytes: 40 });
+        assert_eq!(series(&metrics)["simcast_output_bytes"], 40.0);
         drop(open);
         assert_eq!(series(&metrics)[name], 0.0);
+        assert_eq!(metrics.totals(), Totals::default());
     }
 
     #[test]
@@ -508,13 +567,19 @@ mod tests {
         let metrics = Metrics::new(&[], &["spoofed_nid"]);
         metrics.disconnected(DisconnectReason::TakenOver);
         metrics.disconnected(DisconnectReason::KeepAlive);
-        metrics.message_in(QoS::AtLeastOnce);
+        metrics.message_in(QoS::AtLeastOnce, 3);
+        metrics.message_out(QoS::AtMostOnce, 4);
+        metrics.dropped(DropReason::QueueFull);
+        metrics.dropped(DropReason::NotAuthorized);
         metrics.bytes_in(7);
         metrics.refused("spoofed_nid");
         metrics.tls_rejected(TlsRejection::NoCertificate);
         metrics.rsp_message(RspType::Trigger, RspMode::Multi, RspDirection::ToEuicc);
         metrics.rsp_delivered(RspMode::Multi, Duration::from_secs(2));
         metrics.observe(&Snapshot { queue_bytes: 9, ..Snapshot::default() });
+        let totals = metrics.totals();
+        assert_eq!(totals.payload_bytes, Both { received: 3, sent: 4 });
+        assert_eq!((totals.bytes.received, totals.packets.sent, totals.dropped), (7, 1, 1));
 
         let series = series(&metrics);
         let labels = "direction=\"to_euicc\",mode=\"multi\",type=\"trigger\"";
@@ -524,6 +589,8 @@ mod tests {
             ("simcast_takeovers_total", 1.0),
             ("simcast_keepalive_timeouts_total", 1.0),
             ("simcast_messages_total{direction=\"in\",qos=\"1\"}", 1.0),
+            ("simcast_packets_total{direction=\"out\",type=\"publish\"}", 1.0),
+            ("simcast_payload_bytes_total{direction=\"in\"}", 3.0),
             ("simcast_bytes_total{direction=\"in\"}", 7.0),
             ("simcast_rsp_refusals_total{reason=\"spoofed_nid\"}", 1.0),
             ("simcast_tls_handshakes_total{result=\"failed\"}", 1.0),

@@ -6,7 +6,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,17 +16,19 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::input::{FrameError, Input};
-use super::output::{ALIAS_BYTES, Output, frame_len};
+use super::output::{ALIAS_BYTES, Name, Output, frame_len};
+use super::rules::{Rules, Verdict};
 use super::users::{Next, NotProven, Proven, Running};
-use crate::broker::{Attached, Broker, Calls, Handle, Parting};
+use super::websocket::FrameError as WebSocketError;
+use crate::broker::{Attached, Broker, Calls, Handle, Parting, Peer};
 use crate::ids::Timestamp;
 use crate::log::Shown;
-use crate::metrics::{DisconnectReason, DropReason, ProtocolError};
+use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
-use crate::mqtt::{Packet, QoS, ReasonCode, Version};
+use crate::mqtt::{Packet, Publish, QoS, ReasonCode, Version};
 use crate::session::{
-    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Turn, Untold, Verdict,
-    Violation,
+    Action, Actions, Alias, Delivery, Judged, Origin, Outgoing, Receipt, Routed, Session, Turn,
+    Untold, Violation,
 };
 
 /// A socket with what has been read and what is to be written.
@@ -36,7 +37,7 @@ pub(super) struct Link<S> {
     pub(super) stream: S,
     pub(super) input: Input,
     pub(super) output: Output,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// What the CONNECT said of it; nothing larger is sent, not even a refusal.
     pub(super) packet_bytes_max: usize,
 }
@@ -49,7 +50,9 @@ pub(super) enum End {
     #[error("connection closed by client")]
     Closed,
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    #[error("not a WebSocket any more: {0}")]
+    WebSocket(WebSocketError),
     #[error("malformed packet: {0}")]
     Malformed(#[from] DecodeError),
     #[error("packet too large")]
@@ -66,12 +69,23 @@ pub(super) enum End {
     NotProven(NotProven),
     #[error("the user's password has changed, or there is no such user any more")]
     UserGone,
+    #[error("no room for its message: {0}")]
+    NoRoom(&'static str),
     #[error("session taken over")]
     TakenOver,
     #[error("ended by the operator")]
     Kicked,
     #[error("the broker shuts down")]
     Shutdown,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match WebSocketError::of(&error) {
+            Some(error) => Self::WebSocket(error),
+            None => Self::Io(error),
+        }
+    }
 }
 
 impl From<FrameError> for End {
@@ -93,12 +107,14 @@ impl End {
                 Some(ReasonCode::ProtocolError)
             }
             Self::Malformed(error) => Some(error.reason()),
+            Self::WebSocket(_) => Some(ReasonCode::ProtocolError),
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
             Self::IdentityViolation(_)
             | Self::NotAuthorized(_)
             | Self::NotProven(_)
             | Self::UserGone => Some(ReasonCode::NotAuthorized),
+            Self::NoRoom(_) => Some(ReasonCode::QuotaExceeded),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -111,6 +127,7 @@ impl End {
             Self::Closed => DisconnectReason::Closed,
             Self::Io(_) => DisconnectReason::Io,
             Self::Malformed(_) => DisconnectReason::Malformed,
+            Self::WebSocket(_) => DisconnectReason::ProtocolError,
             Self::TooLarge | Self::TooLargeForClient => DisconnectReason::PacketTooLarge,
             Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
@@ -119,6 +136,7 @@ impl End {
             Self::NotAuthorized(_) | Self::NotProven(_) | Self::UserGone => {
                 DisconnectReason::NotAuthorized
             }
+            Self::NoRoom(_) => DisconnectReason::QuotaExceeded,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -131,7 +149,7 @@ impl End {
             Self::Malformed(_) => Some(ProtocolError::Malformed),
             Self::TooLarge => Some(ProtocolError::TooLarge),
             Self::Violation(Violation::KeepAliveTimeout) => None,
-            Self::Violation(_) => Some(ProtocolError::Violation),
+            Self::Violation(_) | Self::WebSocket(_) => Some(ProtocolError::Violation),
             Self::Goodbye
             | Self::Closed
             | Self::Io(_)
@@ -140,6 +158,7 @@ impl End {
             | Self::NotAuthorized(_)
             | Self::NotProven(_)
             | Self::UserGone
+            | Self::NoRoom(_)
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
@@ -148,7 +167,7 @@ impl End {
 
     /// One line, except that two devices with one id send each other away as fast as they can
     /// (case Q8).
-    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: SocketAddr) {
+    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: Peer) {
         if !matches!(self, Self::TakenOver) {
             tracing::info!(%client, %peer, "disconnected: {self}");
         } else if let Some(repeats) = broker.complain("taken_over") {
@@ -189,7 +208,9 @@ pub(super) struct Conn<S> {
     broker: Arc<Broker>,
     handle: Arc<Handle>,
     session: Box<Session>,
+    counted: OpenConnection,
     limits: ConnLimits,
+    rules: Arc<Rules>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Where something may be waiting for this session.
     waiting: Calls,
@@ -210,7 +231,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         link: Link<S>,
         broker: Arc<Broker>,
         attached: Attached,
+        counted: OpenConnection,
         limits: ConnLimits,
+        rules: Arc<Rules>,
         proven: Option<Proven>,
     ) -> Self {
         Self {
@@ -218,7 +241,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             broker,
             handle: attached.handle,
             session: attached.session,
+            counted,
             limits,
+            rules,
             timer: None,
             waiting: Calls::NONE,
             blocked: Calls::NONE,
@@ -239,7 +264,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let Self { mut link, broker, handle, session, unflushed, .. } = self;
+        // To the end of this function: until it is closed, the connection is there.
+        let Self { mut link, broker, handle, session, counted: _counted, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
         end.log(&broker, &client, link.peer);
@@ -251,6 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // The session goes back first: a slow socket must not keep a take-over waiting.
         broker.detach(&handle, session, end.parting()).await;
         if let Some(packet) = goodbye {
+            broker.metrics().packet_out((&packet).into());
             link.output.packet(&packet, version);
         }
         if !matches!(end, End::Closed | End::Io(_)) {
@@ -291,6 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let before = output.len();
             let written = output.poll_write(stream, context);
             self.broker.metrics().bytes_out(before - output.len());
+            self.counted.output_waits(output.waiting());
             // Nobody needs to hear of it unless something waits for it.
             let awaited = !self.unflushed.is_empty() || self.waiting != Calls::NONE;
             events.flushed = awaited && matches!(written, Poll::Ready(Ok(())));
@@ -388,24 +416,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         match action {
             Action::Send(packet) => self.send(packet)?,
             Action::Deliver(outgoing) => self.send_again(&outgoing),
-            Action::Publish(publish, receipt) => {
-                self.broker.metrics().message_in(publish.qos);
-                let received = self.broker.now();
-                let publisher = self.handle.publisher();
-                let routed = self.broker.publish(&publisher, publish).await;
-                self.session.on_routed(receipt, routed, &mut self.actions);
-                if receipt.is_acknowledged() {
-                    let took = self.broker.now().since(received);
-                    self.broker.metrics().publish_acked(took);
-                }
-                self.close_if_untold(routed)?;
-            }
-            Action::Subscribe(subscribe) => {
+            Action::Publish(publish, receipt) => self.publish(publish, receipt).await?,
+            Action::Subscribe(mut subscribe) => {
+                self.rules.subscribe(&mut subscribe);
                 let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe).await;
                 let id = subscribe.packet_id;
                 self.session.on_subscribed(id, reasons, text, &mut self.actions);
             }
-            Action::Unsubscribe(unsubscribe) => {
+            Action::Unsubscribe(mut unsubscribe) => {
+                self.rules.unsubscribe(&mut unsubscribe);
                 let reasons = self.broker.unsubscribe(&self.handle, &unsubscribe);
                 self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
             }
@@ -427,18 +446,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let running = self.reauth.as_mut().ok_or(unknown)?;
         let next = running.step(data, self.link.address(), self.broker.now());
         let verdict = match next.map_err(End::NotProven)? {
-            Next::Continue(data) => Verdict::Continue(data),
+            Next::Continue(data) => Judged::Continue(data),
             Next::Done(proven, _) if proven.name != before.name => {
                 return Err(Violation::AnotherUser.into());
             }
             Next::Done(proven, data) => {
                 self.reauth = None;
                 self.proven = Some(proven);
-                Verdict::Done(data)
+                Judged::Done(data)
             }
         };
         self.session.on_authenticated(verdict, &mut self.actions);
         Ok(())
+    }
+
+    async fn publish(&mut self, mut publish: Publish, receipt: Receipt) -> Result<(), End> {
+        self.broker.metrics().message_in(publish.qos, publish.payload.len());
+        let received = self.broker.now();
+        let routed = match self.rules.publish(&mut publish, self.session.version())? {
+            Verdict::Pass => self.broker.publish(&self.handle.publisher(), publish).await,
+            Verdict::Drop => {
+                self.note_qos_exceeded();
+                Routed::NoSubscribers
+            }
+        };
+        self.session.on_routed(receipt, routed, &mut self.actions);
+        if receipt.is_acknowledged() {
+            let took = self.broker.now().since(received);
+            self.broker.metrics().publish_acked(took);
+        }
+        self.close_if_untold(routed)
+    }
+
+    fn note_qos_exceeded(&self) {
+        self.broker.metrics().dropped(DropReason::QosExceeded);
+        if let Some(repeats) = self.broker.complain("qos_exceeded") {
+            let (client, peer) = (Shown(self.handle.client_id.as_str()), self.link.peer);
+            let repeats = repeats.field();
+            tracing::warn!(%client, %peer, repeats, "dropped: published above `max_qos`");
+        }
     }
 
     /// Before version 5 nobody can be told that a message was refused. Who claims to be another
@@ -450,6 +496,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Untold::Dropped => Ok(()),
             Untold::IdentityViolation => Err(End::IdentityViolation(refused.name)),
             Untold::NotAuthorized => Err(End::NotAuthorized(refused.name)),
+            Untold::NoRoom => Err(End::NoRoom(refused.name)),
         }
     }
 
@@ -501,12 +548,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
-        self.broker.metrics().message_out(outgoing.delivery.qos);
+        let message = &outgoing.delivery.message;
+        let Some(topic) = self.rules.unmounted(&message.topic) else { return };
+        let (qos, len) = (outgoing.delivery.qos, message.payload.len());
+        self.broker.metrics().message_out(qos, len);
         let alias = self.alias(outgoing);
-        self.link.output.publish(outgoing, alias, version, now);
+        self.link.output.publish(outgoing, Name { topic, alias }, version, now);
     }
 
-    fn deliver_one(&mut self, delivery: Delivery, now: Timestamp) {
+    fn deliver_one(&mut self, mut delivery: Delivery, now: Timestamp) {
+        // Subscribed through another listener, perhaps.
+        delivery.qos = delivery.qos.min(self.rules.qos_max);
         if let Some(reason) = self.unfit(&delivery, now) {
             self.broker.metrics().dropped(reason);
             self.broker.discard(&self.handle, delivery.origin);
@@ -524,6 +576,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if delivery.message.expires <= now {
             return Some(DropReason::Expired);
         }
+        if self.rules.unmounted(&delivery.message.topic).is_none() {
+            return Some(DropReason::OutsideMountPoint);
+        }
         self.is_too_large(delivery).then_some(DropReason::TooLarge)
     }
 
@@ -535,7 +590,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Bytes of the packet with its topic name, for a client that takes no packet of any size.
     fn frame_len(&self, delivery: &Delivery) -> Option<usize> {
         let bounded = self.session.packet_bytes_max() != usize::MAX;
-        bounded.then(|| frame_len(delivery, self.session.version()))
+        let topic = self.rules.unmounted(&delivery.message.topic).filter(|_| bounded)?;
+        Some(frame_len(delivery, topic, self.session.version()))
     }
 
     /// How the topic is written. An alias that is set up makes its packet larger, once.
@@ -553,20 +609,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let Self { stream, output, .. } = &mut self;
         let farewell = async {
             poll_fn(|context| output.poll_write(stream, context)).await?;
-            stream.shutdown().await?;
-            let mut scratch = [0; 1024];
-            for _ in 0..LINGER_READS {
-                let mut buffer = ReadBuf::new(&mut scratch);
-                poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer)).await?;
-                if buffer.filled().is_empty() {
-                    break;
-                }
-            }
-            Ok::<(), io::Error>(())
+            end(stream).await
         };
         // Whether the farewell arrives is up to the peer.
         let _arrived_or_not = tokio::time::timeout(LINGER, farewell).await;
     }
+}
+
+/// Closes a stream to which the last has been written, like [`Link::close`].
+pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let _arrived_or_not = tokio::time::timeout(LINGER, end(stream)).await;
+}
+
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut scratch = [0; 1024];
+    for _ in 0..LINGER_READS {
+        let mut buffer = ReadBuf::new(&mut scratch);
+        poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer)).await?;
+        if buffer.filled().is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Timers of the runtime have a grain of a millisecond; this keeps them from firing early.
@@ -586,6 +651,7 @@ mod tests {
     use super::*;
     use crate::broker::{BrokerOptions, OutboxLimits, Who};
     use crate::clock::Clock;
+    use crate::config::{Listener, Mqtt};
     use crate::ids::NidScheme;
     use crate::metrics::Metrics;
     use crate::mqtt::encode::encode;
@@ -624,6 +690,7 @@ mod tests {
             close_on_identity_violation: true,
             untold_denial: Untold::Dropped,
             delivers_overlap_once: true,
+            takes_bridge_notifications: false,
             checks_payload_format: false,
             assigned_client_id_prefix: "auto-".into(),
         };
@@ -659,7 +726,10 @@ mod tests {
         let broker = broker();
         let limits = broker.options().session.clone();
         let opening = Opening::new(&connect(), &limits, || "fresh".into()).unwrap();
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer::Unix;
+        let listener = Listener::anonymous(([127, 0, 0, 1], 1).into());
+        let rules = Rules::new(&listener, &Mqtt::default(), &TopicNames::default());
+        let rules = Arc::new(rules);
         let identity = Identity::anonymous("");
         let who = Who { identity: &identity, client_id: "c", peer: Some(peer) };
         for (goodbye, wills) in [(true, 0), (false, 1)] {
@@ -675,7 +745,10 @@ mod tests {
             attached.handle.signal.raise(Calls::TAKEOVER);
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
-            Conn::new(link, Arc::clone(&broker), attached, limits, None).run(false).await;
+            let counted = broker.metrics().connection_opened(0, Version::V5);
+            let rules = Arc::clone(&rules);
+            let conn = Conn::new(link, Arc::clone(&broker), attached, counted, limits, rules, None);
+            conn.run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }

@@ -2,22 +2,25 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, ConnLimits, Link};
+use super::gate::NoEntry;
 use super::input::{FrameError, Input};
 use super::login::Login;
 use super::output::Output;
+use super::proxy::{self, ProxyError};
+use super::rules::Rules;
 use super::users::{Hashers, NotProven, Proven, Users};
-use crate::broker::{AclSlot, Attached, Broker, Calls, Rejected, Who};
+use super::websocket::{FrameError as WebSocketError, HandshakeError};
+use crate::broker::{AclSlot, Attached, Broker, Calls, Peer, Rejected, Who};
 use crate::config::{Listener, Mqtt, UserNameFrom};
 use crate::ids::NidScheme;
 use crate::log::Shown;
-use crate::metrics::{ConnectResult, ProtocolError};
+use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
 };
@@ -75,11 +78,19 @@ pub(super) enum Unwelcome {
     #[error("connection closed before CONNECT")]
     Closed,
     #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("TLS on a port without TLS; connect without TLS, or to the TLS port")]
-    TlsOnPlainPort,
-    #[error("HTTP on an MQTT port")]
-    Http,
+    Io(io::Error),
+    #[error("{0}")]
+    WrongPort(WrongPort),
+    #[error("{0}")]
+    Proxy(ProxyError),
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    #[error("not a WebSocket any more: {0}")]
+    WebSocket(WebSocketError),
+    #[error("{1}")]
+    NoEntry(Version, NoEntry),
+    #[error("this version of MQTT is not spoken on this listener")]
+    Version(Version),
     #[error("malformed packet: {0}")]
     Malformed(#[from] DecodeError),
     #[error("malformed CONNECT: {1}")]
@@ -101,6 +112,26 @@ pub(super) enum Unwelcome {
     Rejected(Version, Rejected),
     #[error("the broker shuts down")]
     Shutdown,
+}
+
+/// People who have the wrong port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WrongPort {
+    #[error("TLS on a port without TLS; connect without TLS, or to the TLS port")]
+    Tls,
+    #[error("HTTP or a WebSocket on an MQTT port; connect with MQTT, or to the WebSocket port")]
+    Http,
+    #[error("a PROXY header on a listener without `proxy_protocol`")]
+    Proxy,
+}
+
+impl From<io::Error> for Unwelcome {
+    fn from(error: io::Error) -> Self {
+        match WebSocketError::of(&error) {
+            Some(error) => Self::WebSocket(error),
+            None => Self::Io(error),
+        }
+    }
 }
 
 impl From<FrameError> for Unwelcome {
@@ -146,13 +177,25 @@ impl Unwelcome {
     pub(super) fn result(&self) -> ConnectResult {
         match self {
             Self::Timeout => ConnectResult::Timeout,
-            Self::Closed | Self::Io(_) => ConnectResult::Closed,
-            Self::Malformed(DecodeError::ProtocolLevel(_)) => ConnectResult::UnsupportedVersion,
-            Self::TlsOnPlainPort
-            | Self::Http
+            Self::Closed
+            | Self::Io(_)
+            | Self::Proxy(ProxyError::Closed | ProxyError::Io(_))
+            | Self::Handshake(HandshakeError::Closed | HandshakeError::Io(_)) => {
+                ConnectResult::Closed
+            }
+            Self::Malformed(DecodeError::ProtocolLevel(_)) | Self::Version(_) => {
+                ConnectResult::UnsupportedVersion
+            }
+            Self::WrongPort(_)
+            | Self::Handshake(HandshakeError::WrongPort(_) | HandshakeError::Mqtt)
             | Self::Malformed(_)
             | Self::BadConnect(..)
             | Self::TooLarge => ConnectResult::Malformed,
+            Self::Proxy(_) => ConnectResult::ProxyHeader,
+            Self::Handshake(HandshakeError::Refused(_)) | Self::WebSocket(_) => {
+                ConnectResult::WebSocket
+            }
+            Self::NoEntry(_, no_entry) => no_entry.result(),
             Self::Violation(_, violation) => match violation.reason() {
                 ReasonCode::ClientIdentifierNotValid => ConnectResult::BadClientId,
                 _other => ConnectResult::ProtocolError,
@@ -185,13 +228,21 @@ impl Unwelcome {
     /// Which mistake of the peer this is, if it is one of the protocol.
     pub(super) fn protocol_error(&self) -> Option<ProtocolError> {
         match self {
-            Self::TlsOnPlainPort | Self::Http => Some(ProtocolError::NotMqtt),
+            Self::WrongPort(_)
+            | Self::Proxy(ProxyError::Missing)
+            | Self::Handshake(HandshakeError::WrongPort(_) | HandshakeError::Mqtt) => {
+                Some(ProtocolError::NotMqtt)
+            }
             Self::Malformed(_) | Self::BadConnect(..) => Some(ProtocolError::Malformed),
             Self::TooLarge => Some(ProtocolError::TooLarge),
-            Self::Violation(..) => Some(ProtocolError::Violation),
+            Self::Violation(..) | Self::WebSocket(_) => Some(ProtocolError::Violation),
             Self::Timeout
             | Self::Closed
             | Self::Io(_)
+            | Self::Proxy(_)
+            | Self::Handshake(_)
+            | Self::NoEntry(..)
+            | Self::Version(_)
             | Self::Identity(..)
             | Self::Anonymous(_)
             | Self::NotProven(..)
@@ -218,22 +269,26 @@ impl Unwelcome {
             Self::NotProven(version, why, _) => (*version, why.reason()),
             Self::ClientIdPrefix(version) => (*version, ReasonCode::ClientIdentifierNotValid),
             Self::Rejected(version, rejected) => (*version, rejected.reason()),
+            Self::NoEntry(version, no_entry) => (*version, no_entry.reason()),
+            Self::Version(version) => (*version, ReasonCode::UnsupportedProtocolVersion),
             Self::Timeout
             | Self::Closed
             | Self::Io(_)
-            | Self::TlsOnPlainPort
-            | Self::Http
+            | Self::WrongPort(_)
+            | Self::Proxy(_)
+            | Self::Handshake(_)
+            | Self::WebSocket(_)
             | Self::Malformed(_)
             | Self::BadConnect(..)
             | Self::TooLarge
             | Self::Shutdown => return None,
         };
-        Some((version, refused(version, reason, &self.to_string())))
+        Some((version, refused(version, reason, &self.to_string())?))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr) -> Self {
+    pub(super) fn new(stream: S, peer: Peer) -> Self {
         Self {
             stream,
             input: Input::default(),
@@ -253,8 +308,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if poll_fn(|context| input.poll_read(stream, context)).await? == 0 {
                 return Err(Unwelcome::Closed);
             }
-            if let Some(stranger) = stranger(input.peek()) {
-                return Err(stranger);
+            if let Some(wrong) = wrong_port(input.peek()) {
+                return Err(Unwelcome::WrongPort(wrong));
             }
             if let Some(frame) = input.next_frame(CONNECT_BYTES_MAX)? {
                 break frame;
@@ -296,20 +351,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         &mut self,
         broker: &Arc<Broker>,
         entry: &Entry,
+        rules: &Rules,
         login: Login,
         connect: Connect,
     ) -> Result<Admitted, Unwelcome> {
         let version = connect.version;
         let Login { identity, proven, data } = login;
         let limits = &broker.options().session;
+        let broken = |violation| Unwelcome::Violation(version, violation);
         let without_id = connect.client_id.is_empty();
         let connect = entry.with_client_id(&identity, connect)?;
-        let mut opening = Opening::new(&connect, limits, || broker.fresh_client_id())
-            .map_err(|violation| Unwelcome::Violation(version, violation))?;
+        let mut opening =
+            Opening::new(&connect, limits, || broker.fresh_client_id()).map_err(broken)?;
         opening.assigned = without_id;
         if !entry.takes_client_id(&opening.client_id) {
             return Err(Unwelcome::ClientIdPrefix(version));
         }
+        rules.open(&mut opening).map_err(broken)?;
         let largest = encoded_len(&opening.accepted(true, limits, data.clone()), version);
         if largest > opening.packet_bytes_max {
             return Err(Unwelcome::Violation(version, Violation::PacketSizeTooSmall));
@@ -341,7 +399,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self,
         broker: Arc<Broker>,
         admitted: Admitted,
+        counted: OpenConnection,
         limits: ConnLimits,
+        rules: Arc<Rules>,
         shutting_down: bool,
     ) {
         let Admitted { attached, proven, .. } = admitted;
@@ -351,16 +411,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         // Users may have changed since it was asked for its password, and it was not called then.
         attached.handle.signal.raise(Calls::USERS);
         let resumed = attached.present;
-        Conn::new(self, broker, attached, limits, proven).run(resumed).await;
+        Conn::new(self, broker, attached, counted, limits, rules, proven).run(resumed).await;
     }
 }
 
 /// People who have the wrong port, by the first bytes they say.
-fn stranger(bytes: &[u8]) -> Option<Unwelcome> {
+pub(super) fn wrong_port(bytes: &[u8]) -> Option<WrongPort> {
     const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+    const VERBS: [&[u8]; 5] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS "];
     if bytes.starts_with(TLS_HANDSHAKE) {
-        return Some(Unwelcome::TlsOnPlainPort);
+        return Some(WrongPort::Tls);
     }
-    let verbs: [&[u8]; 5] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS "];
-    verbs.iter().any(|verb| bytes.starts_with(verb)).then_some(Unwelcome::Http)
+    if proxy::looks_like_header(bytes) {
+        return Some(WrongPort::Proxy);
+    }
+    VERBS.iter().any(|verb| bytes.starts_with(verb)).then_some(WrongPort::Http)
 }

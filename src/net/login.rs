@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// What failed logins are counted by.
     pub(super) fn address(&self) -> Option<IpAddr> {
-        Some(self.peer.ip())
+        self.peer.ip()
     }
 
     /// Enhanced authentication between CONNECT and CONNACK (section 4.12).

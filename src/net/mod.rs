@@ -1,22 +1,28 @@
 //! Sockets: listeners, TLS, and one task for each connection.
 //!
 //! ```text
-//! listener ─ accept, TLS ─► greeting ─ CONNECT, login ───► conn ─ the loop of a session
-//!                                                             │
-//!                                          input ─ frames ────┴─── packets ─ output
+//! listener ─ gate ─ proxy, TLS, websocket ─► greeting ─ CONNECT, login ───► conn ─ the loop
+//!    │                       │                                                │   of a session
+//! socket                  stream                         input ─ frames ──────┴── packets ─ output
 //! ```
 
 pub mod certificate;
 mod conn;
 mod failures;
+mod gate;
 mod greeting;
 mod input;
 mod listener;
 mod login;
 mod output;
+mod proxy;
+mod rules;
+mod socket;
+mod stream;
 mod subject;
 pub mod tls;
 mod users;
+mod websocket;
 
 pub use greeting::Access;
 pub use listener::{ListenError, Port, Shared, Stop};

@@ -20,6 +20,8 @@ pub struct Retained<A> {
     owned: HashMap<Arc<str>, usize, RandomState>,
     /// When those that expire do.
     calendar: BTreeSet<(Timestamp, ByteString)>,
+    /// Of messages with their topics alone.
+    message_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl<A> Default for Retained<A> {
             root: Node::default(),
             count: 0,
             bytes: 0,
+            message_bytes: 0,
             owned: HashMap::default(),
             calendar: BTreeSet::new(),
         }
@@ -96,15 +99,12 @@ impl<A> Retained<A> {
         if full || (others && !owner.is_empty() && owned >= limits.messages_per_client_max) {
             return false;
         }
-        let mut node = &mut self.root;
-        for level in levels {
-            node = node.children.entry(level.into()).or_default();
-        }
         let owner: Arc<str> = Arc::from(owner);
         let kept = Kept { message: Arc::clone(message), author, owner: Arc::clone(&owner) };
-        let old = node.kept.replace(kept);
+        let old = self.root.put(&levels, kept);
         old.iter().for_each(|old| self.disown(old));
         (self.count, self.bytes) = (count, bytes);
+        self.message_bytes = self.message_bytes - old_bytes + cost(message);
         if !owner.is_empty() {
             *self.owned.entry(owner).or_default() += 1;
         }
@@ -112,6 +112,14 @@ impl<A> Retained<A> {
             self.calendar.insert((message.expires, message.topic.clone()));
         }
         true
+    }
+
+    /// Keeps one of the broker's own messages, outside of all bounds and counts: its topics are
+    /// few, and clients publish to none of them.
+    pub fn keep_own(&mut self, message: &Arc<Message>, author: A) {
+        let levels: Vec<&str> = message.topic.split('/').collect();
+        let kept = Kept { message: Arc::clone(message), author, owner: Arc::from("") };
+        self.root.put(&levels, kept);
     }
 
     /// Removes what has expired.
@@ -176,6 +184,7 @@ impl<A> Retained<A> {
         let (old, removed_levels) = self.root.remove(levels);
         let Some(old) = old else { return };
         self.count -= 1;
+        self.message_bytes -= cost(&old.message);
         self.bytes -= cost(&old.message) + removed_levels * LEVEL_BYTES;
         self.disown(&old);
     }
@@ -191,7 +200,13 @@ impl<A> Retained<A> {
         self.calendar.remove(&(old.message.expires, old.message.topic.clone()));
     }
 
-    /// How many there are.
+    /// Bytes of the messages with their topics.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// How many there are, but for the broker's own.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
@@ -205,6 +220,15 @@ impl<A> Retained<A> {
 }
 
 impl<A> Node<A> {
+    /// Gives what was kept there before.
+    fn put(&mut self, levels: &[&str], kept: Kept<A>) -> Option<Kept<A>> {
+        let mut node = self;
+        for level in levels {
+            node = node.children.entry((*level).into()).or_default();
+        }
+        node.kept.replace(kept)
+    }
+
     /// The message of a topic, and how many of the topic's levels exist.
     fn find(&self, levels: &[&str]) -> (Option<&Kept<A>>, usize) {
         let mut node = self;
@@ -287,6 +311,10 @@ mod tests {
         assert!(!retained.keep(&message("a", "longer", Timestamp::NEVER), (), "", &limits));
         assert!(!retained.keep(&message("b", "x", Timestamp::NEVER), (), "", &limits));
         assert_eq!(retained.matching("a", 1, NOW, |_, ()| true)[0].payload, "old");
+        assert_eq!((retained.len(), retained.message_bytes()), (1, 4));
+        retained.keep_own(&message("$SYS/broker/version", "own", Timestamp::NEVER), ());
+        assert_eq!((retained.len(), retained.message_bytes()), (1, 4), "nobody's room is taken");
+        assert_eq!(topics(&retained, "$SYS/#"), ["$SYS/broker/version"]);
     }
 
     #[test]

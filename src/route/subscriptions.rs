@@ -66,6 +66,8 @@ pub type Share = Arc<str>;
 pub struct Subscriptions {
     root: Node,
     count: usize,
+    /// Those of share groups among them.
+    shared: usize,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +111,7 @@ impl Subscriptions {
             Some(name) => subscribers.insert_shared(key, name, filter, grant),
         };
         self.count += usize::from(new);
+        self.shared += usize::from(new && group.is_some());
         new
     }
 
@@ -117,6 +120,7 @@ impl Subscriptions {
         let levels: Vec<&str> = filter.split('/').collect();
         let found = self.root.remove(&levels, key, group);
         self.count -= usize::from(found);
+        self.shared -= usize::from(found && group.is_some());
         found
     }
 
@@ -124,6 +128,12 @@ impl Subscriptions {
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// How many of them belong to share groups.
+    #[must_use]
+    pub fn shared(&self) -> usize {
+        self.shared
     }
 
     /// There are none.
@@ -386,6 +396,11 @@ mod tests {
         assert_eq!(next([Barred, Away, Barred]), 2);
         assert_eq!(next([Barred, Away, Ready]), 3);
         assert_eq!(next([Barred; 3]), 0, "nobody may have it");
+        subscriptions.subscribe(key(1), "t", None, grant());
+        assert_eq!((subscriptions.len(), subscriptions.shared()), (4, 3));
+        assert!(subscriptions.unsubscribe(key(1), "t", Some("g")));
+        assert!(subscriptions.unsubscribe(key(1), "t", None));
+        assert_eq!((subscriptions.len(), subscriptions.shared()), (2, 2));
     }
 
     #[test]

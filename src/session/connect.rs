@@ -1,12 +1,13 @@
 //! What a CONNECT asks for, judged and with the defaults of its version filled in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{SessionLimits, Violation};
-use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version, Will};
+use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, QoS, ReasonCode, Version, Will};
 
 /// A CONNECT that is in order.
 #[derive(Clone, Debug)]
@@ -43,6 +44,10 @@ pub struct Opening {
     pub problem_information: bool,
     /// The method by which the client has shown who it is; it may do so again.
     pub authentication_method: Option<ByteString>,
+    /// Highest QoS of a PUBLISH on this connection, as the CONNACK says `[MQTT-3.2.2-9]`.
+    pub qos_max: QoS,
+    /// What stands before every topic of this connection; a session is of one mount point.
+    pub mount_point: Option<Arc<str>>,
 }
 
 impl Opening {
@@ -98,6 +103,8 @@ impl Opening {
                 .min(limits.topic_alias_outbound_max),
             problem_information: connect.properties.request_problem_information,
             authentication_method: connect.properties.authentication_method.clone(),
+            qos_max: QoS::ExactlyOnce,
+            mount_point: None,
         })
     }
 
@@ -114,6 +121,7 @@ impl Opening {
             Box::new(ConnAckProperties {
                 session_expiry_secs: self.expiry_changed.then(|| seconds(self.expiry)),
                 receive_maximum: Some(limits.receive_maximum),
+                maximum_qos: (self.qos_max < QoS::ExactlyOnce).then_some(self.qos_max),
                 maximum_packet_size: Some(limits.packet_bytes_max),
                 topic_alias_maximum: Some(limits.topic_alias_max),
                 assigned_client_id: self.assigned.then(|| self.client_id.clone()),
@@ -132,11 +140,15 @@ impl Opening {
 
 /// The CONNACK that refuses a client, with a text for people where the version has room for one.
 #[must_use]
-pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Packet {
+pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Option<Packet> {
+    if version != Version::V5 {
+        // `[MQTT-3.2.2-6]` of 3.1.1
+        reason.return_code()?;
+    }
     let properties = (version == Version::V5).then(|| {
         Box::new(ConnAckProperties { reason_string: Some(text.into()), ..Default::default() })
     });
-    Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }))
+    Some(Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })))
 }
 
 fn wished_expiry(connect: &Connect, limits: &SessionLimits) -> Duration {

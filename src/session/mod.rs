@@ -32,7 +32,7 @@ pub use alias::Alias;
 pub use connect::{Opening, refused};
 pub use delivery::{Delivery, Origin, Outgoing};
 pub use outbound::Resend;
-pub use reauth::{Turn, Verdict};
+pub use reauth::{Judged, Turn};
 pub use violation::Violation;
 
 use crate::ids::{PacketId, Timestamp};
@@ -167,6 +167,9 @@ pub enum Untold {
     IdentityViolation,
     /// The connection is closed: the client did what it may not do.
     NotAuthorized,
+    /// The connection is closed: there is no room for the message now, and what is not kept must
+    /// not be acknowledged (`[MQTT-4.8.0-2]` of 3.1.1).
+    NoRoom,
 }
 
 /// One client's session.
@@ -341,7 +344,7 @@ impl Session {
     }
 
     /// The data of an [`Action::Authenticate`] has been judged, and does not end the connection.
-    pub fn on_authenticated(&mut self, verdict: Verdict, actions: &mut Actions) {
+    pub fn on_authenticated(&mut self, verdict: Judged, actions: &mut Actions) {
         self.reauth.on_verdict(verdict, actions);
     }
 

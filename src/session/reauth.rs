@@ -19,7 +19,7 @@ pub enum Turn {
 
 /// What the method says to the client's data, if it does not refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Judged {
     /// The client has to answer this.
     Continue(Bytes),
     /// The client is who it was.
@@ -64,10 +64,10 @@ impl Reauth {
     }
 
     /// The method has judged the client's data.
-    pub(super) fn on_verdict(&mut self, verdict: Verdict, actions: &mut Actions) {
+    pub(super) fn on_verdict(&mut self, verdict: Judged, actions: &mut Actions) {
         let (reason, data) = match verdict {
-            Verdict::Continue(data) => (ReasonCode::ContinueAuthentication, data),
-            Verdict::Done(data) => {
+            Judged::Continue(data) => (ReasonCode::ContinueAuthentication, data),
+            Judged::Done(data) => {
                 self.running = false;
                 (ReasonCode::Success, data)
             }

@@ -433,14 +433,14 @@ fn a_client_shows_again_who_it_is() {
     for _twice in 0..2 {
         let first = auth(ReasonCode::ReAuthenticate, "M", "a");
         assert_eq!(sends(&mut s, first, Routed::Accepted), ["authenticate First a"]);
-        let challenge = judged(&mut s, Verdict::Continue("b".into()));
+        let challenge = judged(&mut s, Judged::Continue("b".into()));
         assert_eq!(challenge, ["< AUTH ContinueAuthentication M b"]);
         // Messages keep flowing meanwhile.
         let message = Packet::Publish(publish(QoS::AtLeastOnce, 1));
         assert_eq!(sends(&mut s, message, Routed::Accepted), ["route t", "< PUBACK 1"]);
         let next = auth(ReasonCode::ContinueAuthentication, "M", "c");
         assert_eq!(sends(&mut s, next, Routed::Accepted), ["authenticate Next c"]);
-        assert_eq!(judged(&mut s, Verdict::Done("d".into())), ["< AUTH Success M d"]);
+        assert_eq!(judged(&mut s, Judged::Done("d".into())), ["< AUTH Success M d"]);
     }
 }
 

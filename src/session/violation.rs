@@ -50,6 +50,10 @@ pub enum Violation {
     /// `[MQTT-3.3.4-9]`: more unreleased QoS 2 messages than the server's Receive Maximum.
     #[error("more messages in flight than the server's Receive Maximum")]
     ReceiveMaximumExceeded,
+    /// `[MQTT-3.2.2-11]`, `[MQTT-3.2.2-12]`: above the Maximum QoS of the CONNACK, or of the one
+    /// that would have been sent.
+    #[error("a QoS above the highest one that is served here")]
+    QosExceeded,
     /// An acknowledgement of another kind than the message asks for `[MQTT-4.3.2-2]`,
     /// `[MQTT-4.3.3-3]`: the two sides no longer agree on what has arrived.
     #[error("an acknowledgement of the wrong kind")]
@@ -96,6 +100,7 @@ impl Violation {
             Self::Content(error) => error.reason(),
             Self::UnknownAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
+            Self::QosExceeded => ReasonCode::QoSNotSupported,
             Self::TopicAliasInvalid => ReasonCode::TopicAliasInvalid,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         }
@@ -120,6 +125,7 @@ impl Violation {
             Self::AnotherUser => "another_user",
             Self::NotAuthenticated => "not_authenticated",
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
+            Self::QosExceeded => "qos_exceeded",
             Self::WrongAcknowledgement => "wrong_acknowledgement",
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::TopicAliasUnknown => "topic_alias_unknown",

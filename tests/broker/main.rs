@@ -13,6 +13,7 @@ mod limits;
 mod retained;
 mod sessions;
 mod shared;
+mod sys;
 mod wills;
 
 use common::{Client, Dial, Rig};

@@ -1,5 +1,8 @@
 //! Ordinary topics: what mosquitto publishes reaches paho, and the other way round.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use crate::WAYS;
 use crate::programs::{
     Door, Message, MosquittoSub, Paho, Stage, VersionName, clients_are_here, mosquitto_pub,
@@ -149,4 +152,36 @@ async fn paho_comes_back(door: &Door, way: (VersionName, u64)) {
         assert_eq!(paho.message().await, message("news/p", payload, qos), "{way:?}");
     }
     paho.leave().await;
+}
+
+#[tokio::test]
+async fn the_sys_tree_is_what_monitoring_looks_for() {
+    if !clients_are_here() {
+        return;
+    }
+    let stage = Stage::with(|config| config.sys.interval = Duration::from_millis(200)).await;
+    let door = stage.plain();
+    for way in WAYS {
+        let mut watcher = MosquittoSub::start(&door, way, "exporter", "$SYS/#", &[]).await;
+        // As an exporter does: a name for each topic, and numbers.
+        let mut said = BTreeMap::new();
+        while said.get("broker_clients_connected") != Some(&1.0) || said.len() < 50 {
+            let message = watcher.message().await;
+            assert!(message.qos <= way.1);
+            let name = message.topic.trim_start_matches("$SYS/").replace(['/', ' '], "_");
+            let number = message.payload.trim_end_matches(" seconds").parse::<f64>();
+            said.extend(number.map(|number| (name, number)));
+        }
+        for name in [
+            "broker_messages_received",
+            "broker_publish_messages_dropped",
+            "broker_load_messages_received_1min",
+            "broker_retained_messages_count",
+            "broker_subscriptions_count",
+            "broker_uptime",
+        ] {
+            assert!(said.contains_key(name), "{name}");
+        }
+        watcher.vanish().await;
+    }
 }

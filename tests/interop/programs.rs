@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use simcast::config::Config;
 use simcast::pki::Issued;
 use tempfile::TempDir;
 
@@ -46,7 +47,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn start() -> Self {
-        let stage = Self { rig: Rig::start().await, files: tempfile::tempdir().unwrap() };
+        Self::with(|_config| {}).await
+    }
+
+    /// With a changed configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let stage = Self { rig: Rig::with(change).await, files: tempfile::tempdir().unwrap() };
         std::fs::write(stage.file("ca.pem"), stage.rig.authority.ca_pem()).unwrap();
         stage
     }
