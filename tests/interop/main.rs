@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod login;
 mod metrics;
 mod ordinary;
 mod programs;
