@@ -123,7 +123,7 @@ impl ServerTls {
             .with_protocol_versions(versions)
             .expect("the provider has suites for TLS 1.2 and 1.3")
             .with_client_cert_verifier(verifier)
-            .with_single_cert(completed(chain, supply), key)
+            .with_single_cert(completed(chain, &supply), key)
             .map_err(|e| key_error(tls, e))?;
         config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS_MAX);
         config.send_tls13_tickets = 1; // a device resumes once per connection
@@ -197,7 +197,7 @@ fn client_verifier(
 /// that know the root alone could not verify the leaf. The root itself is left out.
 fn completed(
     mut chain: Vec<CertificateDer<'static>>,
-    supply: Vec<CertificateDer<'static>>,
+    supply: &[CertificateDer<'static>],
 ) -> Vec<CertificateDer<'static>> {
     while chain.len() < CHAIN_MAX {
         let last = chain.last().and_then(|last| issuer_and_subject(last));
