@@ -19,8 +19,10 @@ fuzz_target!(|text: &str| {
             assert!(!errors.mistakes.is_empty());
             let lines = text.split('\n').count();
             for mistake in &errors.mistakes {
-                let line = mistake.line.unwrap_or_else(|| panic!("no line: {mistake}"));
-                assert!((1..=lines).contains(&line), "{line} of {lines}: {mistake}");
+                // Of what is too deep the parser does not know where it began.
+                let deep = mistake.key.is_empty() && mistake.message.contains("too deep");
+                let line = mistake.line.or(deep.then_some(1));
+                assert!(line.is_some_and(|line| (1..=lines).contains(&line)), "where? {mistake}");
                 assert!(!mistake.message.is_empty());
             }
         }
