@@ -183,7 +183,7 @@ pub(super) fn explain(message: &str) -> String {
     format!("{what} `{wrong}`; known here: {}", known.join(", "))
 }
 
-const TOO_DEEP: &str = "a key with too many dots, or values too deep within each other";
+const TOO_DEEP: &str = "a key with too many dots";
 
 /// The known name with the fewest changed letters, if that is few enough to be meant.
 fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {

@@ -2,7 +2,7 @@
 
 use simcast::mqtt::{ReasonCode, Version};
 
-use crate::common::Rig;
+use crate::common::{Dial, Rig};
 use crate::{connect_head, ends, field, frame, last_words};
 
 /// A CONNECT with this authentication method.
@@ -35,4 +35,21 @@ async fn without_a_method_there_is_no_auth() {
         ends(&rig, Version::V5, &auth, ReasonCode::ProtocolError).await;
     }
     ends(&rig, Version::V5, b"\xf0\0", ReasonCode::ProtocolError).await;
+}
+
+/// 5: [MQTT-3.15.2-1]
+#[tokio::test]
+async fn the_reason_codes_of_auth_are_three() {
+    // case P25
+    let rig = Rig::start().await;
+    for code in 0..=u8::MAX {
+        let mut client = rig.client(Dial::v5("c")).await;
+        client.send_raw(&frame(0xF0, &[&[code, 4, 0x15, 0, 1][..], b"m"].concat())).await;
+        let goodbye = client.expect_closed().await.expect("a DISCONNECT");
+        assert_eq!(goodbye.reason, ReasonCode::ProtocolError, "{code:#04x}");
+        // The three are AUTH, and without a method nobody asked for it; the others are no packet.
+        let text = goodbye.properties.and_then(|properties| properties.reason_string).unwrap();
+        let is_packet = text.starts_with("protocol error");
+        assert_eq!(is_packet, matches!(code, 0x00 | 0x18 | 0x19), "{code:#04x}: {text}");
+    }
 }

@@ -11,9 +11,7 @@ const MQTT5: &str = include_str!("mqtt5.tsv");
 const MQTT311: &str = include_str!("mqtt311.tsv");
 
 /// Why a statement may have no test.
-const REASONS: [&str; 4] = [
-    // Work in progress.
-    "open",
+const REASONS: [&str; 3] = [
     // The server does not take part, and does not see whether it is kept.
     "binds the client",
     // It is about servers that lack something, and this one does not.

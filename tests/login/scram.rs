@@ -69,6 +69,8 @@ fn data_of(packet: Option<Packet>, reason: ReasonCode) -> String {
     assert_eq!(auth.reason, reason);
     let properties = auth.properties.unwrap();
     assert_eq!(properties.authentication_method.as_deref(), Some(METHOD), "[MQTT-4.12.0-5]");
+    // [MQTT-3.15.2-2], [MQTT-3.15.2-3]: nothing is there that could make it too large.
+    assert_eq!((properties.reason_string, properties.user), (None, Vec::new()));
     String::from_utf8(properties.authentication_data.unwrap().to_vec()).unwrap()
 }
 
@@ -108,6 +110,7 @@ async fn guarded() -> Guarded {
 
 #[tokio::test]
 async fn a_user_comes_in_without_sending_its_password() {
+    // [MQTT-4.12.0-4], [MQTT-4.12.0-5]
     let guarded = guarded().await;
     log_in(&guarded, "ann", "secret").await.unwrap().ping().await;
     assert_eq!(log_in(&guarded, "ann", "wrong").await.err(), Some(BAD));
@@ -125,6 +128,7 @@ async fn a_user_comes_in_without_sending_its_password() {
 
 #[tokio::test]
 async fn a_client_may_wait_to_be_asked_and_may_think_better_of_it() {
+    // [MQTT-4.12.0-2]
     let guarded = guarded().await;
     let mut dial = Dial::v5("ann").method(METHOD, "");
     dial.0.properties.authentication_data = None;
@@ -157,7 +161,7 @@ async fn a_method_that_is_not_offered_is_refused() {
 
 #[tokio::test]
 async fn nothing_but_the_exchange_may_come_before_the_connack() {
-    // [MQTT-3.1.2-30], [MQTT-4.12.0-3], case P25
+    // [MQTT-3.1.2-30], [MQTT-4.12.0-3], [MQTT-4.12.0-4], case P25
     let guarded = guarded().await;
     let next = ReasonCode::ContinueAuthentication;
     let wrong = Denied::ConnAck(ReasonCode::ProtocolError);
@@ -192,7 +196,7 @@ async fn an_exchange_has_to_end_in_time() {
 
 #[tokio::test]
 async fn a_client_shows_again_who_it_is_while_messages_flow() {
-    // [MQTT-4.12.1-1]
+    // [MQTT-3.15.2-1], [MQTT-4.12.0-5]
     let guarded = guarded().await;
     let mut ann = log_in(&guarded, "ann", "secret").await.unwrap();
     ann.subscribe("t", QoS::AtLeastOnce).await;
@@ -210,7 +214,7 @@ async fn a_client_shows_again_who_it_is_while_messages_flow() {
 
 #[tokio::test]
 async fn a_client_that_fails_to_show_it_again_has_to_go() {
-    // [MQTT-4.12.1-2], case P25
+    // [MQTT-4.12.1-1], [MQTT-4.12.1-2], case P25
     let users = scram_line("ann", "secret") + &scram_line("bob", "other");
     let guarded = Guarded::start(&users).await;
     let again = ReasonCode::ReAuthenticate;
@@ -239,6 +243,26 @@ async fn a_client_that_fails_to_show_it_again_has_to_go() {
     let mut ann = log_in(&guarded, "ann", "secret").await.unwrap();
     ann.send(&auth(again, METHOD, "p=tls-unique,,n=ann,r=x")).await;
     assert_eq!(ann.expect_goodbye().await, ReasonCode::NotAuthorized);
+}
+
+#[tokio::test]
+async fn an_auth_says_nothing_beside_what_the_method_needs() {
+    // [MQTT-3.15.2-2], [MQTT-3.15.2-3], [MQTT-3.1.2-24]
+    let guarded = guarded().await;
+    let mut dial = Dial::v5("ann").method(METHOD, &first("ann"));
+    dial.0.properties.maximum_packet_size = Some(60);
+    let too_small = Denied::ConnAck(ReasonCode::PacketTooLarge);
+    assert_eq!(guarded.refuses(dial.clone()).await, too_small);
+    // As large as the challenge, and then asked for a larger one.
+    dial.0.properties.maximum_packet_size = Some(200);
+    let mut ann = Client::begin(guarded.rig.tcp(guarded.rig.plain).await, &dial).await;
+    let challenge = data_of(ann.read().await, ReasonCode::ContinueAuthentication);
+    let proof = Proof::new("ann", "secret", &challenge);
+    ann.send(&auth(ReasonCode::ContinueAuthentication, METHOD, &proof.last)).await;
+    ann.finish().await.unwrap();
+    let long = format!("{}{}", first("ann"), "x".repeat(200));
+    ann.send(&auth(ReasonCode::ReAuthenticate, METHOD, &long)).await;
+    assert_eq!(ann.expect_goodbye().await, ReasonCode::PacketTooLarge);
 }
 
 #[tokio::test]
