@@ -192,7 +192,7 @@ impl Service {
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {
-    port.address().map_or_else(|_| listener.bind.clone(), Bind::Tcp)
+    port.address().unwrap_or_else(|_| listener.bind.clone())
 }
 
 async fn sweep(broker: Arc<Broker>) {
@@ -311,6 +311,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         },
         retained: RetainedLimits {
             messages_max: limits.max_retained_messages,
+            messages_per_client_max: limits.max_retained_per_client,
             bytes_max: limits.max_retained_bytes,
         },
         inbox: InboxLimits {
@@ -319,6 +320,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         },
         sessions_max: limits.max_sessions,
         subscriptions_max: limits.max_subscriptions,
+        subscription_bytes_max: limits.max_subscription_bytes,
         topic_levels_max: limits.max_topic_levels,
         scheme: rsp.nid,
         topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },

@@ -13,6 +13,7 @@ use common::rig::registry_line;
 use common::{Client, Dial, TO_EUICC, in_time, nid};
 use simcast::mqtt::{QoS, ReasonCode};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A listener for anybody, and one where the client id says which device the client is.
@@ -125,6 +126,34 @@ fn address_after(words: &str, line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once(words)?;
     let is_part = |c: &char| c.is_ascii_digit() || matches!(c, '.' | ':');
     rest.chars().take_while(is_part).collect::<String>().parse().ok()
+}
+
+#[tokio::test]
+async fn the_log_names_the_client_behind_a_proxy_and_does_not_grow_with_wrong_ports() {
+    // cases D21, P30
+    let more = "[[listener]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n\
+                proxy_protocol = \"v1\"\nprotocol = \"websocket\"\n";
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "simcast.toml", &format!("[admin]\nbind = \"off\"\n{more}"));
+    let mut program = Program::start(&mut serve(dir.path(), &["-c", "simcast.toml"]));
+    let line = program.until("listening on ").await;
+    assert!(line.contains("plain WebSocket"), "{line}");
+    let address = address_after("listening on ", &line).unwrap();
+    let tcp = async || in_time("a TCP connection", TcpStream::connect(address)).await.unwrap();
+    for number in 0..200 {
+        let mut socket = tcp().await;
+        let header = format!("PROXY TCP4 192.0.2.7 192.0.2.2 {} 8883\r\n", 1000 + number);
+        socket.write_all(header.as_bytes()).await.unwrap();
+        socket.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a").await.unwrap();
+        let _closed_or_reset = in_time("the end", socket.read(&mut [0])).await;
+    }
+    program.signal("TERM");
+    let (status, lines) = program.end().await;
+    assert_eq!(status.code(), Some(0));
+    let told: Vec<&String> = lines.iter().filter(|l| l.contains("MQTT on a WebSocket")).collect();
+    assert!(told[0].contains("peer=192.0.2.7:1000"), "{lines:#?}");
+    // One a second and reason; 200 connections take a few seconds on the slowest machine.
+    assert!((1..50).contains(&told.len()), "{told:#?}");
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::publish::{Heirs, Who};
 use super::rights::{AclSlot, Permit};
-use super::sessions::{Handle, TooManySessions, lock};
+use super::sessions::{Claim, Handle, TooManySessions, lock};
 use super::{Broker, write};
-use crate::ids::{ClientId, Timestamp};
+use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::log::Shown;
 use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::{Publish, ReasonCode, Will, topic};
-use crate::rsp::Refusal;
+use crate::rsp::{Identity, Refusal};
 use crate::session::{Delivery, Opening, Origin, Session};
 
 /// A connection with its session.
@@ -96,9 +97,10 @@ impl Broker {
         let client_id = ClientId::from(&*opening.client_id);
         loop {
             let Some(handle) = self.sessions.of_client(&client_id) else {
-                match self.sessions.create(&client_id, identity) {
+                match self.sessions.create(&client_id, identity, opening.mount_point.as_ref()) {
                     Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening, permit)),
                     Ok(None) => continue,
+                    Err(TooManySessions) if self.evict_for(identity).await => continue,
                     Err(TooManySessions) => return Err(Rejected::TooManySessions),
                 }
             };
@@ -113,7 +115,9 @@ impl Broker {
                 continue;
             };
             lock(&self.expirations).remove(&(until, handle.key));
-            if opening.clean_start || self.is_bereft(&handle) {
+            // Under another mount point it would be given topics that it cannot name there.
+            let moved = handle.mount_point != opening.mount_point;
+            if opening.clean_start || moved || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
                 self.end(&handle, session).await;
                 continue;
@@ -135,7 +139,8 @@ impl Broker {
             if delay.is_zero() {
                 self.publish_will(handle, *will).await;
             } else {
-                lock(&self.wills).put(handle.key, self.now().after(delay), will);
+                let due = self.now().after(delay + CLOCK_GRAIN);
+                lock(&self.wills).put(handle.key, due, will);
             }
         }
         if session.expiry().is_zero() {
@@ -144,7 +149,7 @@ impl Broker {
         }
         lock(&handle.outbox).drop_at_most_once();
         self.hand_on_from_absent(handle, &mut session);
-        let until = self.now().after(session.expiry());
+        let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
         if until != Timestamp::NEVER {
             lock(&self.expirations).insert((until, handle.key));
         }
@@ -299,6 +304,33 @@ impl Broker {
         }
     }
 
+    /// Makes room for somebody who has proven who it is: of the sessions that strangers have left
+    /// behind, the one that would expire first ends (case D8). Strangers themselves get no room
+    /// at the cost of others.
+    async fn evict_for(&self, identity: &Identity) -> bool {
+        if identity.is_anonymous() {
+            return false;
+        }
+        let candidates: Vec<SessionKey> =
+            lock(&self.expirations).iter().map(|(_, key)| *key).take(EVICTION_SCAN_MAX).collect();
+        for key in candidates {
+            let handle = self.sessions.slots().find(key).cloned();
+            let Some(handle) = handle.filter(|handle| handle.identity.is_anonymous()) else {
+                continue;
+            };
+            if let Claim::Got(session, until) = handle.try_claim() {
+                lock(&self.expirations).remove(&(until, key));
+                if let Some(repeats) = self.complain("session_evicted") {
+                    let (client, repeats) = (Shown(handle.client_id.as_str()), repeats.field());
+                    tracing::warn!(%client, repeats, "session ended: `max_sessions` is reached");
+                }
+                self.end(&handle, session).await;
+                return true;
+            }
+        }
+        false
+    }
+
     /// Ends the sessions whose clients have been away until their expiry.
     pub(super) async fn end_expired(&self, now: Timestamp) {
         loop {
@@ -318,6 +350,13 @@ impl Broker {
         }
     }
 }
+
+/// Sessions that are looked at to find one that may go.
+const EVICTION_SCAN_MAX: usize = 1_000;
+
+/// The clock counts whole milliseconds. What begins in the midst of one would end too early by the
+/// part that is over.
+const CLOCK_GRAIN: Duration = Duration::from_millis(1);
 
 /// How long a new connection waits for the former one of its client to let go.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@
 
 mod attach;
 mod outbox;
+mod peer;
 mod provision;
 mod publish;
 mod rights;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
+pub use peer::Peer;
 pub use provision::Waiting;
 pub use publish::{Publisher, Who};
 pub use rights::AclSlot;
@@ -61,7 +63,9 @@ pub struct BrokerOptions {
     pub sessions_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
-    /// Levels of a topic name or filter.
+    /// Bytes of their filters, and 256 for each of their levels.
+    pub subscription_bytes_max: usize,
+    /// Slashes in a topic name or filter.
     pub topic_levels_max: usize,
     /// How devices are numbered.
     pub scheme: NidScheme,
@@ -183,6 +187,7 @@ impl Broker {
         let now = self.now();
         self.publish_due_wills(now).await;
         self.end_expired(now).await;
+        write(&self.retained).sweep(now);
         let swept = lock(&self.control).sweep(now);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);

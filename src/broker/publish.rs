@@ -1,16 +1,17 @@
 //! A message is published: who receives it, and what the publisher is told.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::outbox::Pushed;
+use super::peer::Peer;
 use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
 use crate::metrics::{AclAction, DropReason};
+use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
 use crate::route::{Grant, Member, Readiness};
 use crate::rsp::Identity;
@@ -35,7 +36,7 @@ pub struct Who<'a> {
     /// What it calls itself.
     pub client_id: &'a str,
     /// Where it is connected from; nowhere when its Will is published.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<Peer>,
 }
 
 /// The sessions that receive one message; most messages have few.
@@ -93,8 +94,12 @@ impl Broker {
         if name.starts_with('$') && !bridge {
             return Err(refused(ReasonCode::NotAuthorized, "clients may not publish to $-topics"));
         }
-        if topic::levels(name).count() > self.options.topic_levels_max {
+        if topic::depth(name) > self.options.topic_levels_max {
             return Err(refused(ReasonCode::TopicNameInvalid, "too many topic levels"));
+        }
+        // A mount point stands before what the client wrote.
+        if name.len() > FIELD_BYTES_MAX {
+            return Err(refused(ReasonCode::TopicNameInvalid, "the topic is too long"));
         }
         Ok(())
     }
@@ -104,16 +109,18 @@ impl Broker {
         if message.retain {
             let kept = {
                 let author = from.permit.clone();
-                write(&self.retained).keep(&message, author, &self.options.retained)
+                let owner = from.who.client_id;
+                write(&self.retained).keep(&message, author, owner, &self.options.retained)
             };
             if !kept {
                 self.metrics.dropped(DropReason::RetainedFull);
+                let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
                 let name = "no room for retained messages";
-                return Routed::Refused(refused(ReasonCode::QuotaExceeded, name));
+                return Routed::Refused(Refused { reason, name, untold });
             }
         }
-        let receivers = self.receivers(from.key, &message.topic);
-        if receivers.is_empty() {
+        let (receivers, wanted) = self.receivers(from.key, &message.topic);
+        if !wanted {
             return Routed::NoSubscribers;
         }
         if let Some(congested) = self.fan_out(&message, &receivers) {
@@ -122,10 +129,13 @@ impl Broker {
         Routed::Accepted
     }
 
-    pub(super) fn receivers(&self, from: Option<SessionKey>, topic: &str) -> Receivers {
-        let mut receivers = Receivers::new();
+    /// Who gets a message, and whether any subscription matches it at all: that of the publisher
+    /// itself, where it has asked not to get its own, does.
+    pub(super) fn receivers(&self, from: Option<SessionKey>, topic: &str) -> (Receivers, bool) {
+        let (mut receivers, mut wanted) = (Receivers::new(), false);
         let readiness = |key| self.readiness(key, topic);
         let overlap = read(&self.subscriptions).matches(topic, readiness, |member| {
+            wanted = true;
             // [MQTT-3.8.3-3]
             if !(member.grant.no_local && Some(member.key) == from) {
                 receivers.push(member);
@@ -134,7 +144,7 @@ impl Broker {
         if overlap {
             receivers.sort_by_key(|member| (member.key, member.share.is_some()));
         }
-        receivers
+        (receivers, wanted)
     }
 
     /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is

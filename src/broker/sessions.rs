@@ -1,7 +1,6 @@
 //! The table of sessions: by key for deliveries, by client id for connects.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -12,11 +11,14 @@ use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
+use super::BrokerOptions;
 use super::outbox::Outbox;
+use super::peer::Peer;
 use super::publish::{Publisher, Who};
 use super::rights::Permit;
 use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::mqtt::{detached, topic};
 use crate::route::Grant;
 use crate::rsp::{DeviceKey, Identity};
 use crate::session::Session;
@@ -30,10 +32,12 @@ pub struct Handle {
     pub client_id: ClientId,
     /// Who the client is. A session belongs to this identity alone.
     pub identity: Identity,
+    /// What stands before every topic of this session.
+    pub mount_point: Option<Arc<str>>,
     /// Calls the connection's task.
     pub signal: Signal,
     /// Where the client is connected from.
-    pub(super) peer: Mutex<Option<SocketAddr>>,
+    pub(super) peer: Mutex<Option<Peer>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -54,11 +58,44 @@ pub struct Handle {
 pub(super) struct Interests {
     /// Every filter as the client wrote it.
     pub(super) filters: BTreeMap<ByteString, Target>,
+    /// What they count together.
+    filter_bytes: usize,
     /// The device whose mail this session reads.
     pub(super) mailbox: Option<(DeviceKey, Grant)>,
     /// The grant under which this session serves as SM-SR.
     pub(super) inbox: Option<Grant>,
 }
+
+impl Interests {
+    /// Whether a client may subscribe to this filter, too.
+    pub(super) fn has_room(&self, filter: &ByteString, options: &BrokerOptions) -> bool {
+        self.filters.contains_key(filter)
+            || self.filters.len() < options.subscriptions_max
+                && self.filter_bytes + cost(filter) <= options.subscription_bytes_max
+    }
+
+    /// Notes a filter; the packet that it came in is not kept.
+    pub(super) fn insert(&mut self, filter: &ByteString, target: Target) {
+        if self.filters.insert(detached(filter), target).is_none() {
+            self.filter_bytes += cost(filter);
+        }
+    }
+
+    /// Forgets a filter.
+    pub(super) fn remove(&mut self, filter: &ByteString) -> Option<Target> {
+        let target = self.filters.remove(filter)?;
+        self.filter_bytes -= cost(filter);
+        Some(target)
+    }
+}
+
+/// What a filter counts: many levels of little text take more room than their text.
+fn cost(filter: &str) -> usize {
+    filter.len() + (topic::depth(filter) + 1) * LEVEL_BYTES
+}
+
+/// A level of the trie that no other filter shares, roughly.
+const LEVEL_BYTES: usize = 256;
 
 /// Where a subscription lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +125,17 @@ pub(super) enum Claim {
 }
 
 impl Handle {
-    fn new(key: SessionKey, client_id: ClientId, identity: Identity) -> Self {
+    fn new(
+        key: SessionKey,
+        client_id: ClientId,
+        identity: Identity,
+        mount_point: Option<Arc<str>>,
+    ) -> Self {
         Self {
             key,
             client_id,
             identity,
+            mount_point,
             signal: Signal::default(),
             peer: Mutex::default(),
             online: AtomicBool::new(true),
@@ -259,6 +302,7 @@ impl Sessions {
         &self,
         client_id: &ClientId,
         identity: &Identity,
+        mount_point: Option<&Arc<str>>,
     ) -> Result<Option<Arc<Handle>>, TooManySessions> {
         if self.count.load(Ordering::Relaxed) >= self.sessions_max {
             return Err(TooManySessions);
@@ -270,7 +314,8 @@ impl Sessions {
         };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let key = slots.reserve();
-        let handle = Arc::new(Handle::new(key, client_id.clone(), identity.clone()));
+        let handle = Handle::new(key, client_id.clone(), identity.clone(), mount_point.cloned());
+        let handle = Arc::new(handle);
         slots.slots[key.slot as usize].handle = Some(Arc::clone(&handle));
         entry.insert(Arc::clone(&handle));
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -355,7 +400,7 @@ mod tests {
     async fn who_takes_over_is_not_sent_away_by_its_own_call() {
         let sessions = Sessions::new(1);
         let identity = Identity::anonymous("");
-        let handle = sessions.create(&ClientId::from("c"), &identity).unwrap().unwrap();
+        let handle = sessions.create(&ClientId::from("c"), &identity, None).unwrap().unwrap();
         let mut claim = std::pin::pin!(handle.claim());
         let context = &mut Context::from_waker(Waker::noop());
         assert!(claim.as_mut().poll(context).is_pending());

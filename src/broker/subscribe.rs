@@ -10,8 +10,9 @@ use super::rights::{DENIED, Permit};
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::metrics::{AclAction, DropReason};
+use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{
-    Message, ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, detached, topic,
+    Message, ReasonCode, RetainHandling, Subscribe, SubscribeFilter, Unsubscribe, topic,
 };
 use crate::route::Grant;
 use crate::rsp::{ControlUnit, Refusal, Subscription};
@@ -77,11 +78,11 @@ impl Broker {
         grant: Grant,
     ) -> Result<ReasonCode, Denied> {
         let mut interests = lock(&handle.interests);
-        let known = interests.filters.contains_key(&asked.filter);
-        if !known && interests.filters.len() >= self.options.subscriptions_max {
+        if !interests.has_room(&asked.filter, &self.options) {
             return Ok(ReasonCode::QuotaExceeded);
         }
-        if topic::levels(&asked.filter).count() > self.options.topic_levels_max {
+        let too_long = asked.filter.len() > FIELD_BYTES_MAX;
+        if too_long || topic::depth(&asked.filter) > self.options.topic_levels_max {
             return Ok(ReasonCode::TopicFilterInvalid);
         }
         let topics = &self.options.topics;
@@ -109,7 +110,7 @@ impl Broker {
                 Target::Ordinary
             }
         };
-        interests.filters.insert(detached(&asked.filter), target);
+        interests.insert(&asked.filter, target);
         Ok(granted(grant.qos))
     }
 
@@ -176,7 +177,7 @@ impl Broker {
 
     fn unsubscribe_one(&self, handle: &Handle, filter: &ByteString) -> ReasonCode {
         let mut interests = lock(&handle.interests);
-        let Some(target) = interests.filters.remove(filter) else {
+        let Some(target) = interests.remove(filter) else {
             return ReasonCode::NoSubscriptionExisted;
         };
         let (group, name) = topic::split_shared(filter);

@@ -214,7 +214,7 @@ impl Broker {
             };
             let message = Arc::new(self.message(publish));
             write(&self.retained).keep_own(&message, None);
-            let receivers = self.receivers(None, &message.topic);
+            let (receivers, _wanted) = self.receivers(None, &message.topic);
             let _nobody_waits = self.fan_out(&message, &receivers);
         }
     }

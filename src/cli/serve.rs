@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use super::development::Development;
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Protocol};
 use crate::service::Service;
 
 /// Run the broker
@@ -61,8 +61,7 @@ impl Serve {
         let mut signals = Signals::listen()?;
         let service = Service::start(config.clone()).await?;
         for (listener, address) in config.listeners.iter().zip(service.addresses()) {
-            let kind = if listener.tls.is_some() { "TLS" } else { "plain TCP" };
-            tracing::info!("listening on {address} ({kind})");
+            tracing::info!("listening on {address} ({})", kind(listener));
         }
         if let Some(address) = service.admin_address() {
             tracing::info!("health and metrics on http://{address}");
@@ -76,6 +75,16 @@ impl Serve {
             tracing::warn!("some clients did not go within the drain timeout");
         }
         Ok(())
+    }
+}
+
+/// What is spoken on a listener, from the socket up.
+fn kind(listener: &Listener) -> &'static str {
+    match (listener.protocol, listener.tls.is_some()) {
+        (Protocol::Mqtt, true) => "MQTT over TLS",
+        (Protocol::Mqtt, false) => "plain MQTT",
+        (Protocol::Websocket, true) => "WebSocket over TLS",
+        (Protocol::Websocket, false) => "plain WebSocket",
     }
 }
 

@@ -35,10 +35,13 @@ pub struct Limits {
     /// that ask for more, or for none, are given this.
     #[serde(deserialize_with = "units::duration")]
     pub max_keepalive: Duration,
-    /// Levels of a topic name or filter.
+    /// Levels of a topic name or filter below the first, that is, its slashes.
     pub max_topic_levels: usize,
     /// Subscriptions of one session.
     pub max_subscriptions: usize,
+    /// Bytes of one session's topic filters; each level of a filter counts 256 more.
+    #[serde(deserialize_with = "units::size")]
+    pub max_subscription_bytes: usize,
     /// Length of a client identifier, in bytes.
     pub max_client_id_bytes: usize,
     /// From accept to a complete CONNECT, the TLS handshake included.
@@ -86,12 +89,13 @@ impl Default for Limits {
             max_keepalive: Duration::from_secs(65_535),
             max_topic_levels: 200,
             max_subscriptions: 1_000,
+            max_subscription_bytes: 4 << 20,
             max_client_id_bytes: 65_535,
             connect_timeout: Duration::from_secs(30),
             max_connections: 100_000,
             connect_rate: 5_000,
             max_websocket_handshake_bytes: 8_192,
-            max_sessions: 1_000_000,
+            max_sessions: 250_000,
             max_session_expiry: Duration::from_secs(7 * 86_400),
             max_retained_messages: 100_000,
             max_retained_per_client: 10_000,
@@ -116,7 +120,7 @@ impl Limits {
     }
 
     /// What must not be zero, by key.
-    pub(super) fn positive(&self) -> [(&'static str, bool); 18] {
+    pub(super) fn positive(&self) -> [(&'static str, bool); 19] {
         [
             ("max_packet_size", self.max_packet_size > 0),
             ("max_inflight", self.max_inflight > 0),
@@ -126,6 +130,7 @@ impl Limits {
             ("max_keepalive", self.max_keepalive.as_secs() > 0),
             ("max_topic_levels", self.max_topic_levels > 0),
             ("max_subscriptions", self.max_subscriptions > 0),
+            ("max_subscription_bytes", self.max_subscription_bytes > 0),
             ("max_client_id_bytes", self.max_client_id_bytes > 0),
             ("connect_timeout", !self.connect_timeout.is_zero()),
             ("max_connections", self.max_connections > 0),

@@ -51,6 +51,7 @@ max_queued_bytes = "24KiB"
 max_keepalive = "20m"
 max_topic_levels = 25
 max_subscriptions = 26
+max_subscription_bytes = "39KiB"
 max_client_id_bytes = 27
 connect_timeout = "28s"
 max_connections = 29
@@ -223,6 +224,7 @@ fn check_limits(limits: &Limits) {
         max_keepalive: Duration::from_secs(1_200),
         max_topic_levels: 25,
         max_subscriptions: 26,
+        max_subscription_bytes: 39 << 10,
         max_client_id_bytes: 27,
         connect_timeout: Duration::from_secs(28),
         max_connections: 29,

@@ -51,11 +51,7 @@ impl Check<'_> {
         if listener.versions.is_empty() {
             self.wrong(&format!("{key}.versions"), "nobody could connect: name at least one");
         }
-        if listener.mount_point.contains(['+', '#', '\0']) || listener.mount_point.starts_with('$')
-        {
-            let message = "the beginning of a topic name without `+`, `#` and a leading `$`";
-            self.wrong(&format!("{key}.mount_point"), message);
-        }
+        self.mount_point(&format!("{key}.mount_point"), &listener.mount_point, config);
         if listener.proxy_require_tls && listener.proxy_protocol != ProxyProtocol::V2 {
             self.wrong(&format!("{key}.proxy_require_tls"), "needs proxy_protocol = \"v2\"");
         }
@@ -69,6 +65,26 @@ impl Check<'_> {
             self.auth(&format!("{key}.auth"), auth);
         }
         self.identity(key, listener, config);
+    }
+
+    fn mount_point(&mut self, key: &str, text: &str, config: &Config) {
+        if text.is_empty() {
+            return;
+        }
+        // `+/a` and `#` behind half a level would be no filters.
+        if text.contains(['+', '#', '\0']) || text.starts_with('$') || !text.ends_with('/') {
+            let message = "whole levels of a topic name with a `/` at the end, and without `+`, \
+                           `#` and a leading `$`";
+            self.wrong(key, message);
+        }
+        // Mail would seem to be mounted.
+        let topics = [&config.rsp.to_euicc, &config.rsp.to_sm_sr];
+        if topics.into_iter().any(|topic| topic.starts_with(text)) {
+            self.wrong(key, "must not be the beginning of an RSP topic");
+        }
+        if text.len() > LONGEST_STRING_BYTES {
+            self.wrong(key, "at most 65535 bytes");
+        }
     }
 
     fn identity(&mut self, key: &str, listener: &Listener, config: &Config) {

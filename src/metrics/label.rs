@@ -154,6 +154,12 @@ label! {
         BadWill = "bad_will",
         /// A limit on connections or sessions is reached.
         QuotaExceeded = "quota_exceeded",
+        /// More connects in a second than there may be.
+        RateExceeded = "rate_exceeded",
+        /// The header of a proxy is missing, wrong, or says that there was no TLS.
+        ProxyHeader = "proxy_header",
+        /// No WebSocket came about, or a frame broke its rules.
+        WebSocket = "websocket",
         /// The broker is stopping.
         ShuttingDown = "shutting_down",
     }
@@ -220,6 +226,10 @@ label! {
         NotAuthorized = "not_authorized",
         /// Said to be UTF-8, and is not.
         PayloadFormat = "payload_format",
+        /// Published above the highest QoS of the publisher's listener.
+        QosExceeded = "qos_exceeded",
+        /// Its topic has no name below the receiver's mount point.
+        OutsideMountPoint = "outside_mount_point",
     }
 }
 

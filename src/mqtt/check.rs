@@ -95,7 +95,7 @@ impl Will {
     /// # Errors
     /// [`CheckError::PayloadFormat`].
     pub fn check_payload_format(&self) -> Result<(), CheckError> {
-        let is_utf8 = self.properties.as_ref().is_some_and(|p| p.payload_is_utf8);
+        let is_utf8 = self.properties.as_ref().is_some_and(|p| p.payload_is_utf8 == Some(true));
         check_payload_format(is_utf8, &self.payload)
     }
 }
@@ -107,7 +107,7 @@ impl Publish {
     /// # Errors
     /// [`CheckError::PayloadFormat`].
     pub fn check_payload_format(&self) -> Result<(), CheckError> {
-        let is_utf8 = self.properties.as_ref().is_some_and(|p| p.payload_is_utf8);
+        let is_utf8 = self.properties.as_ref().is_some_and(|p| p.payload_is_utf8 == Some(true));
         check_payload_format(is_utf8, &self.payload)
     }
 }

@@ -9,7 +9,7 @@ use super::packet::{
     SubscribeOptions, Unsubscribe, Version, Will,
 };
 use super::property::{Property as P, PropertySink, WriteProperties, write_block};
-use super::reason::ReasonCode;
+use super::reason::{ReasonCode, SERVER_UNAVAILABLE};
 use super::wire::{Length, Sink, VARINT_MAX};
 use crate::ids::PacketId;
 
@@ -210,7 +210,9 @@ fn connack(packet: &ConnAck, version: Version, out: &mut impl Sink) {
     let present = packet.session_present && packet.reason == ReasonCode::Success;
     out.u8(u8::from(present && version != Version::V31));
     match version {
-        Version::V31 | Version::V311 => out.u8(packet.reason.return_code()),
+        Version::V31 | Version::V311 => {
+            out.u8(packet.reason.return_code().unwrap_or(SERVER_UNAVAILABLE));
+        }
         Version::V5 => {
             out.u8(packet.reason as u8);
             write_block(out, packet.properties.as_deref());
@@ -387,7 +389,7 @@ impl WriteProperties for PublishProperties {
 
 /// What a Will and a PUBLISH have in common.
 fn message_properties(properties: &PublishProperties, out: &mut impl Sink) {
-    out.put_bool(P::PayloadFormatIndicator, properties.payload_is_utf8.then_some(true));
+    out.put_bool(P::PayloadFormatIndicator, properties.payload_is_utf8);
     out.put_u32(P::MessageExpiryInterval, properties.message_expiry_secs);
     out.put_text(P::ContentType, properties.content_type.as_ref());
     out.put_text(P::ResponseTopic, properties.response_topic.as_ref());

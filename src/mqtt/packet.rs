@@ -298,8 +298,9 @@ impl Publish {
 /// Properties of a PUBLISH or a Will.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishProperties {
-    /// The payload is UTF-8 text (Payload Format Indicator 1); `false` is 0, as when absent.
-    pub payload_is_utf8: bool,
+    /// Payload Format Indicator: the payload is UTF-8 text, or it is any bytes. Absent means any
+    /// bytes, too, and goes on as absent `[MQTT-3.3.2-4]`.
+    pub payload_is_utf8: Option<bool>,
     /// Seconds the message may wait.
     pub message_expiry_secs: Option<u32>,
     /// Topic alias; never 0; not in Wills.

@@ -202,7 +202,7 @@ pub(super) const AUTH: Rules =
 /// All a block can hold; the packet's own type takes what it knows.
 #[derive(Default)]
 pub(super) struct Properties {
-    pub(super) payload_is_utf8: bool,
+    pub(super) payload_is_utf8: Option<bool>,
     pub(super) message_expiry_secs: Option<u32>,
     pub(super) content_type: Option<ByteString>,
     pub(super) response_topic: Option<ByteString>,
@@ -261,7 +261,7 @@ impl Properties {
 
     fn read_value(&mut self, property: P, block: &mut Cursor) -> Result<(), DecodeError> {
         match property {
-            P::PayloadFormatIndicator => self.payload_is_utf8 = boolean(property, block)?,
+            P::PayloadFormatIndicator => self.payload_is_utf8 = Some(boolean(property, block)?),
             P::MessageExpiryInterval => self.message_expiry_secs = Some(block.u32()?),
             P::ContentType => self.content_type = Some(block.text()?),
             P::ResponseTopic => self.response_topic = Some(block.text()?),

@@ -111,14 +111,15 @@ impl ReasonCode {
         self as u8 >= 0x80
     }
 
-    /// The CONNACK return code of 3.1 and 3.1.1 that says it best; what they have no word for is
-    /// "server unavailable".
-    pub(super) fn return_code(self) -> u8 {
+    /// The CONNACK return code by which 3.1 and 3.1.1 say it. `None` when they have no word for it:
+    /// then a server closes without a CONNACK (`[MQTT-3.2.2-6]` of 3.1.1).
+    #[must_use]
+    pub fn return_code(self) -> Option<u8> {
         if !self.is_error() {
-            return 0;
+            return Some(0);
         }
         let known = RETURN_CODES.iter().find(|(reason, _)| *reason == self);
-        known.map_or(3, |&(_, code)| code)
+        known.map(|&(_, code)| code)
     }
 
     /// What a CONNACK return code of 3.1 and 3.1.1 means.
@@ -133,11 +134,21 @@ impl ReasonCode {
 
 use ReasonCode as R; // shorter tables
 
+/// Return code for what has nothing to do with the client.
+pub(super) const SERVER_UNAVAILABLE: u8 = 3;
+
 /// The refusals of 3.1 and 3.1.1; the first of several is what the code is read as.
-const RETURN_CODES: [(ReasonCode, u8); 7] = [
+const RETURN_CODES: [(ReasonCode, u8); 14] = [
     (R::UnsupportedProtocolVersion, 1),
     (R::ClientIdentifierNotValid, 2),
-    (R::ServerUnavailable, 3),
+    (R::ServerUnavailable, SERVER_UNAVAILABLE),
+    (R::ServerBusy, SERVER_UNAVAILABLE),
+    (R::QuotaExceeded, SERVER_UNAVAILABLE),
+    (R::ConnectionRateExceeded, SERVER_UNAVAILABLE),
+    (R::UseAnotherServer, SERVER_UNAVAILABLE),
+    (R::ServerMoved, SERVER_UNAVAILABLE),
+    (R::UnspecifiedError, SERVER_UNAVAILABLE),
+    (R::ImplementationSpecificError, SERVER_UNAVAILABLE),
     (R::BadUserNameOrPassword, 4),
     (R::NotAuthorized, 5),
     (R::Banned, 5),

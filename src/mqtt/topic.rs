@@ -128,6 +128,12 @@ pub fn levels(topic: &str) -> std::str::Split<'_, char> {
     topic.split('/')
 }
 
+/// How many slashes a name or filter has: its levels but one.
+#[must_use]
+pub fn depth(topic: &str) -> usize {
+    topic.bytes().filter(|byte| *byte == b'/').count()
+}
+
 fn is_group(group: &str) -> bool {
     !group.is_empty() && !group.contains(['+', '#'])
 }

@@ -6,7 +6,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,15 +16,17 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::input::{FrameError, Input};
-use super::output::{ALIAS_BYTES, Output, frame_len};
-use crate::broker::{Attached, Broker, Calls, Handle, Parting};
+use super::output::{ALIAS_BYTES, Name, Output, frame_len};
+use super::rules::{Rules, Verdict};
+use super::websocket::FrameError as WebSocketError;
+use crate::broker::{Attached, Broker, Calls, Handle, Parting, Peer};
 use crate::ids::Timestamp;
 use crate::log::Shown;
 use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
-use crate::mqtt::{Packet, QoS, ReasonCode, Version};
+use crate::mqtt::{Packet, Publish, QoS, ReasonCode, Version};
 use crate::session::{
-    Action, Actions, Alias, Delivery, Origin, Outgoing, Routed, Session, Untold, Violation,
+    Action, Actions, Alias, Delivery, Origin, Outgoing, Receipt, Routed, Session, Untold, Violation,
 };
 
 /// A socket with what has been read and what is to be written.
@@ -34,7 +35,7 @@ pub(super) struct Link<S> {
     pub(super) stream: S,
     pub(super) input: Input,
     pub(super) output: Output,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// What the CONNECT said of it; nothing larger is sent, not even a refusal.
     pub(super) packet_bytes_max: usize,
 }
@@ -47,7 +48,9 @@ pub(super) enum End {
     #[error("connection closed by client")]
     Closed,
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    #[error("not a WebSocket any more: {0}")]
+    WebSocket(WebSocketError),
     #[error("malformed packet: {0}")]
     Malformed(#[from] DecodeError),
     #[error("packet too large")]
@@ -60,12 +63,23 @@ pub(super) enum End {
     IdentityViolation(&'static str),
     #[error("not permitted: {0}")]
     NotAuthorized(&'static str),
+    #[error("no room for its message: {0}")]
+    NoRoom(&'static str),
     #[error("session taken over")]
     TakenOver,
     #[error("ended by the operator")]
     Kicked,
     #[error("the broker shuts down")]
     Shutdown,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match WebSocketError::of(&error) {
+            Some(error) => Self::WebSocket(error),
+            None => Self::Io(error),
+        }
+    }
 }
 
 impl From<FrameError> for End {
@@ -87,9 +101,11 @@ impl End {
                 Some(ReasonCode::ProtocolError)
             }
             Self::Malformed(error) => Some(error.reason()),
+            Self::WebSocket(_) => Some(ReasonCode::ProtocolError),
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
             Self::IdentityViolation(_) | Self::NotAuthorized(_) => Some(ReasonCode::NotAuthorized),
+            Self::NoRoom(_) => Some(ReasonCode::QuotaExceeded),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
@@ -102,12 +118,14 @@ impl End {
             Self::Closed => DisconnectReason::Closed,
             Self::Io(_) => DisconnectReason::Io,
             Self::Malformed(_) => DisconnectReason::Malformed,
+            Self::WebSocket(_) => DisconnectReason::ProtocolError,
             Self::TooLarge | Self::TooLargeForClient => DisconnectReason::PacketTooLarge,
             Self::Violation(Violation::KeepAliveTimeout) => DisconnectReason::KeepAlive,
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
             Self::IdentityViolation(_) => DisconnectReason::IdentityViolation,
             Self::NotAuthorized(_) => DisconnectReason::NotAuthorized,
+            Self::NoRoom(_) => DisconnectReason::QuotaExceeded,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
             Self::Shutdown => DisconnectReason::ShuttingDown,
@@ -120,16 +138,27 @@ impl End {
             Self::Malformed(_) => Some(ProtocolError::Malformed),
             Self::TooLarge => Some(ProtocolError::TooLarge),
             Self::Violation(Violation::KeepAliveTimeout) => None,
-            Self::Violation(_) => Some(ProtocolError::Violation),
+            Self::Violation(_) | Self::WebSocket(_) => Some(ProtocolError::Violation),
             Self::Goodbye
             | Self::Closed
             | Self::Io(_)
             | Self::TooLargeForClient
             | Self::IdentityViolation(_)
             | Self::NotAuthorized(_)
+            | Self::NoRoom(_)
             | Self::TakenOver
             | Self::Kicked
             | Self::Shutdown => None,
+        }
+    }
+
+    /// One line, except that two devices with one id send each other away as fast as they can
+    /// (case Q8).
+    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: Peer) {
+        if !matches!(self, Self::TakenOver) {
+            tracing::info!(%client, %peer, "disconnected: {self}");
+        } else if let Some(repeats) = broker.complain("taken_over") {
+            tracing::warn!(%client, %peer, repeats = repeats.field(), "disconnected: {self}");
         }
     }
 
@@ -168,6 +197,7 @@ pub(super) struct Conn<S> {
     session: Box<Session>,
     counted: OpenConnection,
     limits: ConnLimits,
+    rules: Arc<Rules>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Where something may be waiting for this session.
     waiting: Calls,
@@ -186,6 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         attached: Attached,
         counted: OpenConnection,
         limits: ConnLimits,
+        rules: Arc<Rules>,
     ) -> Self {
         Self {
             link,
@@ -194,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             session: attached.session,
             counted,
             limits,
+            rules,
             timer: None,
             waiting: Calls::NONE,
             blocked: Calls::NONE,
@@ -216,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let Self { mut link, broker, handle, session, counted: _counted, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
         let client = Shown(handle.client_id.as_str());
-        tracing::info!(%client, peer = %link.peer, "disconnected: {end}");
+        end.log(&broker, &client, link.peer);
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
@@ -360,24 +392,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         match action {
             Action::Send(packet) => self.send(packet)?,
             Action::Deliver(outgoing) => self.send_again(&outgoing),
-            Action::Publish(publish, receipt) => {
-                self.broker.metrics().message_in(publish.qos, publish.payload.len());
-                let received = self.broker.now();
-                let publisher = self.handle.publisher();
-                let routed = self.broker.publish(&publisher, publish).await;
-                self.session.on_routed(receipt, routed, &mut self.actions);
-                if receipt.is_acknowledged() {
-                    let took = self.broker.now().since(received);
-                    self.broker.metrics().publish_acked(took);
-                }
-                self.close_if_untold(routed)?;
-            }
-            Action::Subscribe(subscribe) => {
+            Action::Publish(publish, receipt) => self.publish(publish, receipt).await?,
+            Action::Subscribe(mut subscribe) => {
+                self.rules.subscribe(&mut subscribe);
                 let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe).await;
                 let id = subscribe.packet_id;
                 self.session.on_subscribed(id, reasons, text, &mut self.actions);
             }
-            Action::Unsubscribe(unsubscribe) => {
+            Action::Unsubscribe(mut unsubscribe) => {
+                self.rules.unsubscribe(&mut unsubscribe);
                 let reasons = self.broker.unsubscribe(&self.handle, &unsubscribe);
                 self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
             }
@@ -385,6 +408,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Action::Close => return Err(End::Goodbye),
         }
         Ok(())
+    }
+
+    async fn publish(&mut self, mut publish: Publish, receipt: Receipt) -> Result<(), End> {
+        self.broker.metrics().message_in(publish.qos, publish.payload.len());
+        let received = self.broker.now();
+        let routed = match self.rules.publish(&mut publish, self.session.version())? {
+            Verdict::Pass => self.broker.publish(&self.handle.publisher(), publish).await,
+            Verdict::Drop => {
+                self.note_qos_exceeded();
+                Routed::NoSubscribers
+            }
+        };
+        self.session.on_routed(receipt, routed, &mut self.actions);
+        if receipt.is_acknowledged() {
+            let took = self.broker.now().since(received);
+            self.broker.metrics().publish_acked(took);
+        }
+        self.close_if_untold(routed)
+    }
+
+    fn note_qos_exceeded(&self) {
+        self.broker.metrics().dropped(DropReason::QosExceeded);
+        if let Some(repeats) = self.broker.complain("qos_exceeded") {
+            let (client, peer) = (Shown(self.handle.client_id.as_str()), self.link.peer);
+            let repeats = repeats.field();
+            tracing::warn!(%client, %peer, repeats, "dropped: published above `max_qos`");
+        }
     }
 
     /// Before version 5 nobody can be told that a message was refused. Who claims to be another
@@ -396,6 +446,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Untold::Dropped => Ok(()),
             Untold::IdentityViolation => Err(End::IdentityViolation(refused.name)),
             Untold::NotAuthorized => Err(End::NotAuthorized(refused.name)),
+            Untold::NoRoom => Err(End::NoRoom(refused.name)),
         }
     }
 
@@ -447,13 +498,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn put(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
-        let Delivery { qos, message, .. } = &outgoing.delivery;
-        self.broker.metrics().message_out(*qos, message.payload.len());
+        let message = &outgoing.delivery.message;
+        let Some(topic) = self.rules.unmounted(&message.topic) else { return };
+        let (qos, len) = (outgoing.delivery.qos, message.payload.len());
+        self.broker.metrics().message_out(qos, len);
         let alias = self.alias(outgoing);
-        self.link.output.publish(outgoing, alias, version, now);
+        self.link.output.publish(outgoing, Name { topic, alias }, version, now);
     }
 
-    fn deliver_one(&mut self, delivery: Delivery, now: Timestamp) {
+    fn deliver_one(&mut self, mut delivery: Delivery, now: Timestamp) {
+        // Subscribed through another listener, perhaps.
+        delivery.qos = delivery.qos.min(self.rules.qos_max);
         if let Some(reason) = self.unfit(&delivery, now) {
             self.broker.metrics().dropped(reason);
             self.broker.discard(&self.handle, delivery.origin);
@@ -471,6 +526,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if delivery.message.expires <= now {
             return Some(DropReason::Expired);
         }
+        if self.rules.unmounted(&delivery.message.topic).is_none() {
+            return Some(DropReason::OutsideMountPoint);
+        }
         self.is_too_large(delivery).then_some(DropReason::TooLarge)
     }
 
@@ -482,7 +540,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Bytes of the packet with its topic name, for a client that takes no packet of any size.
     fn frame_len(&self, delivery: &Delivery) -> Option<usize> {
         let bounded = self.session.packet_bytes_max() != usize::MAX;
-        bounded.then(|| frame_len(delivery, self.session.version()))
+        let topic = self.rules.unmounted(&delivery.message.topic).filter(|_| bounded)?;
+        Some(frame_len(delivery, topic, self.session.version()))
     }
 
     /// How the topic is written. An alias that is set up makes its packet larger, once.
@@ -500,20 +559,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let Self { stream, output, .. } = &mut self;
         let farewell = async {
             poll_fn(|context| output.poll_write(stream, context)).await?;
-            stream.shutdown().await?;
-            let mut scratch = [0; 1024];
-            for _ in 0..LINGER_READS {
-                let mut buffer = ReadBuf::new(&mut scratch);
-                poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer)).await?;
-                if buffer.filled().is_empty() {
-                    break;
-                }
-            }
-            Ok::<(), io::Error>(())
+            end(stream).await
         };
         // Whether the farewell arrives is up to the peer.
         let _arrived_or_not = tokio::time::timeout(LINGER, farewell).await;
     }
+}
+
+/// Closes a stream to which the last has been written, like [`Link::close`].
+pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let _arrived_or_not = tokio::time::timeout(LINGER, end(stream)).await;
+}
+
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut scratch = [0; 1024];
+    for _ in 0..LINGER_READS {
+        let mut buffer = ReadBuf::new(&mut scratch);
+        poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut buffer)).await?;
+        if buffer.filled().is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Timers of the runtime have a grain of a millisecond; this keeps them from firing early.
@@ -533,6 +601,7 @@ mod tests {
     use super::*;
     use crate::broker::{BrokerOptions, OutboxLimits, Who};
     use crate::clock::Clock;
+    use crate::config::{Listener, Mqtt};
     use crate::ids::NidScheme;
     use crate::metrics::Metrics;
     use crate::mqtt::encode::encode;
@@ -556,10 +625,15 @@ mod tests {
         let options = BrokerOptions {
             session,
             outbox: OutboxLimits { messages_max: 10, bytes_max: 1000 },
-            retained: RetainedLimits { messages_max: 10, bytes_max: 10_000 },
+            retained: RetainedLimits {
+                messages_max: 10,
+                messages_per_client_max: 10,
+                bytes_max: 10_000,
+            },
             inbox: InboxLimits { messages_max: 10, bytes_max: 1000 },
             sessions_max: 10,
             subscriptions_max: 10,
+            subscription_bytes_max: 10_000,
             topic_levels_max: 10,
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
@@ -602,7 +676,10 @@ mod tests {
         let broker = broker();
         let limits = broker.options().session.clone();
         let opening = Opening::new(&connect(), &limits, || "fresh".into()).unwrap();
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer::Unix;
+        let listener = Listener::anonymous(([127, 0, 0, 1], 1).into());
+        let rules = Rules::new(&listener, &Mqtt::default(), &TopicNames::default());
+        let rules = Arc::new(rules);
         let identity = Identity::anonymous("");
         let who = Who { identity: &identity, client_id: "c", peer: Some(peer) };
         for (goodbye, wills) in [(true, 0), (false, 1)] {
@@ -619,7 +696,9 @@ mod tests {
             let limits = ConnLimits { frame_bytes_max: 1000, output_bytes_max: 1000 };
             let link = Link::new(near, peer);
             let counted = broker.metrics().connection_opened(0, Version::V5);
-            Conn::new(link, Arc::clone(&broker), attached, counted, limits).run(false).await;
+            let rules = Arc::clone(&rules);
+            let conn = Conn::new(link, Arc::clone(&broker), attached, counted, limits, rules);
+            conn.run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }
     }

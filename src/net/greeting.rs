@@ -2,15 +2,18 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, ConnLimits, Link};
+use super::gate::NoEntry;
 use super::input::{FrameError, Input};
 use super::output::Output;
-use crate::broker::{AclSlot, Broker, Calls, Rejected, Who};
+use super::proxy::{self, ProxyError};
+use super::rules::Rules;
+use super::websocket::{FrameError as WebSocketError, HandshakeError};
+use crate::broker::{AclSlot, Broker, Calls, Peer, Rejected, Who};
 use crate::config::{Listener, Mqtt};
 use crate::ids::{Nid, NidScheme};
 use crate::log::Shown;
@@ -51,11 +54,19 @@ pub(super) enum Unwelcome {
     #[error("connection closed before CONNECT")]
     Closed,
     #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("TLS on a port without TLS; connect without TLS, or to the TLS port")]
-    TlsOnPlainPort,
-    #[error("HTTP on an MQTT port")]
-    Http,
+    Io(io::Error),
+    #[error("{0}")]
+    WrongPort(WrongPort),
+    #[error("{0}")]
+    Proxy(ProxyError),
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    #[error("not a WebSocket any more: {0}")]
+    WebSocket(WebSocketError),
+    #[error("{1}")]
+    NoEntry(Version, NoEntry),
+    #[error("this version of MQTT is not spoken on this listener")]
+    Version(Version),
     #[error("malformed packet: {0}")]
     Malformed(#[from] DecodeError),
     #[error("malformed CONNECT: {1}")]
@@ -72,6 +83,26 @@ pub(super) enum Unwelcome {
     Rejected(Version, Rejected),
     #[error("the broker shuts down")]
     Shutdown,
+}
+
+/// People who have the wrong port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WrongPort {
+    #[error("TLS on a port without TLS; connect without TLS, or to the TLS port")]
+    Tls,
+    #[error("HTTP or a WebSocket on an MQTT port; connect with MQTT, or to the WebSocket port")]
+    Http,
+    #[error("a PROXY header on a listener without `proxy_protocol`")]
+    Proxy,
+}
+
+impl From<io::Error> for Unwelcome {
+    fn from(error: io::Error) -> Self {
+        match WebSocketError::of(&error) {
+            Some(error) => Self::WebSocket(error),
+            None => Self::Io(error),
+        }
+    }
 }
 
 impl From<FrameError> for Unwelcome {
@@ -136,13 +167,25 @@ impl Unwelcome {
     pub(super) fn result(&self) -> ConnectResult {
         match self {
             Self::Timeout => ConnectResult::Timeout,
-            Self::Closed | Self::Io(_) => ConnectResult::Closed,
-            Self::Malformed(DecodeError::ProtocolLevel(_)) => ConnectResult::UnsupportedVersion,
-            Self::TlsOnPlainPort
-            | Self::Http
+            Self::Closed
+            | Self::Io(_)
+            | Self::Proxy(ProxyError::Closed | ProxyError::Io(_))
+            | Self::Handshake(HandshakeError::Closed | HandshakeError::Io(_)) => {
+                ConnectResult::Closed
+            }
+            Self::Malformed(DecodeError::ProtocolLevel(_)) | Self::Version(_) => {
+                ConnectResult::UnsupportedVersion
+            }
+            Self::WrongPort(_)
+            | Self::Handshake(HandshakeError::WrongPort(_) | HandshakeError::Mqtt)
             | Self::Malformed(_)
             | Self::BadConnect(..)
             | Self::TooLarge => ConnectResult::Malformed,
+            Self::Proxy(_) => ConnectResult::ProxyHeader,
+            Self::Handshake(HandshakeError::Refused(_)) | Self::WebSocket(_) => {
+                ConnectResult::WebSocket
+            }
+            Self::NoEntry(_, no_entry) => no_entry.result(),
             Self::Violation(_, violation) => match violation.reason() {
                 ReasonCode::ClientIdentifierNotValid => ConnectResult::BadClientId,
                 _other => ConnectResult::ProtocolError,
@@ -163,13 +206,21 @@ impl Unwelcome {
     /// Which mistake of the peer this is, if it is one of the protocol.
     pub(super) fn protocol_error(&self) -> Option<ProtocolError> {
         match self {
-            Self::TlsOnPlainPort | Self::Http => Some(ProtocolError::NotMqtt),
+            Self::WrongPort(_)
+            | Self::Proxy(ProxyError::Missing)
+            | Self::Handshake(HandshakeError::WrongPort(_) | HandshakeError::Mqtt) => {
+                Some(ProtocolError::NotMqtt)
+            }
             Self::Malformed(_) | Self::BadConnect(..) => Some(ProtocolError::Malformed),
             Self::TooLarge => Some(ProtocolError::TooLarge),
-            Self::Violation(..) => Some(ProtocolError::Violation),
+            Self::Violation(..) | Self::WebSocket(_) => Some(ProtocolError::Violation),
             Self::Timeout
             | Self::Closed
             | Self::Io(_)
+            | Self::Proxy(_)
+            | Self::Handshake(_)
+            | Self::NoEntry(..)
+            | Self::Version(_)
             | Self::Identity(..)
             | Self::Anonymous(_)
             | Self::Rejected(..)
@@ -192,22 +243,26 @@ impl Unwelcome {
                 (*version, ReasonCode::NotAuthorized)
             }
             Self::Rejected(version, rejected) => (*version, rejected.reason()),
+            Self::NoEntry(version, no_entry) => (*version, no_entry.reason()),
+            Self::Version(version) => (*version, ReasonCode::UnsupportedProtocolVersion),
             Self::Timeout
             | Self::Closed
             | Self::Io(_)
-            | Self::TlsOnPlainPort
-            | Self::Http
+            | Self::WrongPort(_)
+            | Self::Proxy(_)
+            | Self::Handshake(_)
+            | Self::WebSocket(_)
             | Self::Malformed(_)
             | Self::BadConnect(..)
             | Self::TooLarge
             | Self::Shutdown => return None,
         };
-        Some((version, refused(version, reason, &self.to_string())))
+        Some((version, refused(version, reason, &self.to_string())?))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr) -> Self {
+    pub(super) fn new(stream: S, peer: Peer) -> Self {
         Self {
             stream,
             input: Input::default(),
@@ -227,8 +282,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if poll_fn(|context| input.poll_read(stream, context)).await? == 0 {
                 return Err(Unwelcome::Closed);
             }
-            if let Some(stranger) = stranger(input.peek()) {
-                return Err(stranger);
+            if let Some(wrong) = wrong_port(input.peek()) {
+                return Err(Unwelcome::WrongPort(wrong));
             }
             if let Some(frame) = input.next_frame(CONNECT_BYTES_MAX)? {
                 break frame;
@@ -270,14 +325,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         &mut self,
         broker: &Arc<Broker>,
         entry: &Entry,
+        rules: &Rules,
         certificate: Option<&CertificateFacts>,
         connect: &Connect,
     ) -> Result<crate::broker::Attached, Unwelcome> {
         let version = connect.version;
+        if !rules.versions.contains(&version) {
+            return Err(Unwelcome::Version(version));
+        }
         let identity = entry.identify(certificate, connect)?;
         let limits = &broker.options().session;
-        let opening = Opening::new(connect, limits, || broker.fresh_client_id())
-            .map_err(|violation| Unwelcome::Violation(version, violation))?;
+        let broken = |violation| Unwelcome::Violation(version, violation);
+        let mut opening =
+            Opening::new(connect, limits, || broker.fresh_client_id()).map_err(broken)?;
+        rules.open(&mut opening).map_err(broken)?;
         if encoded_len(&opening.accepted(true, limits), version) > opening.packet_bytes_max {
             return Err(Unwelcome::Violation(version, Violation::PacketSizeTooSmall));
         }
@@ -310,22 +371,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         attached: crate::broker::Attached,
         counted: OpenConnection,
         limits: ConnLimits,
+        rules: Arc<Rules>,
         shutting_down: bool,
     ) {
         if shutting_down {
             attached.handle.signal.raise(Calls::SHUTDOWN);
         }
         let resumed = attached.present;
-        Conn::new(self, broker, attached, counted, limits).run(resumed).await;
+        Conn::new(self, broker, attached, counted, limits, rules).run(resumed).await;
     }
 }
 
 /// People who have the wrong port, by the first bytes they say.
-fn stranger(bytes: &[u8]) -> Option<Unwelcome> {
+pub(super) fn wrong_port(bytes: &[u8]) -> Option<WrongPort> {
     const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+    const VERBS: [&[u8]; 5] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS "];
     if bytes.starts_with(TLS_HANDSHAKE) {
-        return Some(Unwelcome::TlsOnPlainPort);
+        return Some(WrongPort::Tls);
     }
-    let verbs: [&[u8]; 5] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS "];
-    verbs.iter().any(|verb| bytes.starts_with(verb)).then_some(Unwelcome::Http)
+    if proxy::looks_like_header(bytes) {
+        return Some(WrongPort::Proxy);
+    }
+    VERBS.iter().any(|verb| bytes.starts_with(verb)).then_some(WrongPort::Http)
 }

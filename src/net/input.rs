@@ -151,6 +151,7 @@ mod tests {
         frame
     }
 
+    // case P3
     #[tokio::test]
     async fn frames_are_whole_in_whatever_pieces_they_come() {
         let lens = [3, READ_BYTES - 4, READ_BYTES, 3 * READ_BYTES, 200, LARGE_READ_BYTES * 2, 1];

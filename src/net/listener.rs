@@ -1,23 +1,28 @@
-//! Listening sockets: accept, TLS handshake, one task for each connection.
+//! Listening sockets: accept, what a proxy says, TLS and WebSocket handshakes, one task for each
+//! connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate::PeerCertificate;
-use super::conn::{ConnLimits, Link};
+use super::certificate::{CertificateError, PeerCertificate};
+use super::conn::{self, ConnLimits, Link};
+use super::gate::{Admission, Gate, NoEntry, TOLD_PATIENCE};
 use super::greeting::{Entry, Unwelcome};
+use super::proxy::{self, Proxied, ProxyError};
+use super::rules::Rules;
+use super::socket::{Acceptor, Socket};
+use super::stream::{Channel, Stream};
 use super::tls::{self, ServerTls, TlsError};
-use crate::broker::{AclSlot, Broker};
-use crate::config::{Bind, Config, Listener, Mqtt};
+use super::websocket::{HandshakeError, HandshakeRules, WebSocket, shake_hands};
+use crate::broker::{AclSlot, Broker, Peer};
+use crate::config::{Bind, Config, Listener, Mqtt, Protocol, ProxyProtocol};
 use crate::metrics::{ConnectResult, Label, TlsRejection};
 use crate::rsp::CertificateFacts;
 
@@ -25,13 +30,14 @@ use crate::rsp::CertificateFacts;
 #[derive(Clone, Debug)]
 pub struct Shared {
     broker: Arc<Broker>,
-    connections: Arc<Semaphore>,
+    gate: Arc<Gate>,
     shutdown: watch::Receiver<bool>,
     /// Every connection holds a clone; when all are gone, so are the connections.
     open: mpsc::Sender<()>,
     connect_timeout: Duration,
     limits: ConnLimits,
     mqtt: Arc<Mqtt>,
+    websocket_request_bytes_max: usize,
 }
 
 /// The other end of [`Shared`]: stops all listeners and waits for their connections.
@@ -45,22 +51,46 @@ pub struct Stop {
 /// A listening socket that has not accepted anything yet.
 pub struct Port {
     shared: Shared,
-    socket: TcpListener,
+    socket: Acceptor,
     index: usize,
     entry: Entry,
+    rules: Arc<Rules>,
+    proxy_protocol: ProxyProtocol,
+    proxy_require_tls: bool,
     tls: Option<ServerTls>,
+    /// Present: WebSocket.
+    websocket: Option<HandshakeRules>,
     connections: Arc<Semaphore>,
 }
 
 /// Why a listener cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be bound.
+    /// The address or path cannot be bound.
     #[error("cannot listen on {0}: {1}")]
     Bind(Bind, io::Error),
     /// Its TLS files are not in order.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+/// A connection over which MQTT can be spoken.
+struct Arrival {
+    stream: Stream,
+    certificate: Option<CertificateFacts>,
+}
+
+/// Why a connection has not come that far.
+enum Lost {
+    Tls(TlsRejection),
+    Certificate(CertificateError),
+    Unwelcome(Unwelcome),
+}
+
+impl From<Unwelcome> for Lost {
+    fn from(why: Unwelcome) -> Self {
+        Self::Unwelcome(why)
+    }
 }
 
 impl Shared {
@@ -75,12 +105,13 @@ impl Shared {
         };
         let shared = Self {
             broker: Arc::clone(&broker),
-            connections: Arc::new(Semaphore::new(config.limits.max_connections)),
+            gate: Arc::new(Gate::new(&config.limits)),
             shutdown,
             open,
             connect_timeout: config.limits.connect_timeout,
             limits,
             mqtt: Arc::new(config.mqtt.clone()),
+            websocket_request_bytes_max: config.limits.max_websocket_handshake_bytes,
         };
         (shared, Stop { broker, shutdown: stop, closed })
     }
@@ -108,29 +139,35 @@ impl Port {
         listener: &Listener,
         acl: Option<Arc<AclSlot>>,
     ) -> Result<Self, ListenError> {
-        let tls = listener.tls.as_ref().map(ServerTls::load).transpose()?;
-        let failed = |e| ListenError::Bind(listener.bind.clone(), e);
-        let socket = match &listener.bind {
-            Bind::Tcp(address) => bind(*address).map_err(failed)?,
-            Bind::Unix(_) => return Err(failed(io::ErrorKind::Unsupported.into())),
-        };
-        let scheme = shared.broker.options().scheme;
+        let load = |tls| ServerTls::load(tls, listener.protocol);
+        let tls = listener.tls.as_ref().map(load).transpose()?;
+        let socket = Acceptor::bind(&listener.bind)
+            .map_err(|error| ListenError::Bind(listener.bind.clone(), error))?;
+        let options = shared.broker.options();
+        let websocket = (listener.protocol == Protocol::Websocket).then(|| HandshakeRules {
+            origins: listener.websocket_origins.clone(),
+            request_bytes_max: shared.websocket_request_bytes_max,
+        });
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, &shared.mqtt, scheme, acl),
+            entry: Entry::new(listener, &shared.mqtt, options.scheme, acl),
+            rules: Arc::new(Rules::new(listener, &shared.mqtt, &options.topics)),
+            proxy_protocol: listener.proxy_protocol,
+            proxy_require_tls: listener.proxy_require_tls,
             tls,
+            websocket,
             connections: Arc::new(Semaphore::new(listener.max_connections)),
             shared,
         })
     }
 
-    /// The address it listens on, with the port the system chose where none was given.
+    /// Where it listens, with the port the system chose where none was given.
     ///
     /// # Errors
     /// The system's own.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub fn address(&self) -> io::Result<Bind> {
+        self.socket.address()
     }
 
     /// End of the broker's certificate here, in seconds of Unix time.
@@ -152,9 +189,9 @@ impl Port {
         loop {
             tokio::select! {
                 biased;
-                () = stopped(&mut shutdown) => return,
+                () = stopped(&mut shutdown) => break,
                 accepted = port.socket.accept() => match accepted {
-                    Ok((stream, peer)) => Arc::clone(&port).accept(stream, peer),
+                    Ok((socket, peer)) => Arc::clone(&port).admit(socket, peer),
                     Err(error) => {
                         // Out of file descriptors, or the peer is gone already: do not spin.
                         tracing::warn!("cannot accept: {error}");
@@ -163,71 +200,170 @@ impl Port {
                 },
             }
         }
+        // Its connections hold the port for as long as they last.
+        port.socket.withdraw();
     }
 
-    fn accept(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn admit(self: Arc<Self>, socket: Socket, peer: Peer) {
         self.shared.broker.metrics().socket_accepted();
-        let Some(permits) = self.permits() else {
-            // Before any work is done for it: cheaper for both sides than a CONNACK.
-            self.shared.broker.metrics().connect(ConnectResult::QuotaExceeded);
-            if let Some(repeats) = self.shared.broker.complain("max_connections") {
-                let repeats = repeats.field();
-                tracing::warn!(%peer, repeats, "refused: `max_connections` is reached");
-            }
-            return;
-        };
-        // Without it small packets wait for acknowledgements of the network.
-        let _set_or_not = stream.set_nodelay(true);
+        let now = self.shared.broker.now();
         let open = self.shared.open.clone();
-        tokio::spawn(async move {
-            Box::pin(self.serve(stream, peer)).await;
-            drop((permits, open));
-        });
-    }
-
-    fn permits(&self) -> Option<[OwnedSemaphorePermit; 2]> {
-        let own = Arc::clone(&self.connections).try_acquire_owned().ok()?;
-        let all = Arc::clone(&self.shared.connections).try_acquire_owned().ok()?;
-        Some([own, all])
-    }
-
-    async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let mut patience = std::pin::pin!(tokio::time::sleep(self.shared.connect_timeout));
-        let Some(tls) = &self.tls else {
-            return self.welcome(Link::new(stream, peer), None, patience.as_mut()).await;
-        };
-        let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-        let started = self.shared.broker.now();
-        let handshake = tokio::select! {
-            done = acceptor.accept(stream) => done.map_err(|error| tls::rejection(&error)),
-            () = patience.as_mut() => Err(TlsRejection::Timeout),
-        };
-        let metrics = self.shared.broker.metrics();
-        let stream = match handshake {
-            Ok(stream) => stream,
-            Err(rejection) => {
-                metrics.tls_rejected(rejection);
-                if let Some(repeats) = self.shared.broker.complain(rejection.name()) {
-                    let (reason, repeats) = (rejection.name(), repeats.field());
-                    tracing::warn!(%peer, reason, repeats, "TLS handshake failed");
-                }
-                return;
+        match self.shared.gate.ask(&self.connections, now) {
+            Admission::Admitted(place) => {
+                tokio::spawn(async move {
+                    Box::pin(self.serve(socket, peer)).await;
+                    drop((place, open));
+                });
             }
+            Admission::Told(no_entry, permit) => {
+                self.note_refused(peer, no_entry);
+                tokio::spawn(async move {
+                    Box::pin(self.tell(socket, peer, no_entry)).await;
+                    drop((permit, open));
+                });
+            }
+            // Before any work is done for it.
+            Admission::Closed(no_entry) => self.note_refused(peer, no_entry),
+        }
+    }
+
+    fn note_refused(&self, peer: Peer, no_entry: NoEntry) {
+        let broker = &self.shared.broker;
+        broker.metrics().connect(no_entry.result());
+        if let Some(repeats) = broker.complain(no_entry.result().name()) {
+            let repeats = repeats.field();
+            tracing::warn!(%peer, repeats, "not connected: {no_entry}");
+        }
+    }
+
+    /// Lets somebody who may not come in say CONNECT, to be told why.
+    async fn tell(&self, socket: Socket, mut peer: Peer, no_entry: NoEntry) {
+        let patience = self.shared.connect_timeout.min(TOLD_PATIENCE);
+        let mut patience = std::pin::pin!(tokio::time::sleep(patience));
+        let Ok(arrival) = self.arrive(socket, &mut peer, patience.as_mut()).await else { return };
+        let mut link = Link::new(arrival.stream, peer);
+        let connect = within(patience, link.read_connect(self.entry.tolerance)).await;
+        if let Some(Ok(connect)) = connect {
+            link.turn_away(&Unwelcome::NoEntry(connect.version, no_entry)).await;
+        }
+    }
+
+    async fn serve(&self, socket: Socket, mut peer: Peer) {
+        let mut patience = std::pin::pin!(tokio::time::sleep(self.shared.connect_timeout));
+        let mut shutdown = self.shared.shutdown.clone();
+        let arrival = tokio::select! {
+            biased;
+            arrival = self.arrive(socket, &mut peer, patience.as_mut()) => arrival,
+            () = stopped(&mut shutdown) => Err(Unwelcome::Shutdown.into()),
+        };
+        match arrival {
+            Ok(Arrival { stream, certificate }) => {
+                self.welcome(Link::new(stream, peer), certificate.as_ref(), patience).await;
+            }
+            Err(lost) => self.note_lost(peer, &lost),
+        }
+    }
+
+    /// From a socket to a stream of MQTT packets.
+    async fn arrive(
+        &self,
+        mut socket: Socket,
+        peer: &mut Peer,
+        mut patience: Pin<&mut Sleep>,
+    ) -> Result<Arrival, Lost> {
+        let proxied = self.proxied(&mut socket, patience.as_mut()).await?;
+        // Whoever the proxy does not name is the proxy itself.
+        *peer = proxied.peer.unwrap_or(*peer);
+        let shown_to_proxy = proxied.tls.and_then(|tls| tls.certificate);
+        let (mut channel, shown_to_us) = self.secured(socket, patience.as_mut()).await?;
+        // What is verified here beats what is told.
+        let certificate = shown_to_us.or(shown_to_proxy);
+        let Some(rules) = &self.websocket else {
+            return Ok(Arrival { stream: Stream::Mqtt(channel), certificate });
+        };
+        match within(patience, shake_hands(&mut channel, rules)).await {
+            Some(Ok(early)) => {
+                let stream = Stream::WebSocket(Box::new(WebSocket::new(channel, early)));
+                Ok(Arrival { stream, certificate })
+            }
+            Some(Err(error)) => {
+                if matches!(error, HandshakeError::Refused(_)) {
+                    conn::close(&mut channel).await;
+                }
+                Err(Unwelcome::Handshake(error).into())
+            }
+            None => Err(Unwelcome::Timeout.into()),
+        }
+    }
+
+    async fn proxied(
+        &self,
+        socket: &mut Socket,
+        patience: Pin<&mut Sleep>,
+    ) -> Result<Proxied, Unwelcome> {
+        let header = within(patience, proxy::read(socket, self.proxy_protocol)).await;
+        let proxied = header.ok_or(Unwelcome::Timeout)?.map_err(Unwelcome::Proxy)?;
+        if self.proxy_require_tls && proxied.tls.is_none() {
+            return Err(Unwelcome::Proxy(ProxyError::WithoutTls));
+        }
+        Ok(proxied)
+    }
+
+    /// The TLS handshake, where there is one, and the client's certificate, where it has shown one.
+    async fn secured(
+        &self,
+        socket: Socket,
+        patience: Pin<&mut Sleep>,
+    ) -> Result<(Channel, Option<CertificateFacts>), Lost> {
+        let Some(tls) = &self.tls else { return Ok((Channel::Plain(socket), None)) };
+        let broker = &self.shared.broker;
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+        let started = broker.now();
+        let stream = match within(patience, acceptor.accept(socket)).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => return Err(Lost::Tls(tls::rejection(&error))),
+            None => return Err(Lost::Tls(TlsRejection::Timeout)),
         };
         let connection = stream.get_ref().1;
         let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-        metrics.tls_handshake(resumed, self.shared.broker.now().since(started));
+        broker.metrics().tls_handshake(resumed, broker.now().since(started));
         let leaf = connection.peer_certificates().and_then(|chain| chain.first());
-        let certificate = match leaf.map(|leaf| PeerCertificate::read(leaf)).transpose() {
-            Ok(certificate) => certificate,
-            Err(error) => {
-                metrics.tls_rejected(TlsRejection::BadCertificate);
-                tracing::warn!(%peer, "client certificate cannot be read: {error}");
-                return;
-            }
-        };
+        let certificate = leaf.map(|leaf| PeerCertificate::read(leaf)).transpose();
+        let certificate = certificate.map_err(Lost::Certificate)?;
         let facts = certificate.map(|certificate| certificate.facts);
-        self.welcome(Link::new(stream, peer), facts.as_ref(), patience).await;
+        Ok((Channel::Tls(Box::new(stream)), facts))
+    }
+
+    /// Counts and logs a connection that has not come to a CONNECT.
+    fn note_lost(&self, peer: Peer, lost: &Lost) {
+        let broker = &self.shared.broker;
+        match lost {
+            Lost::Tls(rejection) => {
+                broker.metrics().tls_rejected(*rejection);
+                if let Some(repeats) = broker.complain(rejection.name()) {
+                    let (reason, repeats) = (rejection.name(), repeats.field());
+                    tracing::warn!(%peer, reason, repeats, "TLS handshake failed");
+                }
+            }
+            Lost::Certificate(error) => {
+                broker.metrics().tls_rejected(TlsRejection::BadCertificate);
+                if let Some(repeats) = broker.complain(TlsRejection::BadCertificate.name()) {
+                    let repeats = repeats.field();
+                    tracing::warn!(%peer, repeats, "client certificate cannot be read: {error}");
+                }
+            }
+            Lost::Unwelcome(why) => self.note_unwelcome(peer, why),
+        }
+    }
+
+    fn note_unwelcome(&self, peer: Peer, why: &Unwelcome) {
+        let broker = &self.shared.broker;
+        broker.metrics().connect(why.result());
+        why.protocol_error().into_iter().for_each(|e| broker.metrics().protocol_error(e));
+        if let Some(repeats) = broker.complain(why.result().name()) {
+            let repeats = repeats.field();
+            tracing::warn!(%peer, repeats, "not connected: {why}");
+        }
     }
 
     async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
@@ -244,15 +380,12 @@ impl Port {
                 broker.metrics().connect(result);
                 let counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
-                link.run(Arc::clone(broker), attached, counted, *limits, shutting_down).await;
+                let rules = Arc::clone(&self.rules);
+                let broker = Arc::clone(broker);
+                link.run(broker, attached, counted, *limits, rules, shutting_down).await;
             }
             Err(why) => {
-                broker.metrics().connect(why.result());
-                why.protocol_error().into_iter().for_each(|e| broker.metrics().protocol_error(e));
-                if let Some(repeats) = broker.complain(why.result().name()) {
-                    let repeats = repeats.field();
-                    tracing::warn!(peer = %link.peer, repeats, "not connected: {why}");
-                }
+                self.note_unwelcome(link.peer, &why);
                 link.turn_away(&why).await;
             }
         }
@@ -272,7 +405,8 @@ impl Port {
         };
         let metrics = self.shared.broker.metrics();
         metrics.packet_in(crate::metrics::PacketType::Connect);
-        let attached = link.admit(&self.shared.broker, &self.entry, certificate, &connect).await?;
+        let (broker, entry, rules) = (&self.shared.broker, &self.entry, &self.rules);
+        let attached = link.admit(broker, entry, rules, certificate, &connect).await?;
         Ok((attached, connect.version))
     }
 }
@@ -280,22 +414,17 @@ impl Port {
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted; the system may allow fewer.
-const BACKLOG: i32 = 4096;
-
 /// Resolves when the broker stops.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // A sender that is gone has stopped, too.
     let _down_or_gone = shutdown.wait_for(|down| *down).await;
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    // A restarted broker gets its port back at once.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+/// What somebody does in time; nothing when the patience is over.
+async fn within<T>(patience: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = patience => None,
+    }
 }

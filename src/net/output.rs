@@ -67,15 +67,15 @@ impl Output {
     }
 
     /// Appends a message. Its head was encoded once for all receivers, unless this receiver's has
-    /// properties of its own.
+    /// another name for the topic or properties of its own.
     pub(super) fn publish(
         &mut self,
         outgoing: &Outgoing,
-        alias: Option<Alias>,
+        name: Name<'_>,
         version: Version,
         now: Timestamp,
     ) {
-        let own_head = own_head(&outgoing.delivery, alias, version, now);
+        let own_head = own_head(&outgoing.delivery, name, version, now);
         let shared_head = || outgoing.delivery.message.head(version, outgoing.packet_id.is_some());
         let head = own_head.as_ref().unwrap_or_else(shared_head);
         let before = self.open.len();
@@ -160,18 +160,32 @@ impl Output {
     }
 }
 
-/// A head for this receiver alone: with its subscription identifiers, its topic alias, or with the
-/// time that the message has waited taken off its expiry `[MQTT-3.3.2-6]`.
+/// How a receiver knows the topic of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name<'a> {
+    /// Without the mount point of the receiver's listener.
+    pub(super) topic: &'a str,
+    /// A number that stands for it.
+    pub(super) alias: Option<Alias>,
+}
+
+/// A head for this receiver alone: with its subscription identifiers, its name for the topic, or
+/// with the time that the message has waited taken off its expiry `[MQTT-3.3.2-6]`.
 fn own_head(
     delivery: &Delivery,
-    alias: Option<Alias>,
+    Name { topic, alias }: Name<'_>,
     version: Version,
     now: Timestamp,
 ) -> Option<PublishHead> {
     let message = &delivery.message;
     let ids = &delivery.subscription_ids;
+    let (with_id, len) = (has_packet_id(delivery), message.payload.len());
     let expires = message.expires != Timestamp::NEVER;
-    if version != Version::V5 || (ids.is_empty() && !expires && alias.is_none()) {
+    let mounted = topic.len() < message.topic.len();
+    if version != Version::V5 {
+        return mounted.then(|| PublishHead::new(version, with_id, topic, None, len));
+    }
+    if ids.is_empty() && !expires && !mounted && alias.is_none() {
         return None;
     }
     let mut properties: PublishProperties =
@@ -183,16 +197,16 @@ fn own_head(
         properties.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
     }
     let known = alias.is_some_and(|alias| alias.known);
-    let topic = if known { "" } else { &message.topic };
-    let len = message.payload.len();
-    Some(PublishHead::new(version, has_packet_id(delivery), topic, Some(&properties), len))
+    let topic = if known { "" } else { topic };
+    Some(PublishHead::new(version, with_id, topic, Some(&properties), len))
 }
 
 /// Bytes of the packet for this receiver, with its topic name and without an alias.
 #[must_use]
-pub(super) fn frame_len(delivery: &Delivery, version: Version) -> usize {
+pub(super) fn frame_len(delivery: &Delivery, topic: &str, version: Version) -> usize {
     // What is left of the expiry takes four bytes, however much it is.
-    let own_head = own_head(delivery, None, version, Timestamp::default());
+    let name = Name { topic, alias: None };
+    let own_head = own_head(delivery, name, version, Timestamp::default());
     let shared_head = || delivery.message.head(version, has_packet_id(delivery));
     own_head.as_ref().unwrap_or_else(shared_head).frame_len()
 }

@@ -16,7 +16,7 @@ use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClien
 use rustls::{CertificateError, Error, InvalidMessage, RootCertStore, ServerConfig};
 
 use super::certificate::not_after_unix_secs;
-use crate::config::{Tls, TlsVersion};
+use crate::config::{Protocol, Tls, TlsVersion};
 use crate::metrics::TlsRejection;
 
 /// Sessions that may be resumed, per listener; each holds the client's certificate chain.
@@ -24,6 +24,8 @@ const RESUMABLE_SESSIONS_MAX: usize = 10_000;
 /// Names of MQTT in ALPN, the second one by devices made for AWS. A client that names no protocol
 /// at all is fine, one that names others alone is refused (case T15).
 const ALPN: [&[u8]; 2] = [b"mqtt", b"x-amzn-mqtt-ca"];
+/// A WebSocket begins as HTTP, and browsers say so.
+const ALPN_WEBSOCKET: [&[u8]; 1] = [b"http/1.1"];
 
 /// What a listener needs to speak TLS.
 #[derive(Clone, Debug)]
@@ -90,11 +92,11 @@ pub enum TlsError {
 }
 
 impl ServerTls {
-    /// Reads the files of a listener.
+    /// Reads the files of a listener. Which protocol is spoken within TLS is said by ALPN.
     ///
     /// # Errors
     /// [`TlsError`] names the first file that is wrong.
-    pub fn load(tls: &Tls) -> Result<Self, TlsError> {
+    pub fn load(tls: &Tls, protocol: Protocol) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(&tls.cert)?;
         let cert_not_after_unix_secs = earliest_end(&tls.cert, &chain[..1])?;
@@ -124,7 +126,11 @@ impl ServerTls {
         config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS_MAX);
         config.send_tls13_tickets = 1; // a device resumes once per connection
         config.max_early_data_size = 0; // replayable (case D23)
-        config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+        let alpn: &[&[u8]] = match protocol {
+            Protocol::Mqtt => &ALPN,
+            Protocol::Websocket => &ALPN_WEBSOCKET,
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
             cert_not_after_unix_secs,

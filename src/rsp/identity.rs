@@ -117,6 +117,12 @@ impl Identity {
         Self { role: Role::Device, name: nid.to_string().into(), nid: Some(nid) }
     }
 
+    /// Nobody knows who it is.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.role == Role::Client && self.name.is_empty()
+    }
+
     /// A client without any right on the provisioning topics.
     #[must_use]
     pub fn anonymous(name: &str) -> Self {

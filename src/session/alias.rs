@@ -35,7 +35,7 @@ impl InboundAliases {
         let known = self.topics.iter().position(|(number, _)| *number == alias);
         match (publish.topic.is_empty(), known) {
             (true, Some(at)) => publish.topic = self.topics[at].1.clone(),
-            (true, None) => return Err(Violation::TopicAliasInvalid),
+            (true, None) => return Err(Violation::TopicAliasUnknown),
             (false, Some(at)) => self.topics[at].1 = detached(&publish.topic),
             (false, None) => self.topics.push((alias, detached(&publish.topic))),
         }

@@ -1,11 +1,12 @@
 //! What a CONNECT asks for, judged and with the defaults of its version filled in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 
 use super::{SessionLimits, Violation};
-use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, ReasonCode, Version, Will};
+use crate::mqtt::{ConnAck, ConnAckProperties, Connect, Packet, QoS, ReasonCode, Version, Will};
 
 /// A CONNECT that is in order.
 #[derive(Clone, Debug)]
@@ -40,6 +41,10 @@ pub struct Opening {
     pub response_information: Option<ByteString>,
     /// The client takes reason strings in acknowledgements `[MQTT-3.1.2-29]`.
     pub problem_information: bool,
+    /// Highest QoS of a PUBLISH on this connection, as the CONNACK says `[MQTT-3.2.2-9]`.
+    pub qos_max: QoS,
+    /// What stands before every topic of this connection; a session is of one mount point.
+    pub mount_point: Option<Arc<str>>,
 }
 
 impl Opening {
@@ -96,6 +101,8 @@ impl Opening {
                 .topic_alias_maximum
                 .min(limits.topic_alias_outbound_max),
             problem_information: connect.properties.request_problem_information,
+            qos_max: QoS::ExactlyOnce,
+            mount_point: None,
         })
     }
 
@@ -106,6 +113,7 @@ impl Opening {
             Box::new(ConnAckProperties {
                 session_expiry_secs: self.expiry_changed.then(|| seconds(self.expiry)),
                 receive_maximum: Some(limits.receive_maximum),
+                maximum_qos: (self.qos_max < QoS::ExactlyOnce).then_some(self.qos_max),
                 maximum_packet_size: Some(limits.packet_bytes_max),
                 topic_alias_maximum: Some(limits.topic_alias_max),
                 assigned_client_id: self.assigned.then(|| self.client_id.clone()),
@@ -122,11 +130,15 @@ impl Opening {
 
 /// The CONNACK that refuses a client, with a text for people where the version has room for one.
 #[must_use]
-pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Packet {
+pub fn refused(version: Version, reason: ReasonCode, text: &str) -> Option<Packet> {
+    if version != Version::V5 {
+        // `[MQTT-3.2.2-6]` of 3.1.1
+        reason.return_code()?;
+    }
     let properties = (version == Version::V5).then(|| {
         Box::new(ConnAckProperties { reason_string: Some(text.into()), ..Default::default() })
     });
-    Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }))
+    Some(Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })))
 }
 
 fn wished_expiry(connect: &Connect, limits: &SessionLimits) -> Duration {

@@ -159,6 +159,9 @@ pub enum Untold {
     IdentityViolation,
     /// The connection is closed: the client did what it may not do.
     NotAuthorized,
+    /// The connection is closed: there is no room for the message now, and what is not kept must
+    /// not be acknowledged (`[MQTT-4.8.0-2]` of 3.1.1).
+    NoRoom,
 }
 
 /// One client's session.

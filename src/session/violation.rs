@@ -38,13 +38,20 @@ pub enum Violation {
     /// `[MQTT-3.3.4-9]`: more unreleased QoS 2 messages than the server's Receive Maximum.
     #[error("more messages in flight than the server's Receive Maximum")]
     ReceiveMaximumExceeded,
+    /// `[MQTT-3.2.2-11]`, `[MQTT-3.2.2-12]`: above the Maximum QoS of the CONNACK, or of the one
+    /// that would have been sent.
+    #[error("a QoS above the highest one that is served here")]
+    QosExceeded,
     /// An acknowledgement of another kind than the message asks for `[MQTT-4.3.2-2]`,
     /// `[MQTT-4.3.3-3]`: the two sides no longer agree on what has arrived.
     #[error("an acknowledgement of the wrong kind")]
     WrongAcknowledgement,
-    /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum, or never set.
-    #[error("unknown topic alias")]
+    /// `[MQTT-3.3.2-9]`: an alias above the server's Topic Alias Maximum.
+    #[error("topic alias above the maximum")]
     TopicAliasInvalid,
+    /// An alias without a topic name that none has been given (3.3.2.3.4).
+    #[error("unknown topic alias")]
+    TopicAliasUnknown,
     /// `[MQTT-3.14.2-2]`: from zero to non-zero.
     #[error("session expiry raised at DISCONNECT")]
     SessionExpiryRaised,
@@ -66,6 +73,7 @@ impl Violation {
             | Self::UnexpectedAuth
             | Self::SessionExpiryRaised
             | Self::WrongAcknowledgement
+            | Self::TopicAliasUnknown
             | Self::ServerPacket => ReasonCode::ProtocolError,
             // "Identifier rejected" is what mosquitto says to a keep alive that is too long.
             Self::ClientIdTooLong | Self::ClientIdMissing | Self::KeepAliveTooLong => {
@@ -76,6 +84,7 @@ impl Violation {
             Self::Content(error) => error.reason(),
             Self::UnknownAuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
+            Self::QosExceeded => ReasonCode::QoSNotSupported,
             Self::TopicAliasInvalid => ReasonCode::TopicAliasInvalid,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         }
@@ -96,8 +105,10 @@ impl Violation {
             Self::UnknownAuthenticationMethod => "unknown_authentication_method",
             Self::UnexpectedAuth => "unexpected_auth",
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
+            Self::QosExceeded => "qos_exceeded",
             Self::WrongAcknowledgement => "wrong_acknowledgement",
             Self::TopicAliasInvalid => "topic_alias_invalid",
+            Self::TopicAliasUnknown => "topic_alias_unknown",
             Self::SessionExpiryRaised => "session_expiry_raised",
             Self::ServerPacket => "server_packet",
             Self::KeepAliveTimeout => "keep_alive_timeout",

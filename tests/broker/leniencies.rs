@@ -185,7 +185,7 @@ async fn payloads_are_looked_at_where_it_is_said_so() {
         let mut listener = listener(&rig, Dial::v5("l"), "t").await;
         let mut client = rig.client(Dial::v5("c")).await;
         let text =
-            Some(PublishProperties { payload_is_utf8: true, ..PublishProperties::default() });
+            Some(PublishProperties { payload_is_utf8: Some(true), ..PublishProperties::default() });
         for qos in [ONE, QoS::ExactlyOnce] {
             let answer = client.publish_with("t", [0xFF], qos, false, text.clone()).await;
             let refused = answer.reason == ReasonCode::PayloadFormatInvalid;

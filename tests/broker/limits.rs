@@ -120,7 +120,7 @@ async fn a_full_queue_drops_what_comes_last() {
 async fn subscriptions_and_topic_levels_are_bounded() {
     let rig = Rig::with(|config| {
         config.limits.max_subscriptions = 2;
-        config.limits.max_topic_levels = 3;
+        config.limits.max_topic_levels = 2;
     })
     .await;
     let mut client = rig.client(Dial::v5("c")).await;
@@ -146,7 +146,7 @@ async fn sessions_and_connections_are_bounded() {
     assert_eq!(rig.try_client(Dial::v5("3")).await.err(), full);
     // Silent connections count as well.
     let silent = rig.tcp(rig.plain).await;
-    assert_eq!(rig.try_client(Dial::v5("4")).await.err(), Some(Denied::Closed));
+    assert_eq!(rig.try_client(Dial::v5("4")).await.err(), full);
     drop(silent);
     second.disconnect().await;
     let again = async {
@@ -193,4 +193,35 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
     // 15 MB do not fit into socket buffers and a queue of 4 MiB.
     assert!(rig.counter("simcast_messages_dropped_total{reason=\"queue_full\"}").await > 0);
     deaf.expect_publish().await;
+}
+
+#[tokio::test]
+async fn a_known_device_gets_the_room_of_a_stranger_that_is_away() {
+    // case D8
+    let rig = Rig::with(|config| config.limits.max_sessions = 3).await;
+    rig.client(Dial::v5("stranger").expiry_secs(100).clean()).await.vanish().await;
+    let _device = rig.device(1, Dial::v5("device 1").persistent()).await;
+    let present = rig.client(Dial::v5("present").persistent()).await;
+    let full = Some(Denied::ConnAck(ReasonCode::QuotaExceeded));
+    let another = Dial::v5("another stranger").persistent();
+    assert_eq!(rig.try_client(another.clone()).await.err(), full, "at nobody's cost");
+    let _device = rig.device(2, Dial::v5("device 2").persistent()).await;
+    let third = Dial::v5("device 3").persistent();
+    assert_eq!(rig.try_device(3, third.clone()).await.err(), full, "nobody is away");
+    present.vanish().await;
+    let _device = rig.device(3, third).await;
+    assert_eq!(rig.try_client(another).await.err(), full);
+}
+
+#[tokio::test]
+async fn filters_count_with_their_levels() {
+    // case D11
+    let rig = Rig::with(|config| config.limits.max_subscription_bytes = 4 * 256 + 100).await;
+    let mut client = rig.client(Dial::v5("c")).await;
+    assert!(!client.subscribe("a/b/c", QoS::AtMostOnce).await.is_error());
+    assert_eq!(client.subscribe("a/d", QoS::AtMostOnce).await, ReasonCode::QuotaExceeded);
+    assert!(!client.subscribe("a", QoS::AtMostOnce).await.is_error());
+    assert!(!client.subscribe("a/b/c", QoS::AtLeastOnce).await.is_error(), "known already");
+    client.unsubscribe("a/b/c").await;
+    assert!(!client.subscribe("a/d", QoS::AtMostOnce).await.is_error());
 }

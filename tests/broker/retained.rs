@@ -23,6 +23,7 @@ fn entry(topic: &str, payload: &str, retain: bool) -> (String, String, bool) {
 
 #[tokio::test]
 async fn the_last_one_is_kept_replaced_and_deleted() {
+    // case Q16
     let rig = Rig::start().await;
     for version in VERSIONS {
         let mut publisher = rig.client(Dial::new(version, "p")).await;
@@ -64,6 +65,7 @@ async fn wildcards_find_them() {
 
 #[tokio::test]
 async fn retain_handling_and_retain_as_published() {
+    // case Q16
     let rig = Rig::start().await;
     let mut publisher = rig.client(Dial::v5("p")).await;
     publisher.retain("a", "x").await;
@@ -99,6 +101,7 @@ async fn a_share_group_gets_none() {
 
 #[tokio::test]
 async fn the_qos_is_the_lower_one_and_the_subscription_is_named() {
+    // case Q16
     let rig = Rig::start().await;
     let mut publisher = rig.client(Dial::v5("p")).await;
     let qos = QoS::ExactlyOnce;

@@ -67,6 +67,7 @@ async fn messages_wait_for_a_session_that_is_away() {
 
 #[tokio::test]
 async fn what_was_under_way_is_sent_again_in_order() {
+    // case Q1
     let rig = Rig::start().await;
     let mut publisher = rig.client(Dial::v5("p")).await;
     for version in VERSIONS {
@@ -105,6 +106,7 @@ async fn what_was_under_way_is_sent_again_in_order() {
 
 #[tokio::test]
 async fn a_qos_2_message_that_is_sent_twice_is_routed_once() {
+    // case Q3
     let rig = Rig::start().await;
     let mut subscriber = listener(&rig, Dial::v5("s"), "a").await;
     for version in VERSIONS {
@@ -206,6 +208,7 @@ async fn a_new_connection_takes_over() {
 
 #[tokio::test]
 async fn a_storm_of_take_overs_leaves_one_connection() {
+    // case Q7
     let rig = Rig::start().await;
     let mut storm = tokio::task::JoinSet::new();
     for _ in 0..20 {
@@ -235,6 +238,7 @@ async fn a_storm_of_take_overs_leaves_one_connection() {
 
 #[tokio::test]
 async fn nobody_takes_over_the_session_of_another_identity() {
+    // case S13, case S14
     let rig = Rig::start().await;
     let id = crate::common::nid(1).to_string();
     let mut victim = rig.reader(1, Dial::v5(&id).persistent()).await;

@@ -412,7 +412,7 @@ fn connect_properties(p: v5::ConnectProperties) -> ConnectProperties {
 fn will_v5(will: v5::LastWill) -> Will {
     let delay_secs = will.properties.as_ref().and_then(|p| p.delay_interval).unwrap_or(0);
     let properties = will.properties.map(|p| PublishProperties {
-        payload_is_utf8: p.payload_format_indicator == Some(1),
+        payload_is_utf8: p.payload_format_indicator.map(|indicator| indicator == 1),
         message_expiry_secs: p.message_expiry_interval,
         response_topic: p.response_topic.map(Into::into),
         correlation_data: p.correlation_data,
@@ -455,7 +455,7 @@ fn connack_properties(p: v5::ConnAckProperties) -> ConnAckProperties {
 
 fn publish_properties(p: v5::PublishProperties) -> PublishProperties {
     PublishProperties {
-        payload_is_utf8: p.payload_format_indicator == Some(1),
+        payload_is_utf8: p.payload_format_indicator.map(|indicator| indicator == 1),
         message_expiry_secs: p.message_expiry_interval,
         topic_alias: p.topic_alias,
         response_topic: p.response_topic.map(Into::into),

@@ -59,7 +59,7 @@ fn if_v5<T>(version: Version, value: Option<T>) -> Option<T> {
 }
 
 fn publish_properties() -> impl Strategy<Value = PublishProperties> {
-    (any::<bool>(), of(any::<u32>()), of(topic()), of(binary()), of(text()), user()).prop_map(
+    (of(any::<bool>()), of(any::<u32>()), of(topic()), of(binary()), of(text()), user()).prop_map(
         |(
             payload_is_utf8,
             message_expiry_secs,

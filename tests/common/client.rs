@@ -102,6 +102,12 @@ impl Dial {
         self
     }
 
+    /// QoS of the Will.
+    pub fn will_qos(mut self, qos: QoS) -> Self {
+        self.0.will.iter_mut().for_each(|will| will.qos = qos);
+        self
+    }
+
     /// The Will waits for this long (version 5).
     pub fn will_delay_secs(mut self, secs: u32) -> Self {
         self.0.will.iter_mut().for_each(|will| will.delay_secs = secs);
@@ -149,6 +155,8 @@ pub struct Client {
     last_id: u16,
     /// Messages are acknowledged as soon as they are read.
     pub auto_ack: bool,
+    /// A PUBREL is answered as soon as it is read.
+    pub auto_complete: bool,
     /// What the broker said to the CONNECT.
     pub connack: ConnAck,
 }
@@ -165,6 +173,7 @@ impl Client {
             received: VecDeque::new(),
             last_id: 0,
             auto_ack: true,
+            auto_complete: true,
             connack: nothing,
         };
         client.send(&Packet::Connect(Box::new(dial.0.clone()))).await;
@@ -204,7 +213,9 @@ impl Client {
     pub async fn read(&mut self) -> Option<Packet> {
         let frame = in_time("a packet", self.frame()).await?;
         let packet = decode(frame, self.version, Sender::Server).expect("the broker speaks MQTT");
-        if let Packet::PubRel(ack) = &packet {
+        if let Packet::PubRel(ack) = &packet
+            && self.auto_complete
+        {
             self.send(&Packet::PubComp(success(ack.packet_id))).await;
         }
         if let Packet::Publish(publish) = &packet

@@ -57,6 +57,22 @@ impl Rig {
         Self::with_authority(dir, authority, change).await
     }
 
+    /// With one more listener, a copy of the plain one with changes; its address is
+    /// [`Rig::extra`].
+    pub async fn with_listener(change: impl FnOnce(&mut Listener)) -> Self {
+        Self::with(|config| {
+            let mut listener = config.listeners[0].clone();
+            change(&mut listener);
+            config.listeners.push(listener);
+        })
+        .await
+    }
+
+    /// The address of the listener that was added first.
+    pub fn extra(&self) -> SocketAddr {
+        self.service.addresses()[2].tcp().unwrap()
+    }
+
     /// With an authority that has revoked somebody already.
     pub async fn with_authority(
         dir: TempDir,
@@ -125,11 +141,28 @@ impl Rig {
         &self,
         issued: Option<&Issued>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.handshake_at(self.tls, issued).await
+    }
+
+    /// A TLS handshake on any port.
+    pub async fn handshake_at(
+        &self,
+        address: SocketAddr,
+        issued: Option<&Issued>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.handshake_over(self.tcp(address).await, issued).await
+    }
+
+    /// A TLS handshake over a connected socket.
+    pub async fn handshake_over(
+        &self,
+        stream: TcpStream,
+        issued: Option<&Issued>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let own = issued.map(|issued| (&*issued.cert_pem, &*issued.key_pem));
         let config = client_tls(self.authority.ca_pem(), own);
         let name = ServerName::try_from("localhost").unwrap();
         let connecting = TlsConnector::from(Arc::new(config));
-        let stream = self.tcp(self.tls).await;
         in_time("a TLS handshake", connecting.connect(name, stream)).await
     }
 

@@ -39,6 +39,11 @@ impl Kind {
         is_here(what, package, Command::new(program).args(probe))
     }
 
+    /// Whether it is used over WebSockets, too.
+    pub(crate) fn speaks_websocket(self) -> bool {
+        matches!(self, Self::Paho | Self::MqttJs)
+    }
+
     fn command(self) -> Option<Command> {
         let (program, script) = match self {
             Self::Paho => ("python3", "paho_client.py"),

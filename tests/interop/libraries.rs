@@ -164,7 +164,9 @@ async fn everything(kind: Kind) {
         messages(kind, &stage, &door, version).await;
         wills(kind, &stage, &door, version).await;
         sessions(kind, &stage, &door, version).await;
-        for door in [stage.encrypted(), stage.device(1)] {
+        let doors = [stage.encrypted(), stage.device(1)];
+        let websockets = stage.websockets().into_iter().filter(|_| kind.speaks_websocket());
+        for door in doors.into_iter().chain(websockets) {
             messages(kind, &stage, &door, version).await;
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
-use simcast::config::{Config, Listener, Tls};
+use simcast::config::{Config, Listener, Protocol, Tls};
 use simcast::pki::Issued;
 use tempfile::TempDir;
 
@@ -36,8 +36,8 @@ pub(crate) struct Message {
     pub(crate) nid: Option<String>,
 }
 
-/// A broker, and the certificates of its clients in files. Its third listener has TLS and asks for
-/// no certificate.
+/// A broker, and the certificates of its clients in files. Beside the listeners of the rig it has
+/// one with TLS that asks for no certificate, and two for WebSockets.
 pub(crate) struct Stage {
     pub(crate) rig: Rig,
     files: TempDir,
@@ -57,7 +57,13 @@ impl Stage {
                 servers: Vec::new(),
                 ..tls
             });
-            config.listeners.push(Listener { tls, ..config.listeners[0].clone() });
+            let plain = config.listeners[0].clone();
+            let websocket = Listener { protocol: Protocol::Websocket, ..plain.clone() };
+            config.listeners.extend([
+                Listener { tls: tls.clone(), ..plain },
+                websocket.clone(),
+                Listener { tls, ..websocket },
+            ]);
             change(config);
         });
         let stage = Self { rig: rig.await, files: tempfile::tempdir().unwrap() };
@@ -72,8 +78,22 @@ impl Stage {
 
     /// The port with TLS that asks for no certificate.
     pub(crate) fn encrypted(&self) -> Door {
-        let port = self.rig.service.addresses()[2].tcp().unwrap().port();
-        Door { port, files: vec![self.file("ca.pem")], websocket: false }
+        Door { port: self.port(2), files: vec![self.file("ca.pem")], websocket: false }
+    }
+
+    /// The port for WebSockets, and the one for WebSockets over TLS.
+    pub(crate) fn websockets(&self) -> [Door; 2] {
+        let files = [Vec::new(), vec![self.file("ca.pem")]];
+        let ports = [self.port(3), self.port(4)];
+        std::array::from_fn(|at| Door {
+            port: ports[at],
+            files: files[at].clone(),
+            websocket: true,
+        })
+    }
+
+    fn port(&self, listener: usize) -> u16 {
+        self.rig.service.addresses()[listener].tcp().unwrap().port()
     }
 
     /// The port with mutual TLS, for the device with this running number.

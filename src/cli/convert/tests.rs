@@ -125,6 +125,7 @@ fn keys_belong_to_the_listener_before_them() {
     assert_eq!(second.websocket_origins, ["https://a.example", "https://b.example"]);
     assert_eq!(third.proxy_protocol, ProxyProtocol::V2);
     assert!(third.proxy_require_tls && third.client_id_is_user_name);
+    assert_eq!(left("listener 1\nmount_point half\n"), ["2 mount_point"]);
 }
 
 #[test]

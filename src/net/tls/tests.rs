@@ -141,14 +141,14 @@ async fn connect(connector: TlsConnector, far: DuplexStream) -> io::Result<()> {
 }
 
 async fn seen(rig: &Rig, tls: &Tls, client: Option<&Client>) -> Seen {
-    let server = ServerTls::load(tls).unwrap();
+    let server = ServerTls::load(tls, Protocol::Mqtt).unwrap();
     handshake(&server, &Arc::new(rig.client_config(client))).await
 }
 
 #[tokio::test]
 async fn a_client_certificate_is_shown_and_the_session_resumes() {
     let rig = Rig::new();
-    let server = ServerTls::load(&rig.tls()).unwrap();
+    let server = ServerTls::load(&rig.tls(), Protocol::Mqtt).unwrap();
     let device = rig.client(|_| {});
     let client = Arc::new(rig.client_config(Some(&device)));
     let (peer, kind, alpn) = handshake(&server, &client).await.unwrap();
@@ -162,7 +162,8 @@ async fn a_client_certificate_is_shown_and_the_session_resumes() {
     assert_eq!(again, Some(peer), "a resumed session has the identity of its first handshake");
 
     // case T13: new files, new cache
-    let (_, kind, _) = handshake(&ServerTls::load(&rig.tls()).unwrap(), &client).await.unwrap();
+    let (_, kind, _) =
+        handshake(&ServerTls::load(&rig.tls(), Protocol::Mqtt).unwrap(), &client).await.unwrap();
     assert_ne!(kind, HandshakeKind::Resumed);
 }
 
@@ -211,7 +212,7 @@ async fn a_certificate_can_be_optional_and_is_still_checked() {
 async fn alpn_is_mqtt_or_nothing() {
     // case T15
     let rig = Rig::new();
-    let server = ServerTls::load(&Tls { client_ca: None, ..rig.tls() }).unwrap();
+    let server = ServerTls::load(&Tls { client_ca: None, ..rig.tls() }, Protocol::Mqtt).unwrap();
     for (offered, expected) in [
         (vec![], Ok(None)),
         (vec!["h2", "mqtt"], Ok(Some("mqtt"))),
@@ -230,7 +231,9 @@ async fn the_oldest_version_is_a_setting() {
     // case T15
     let rig = Rig::new();
     for (min_version, accepted) in [(TlsVersion::V1_2, true), (TlsVersion::V1_3, false)] {
-        let server = ServerTls::load(&Tls { min_version, client_ca: None, ..rig.tls() }).unwrap();
+        let server =
+            ServerTls::load(&Tls { min_version, client_ca: None, ..rig.tls() }, Protocol::Mqtt)
+                .unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(rig.ca.clone()).unwrap();
         let client = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
@@ -246,7 +249,7 @@ async fn the_oldest_version_is_a_setting() {
 async fn plain_mqtt_and_http_are_not_tls() {
     // case P30
     let rig = Rig::new();
-    let server = ServerTls::load(&rig.tls()).unwrap();
+    let server = ServerTls::load(&rig.tls(), Protocol::Mqtt).unwrap();
     for hello in [&b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"[..], b"GET / HTTP/1.1\r\n\r\n"] {
         let (mut far, near) = duplex(1024);
         far.write_all(hello).await.unwrap();
@@ -260,7 +263,7 @@ async fn plain_mqtt_and_http_are_not_tls() {
 async fn a_hello_in_single_bytes_is_fine() {
     // case T16: each byte arrives on its own
     let rig = Rig::new();
-    let server = ServerTls::load(&Tls { client_ca: None, ..rig.tls() }).unwrap();
+    let server = ServerTls::load(&Tls { client_ca: None, ..rig.tls() }, Protocol::Mqtt).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(Arc::new(rig.client_config(None)), name).unwrap();
     let mut hello = Vec::new();
@@ -279,7 +282,7 @@ fn errors_name_the_file() {
     // case T6
     let rig = Rig::new();
     let path = |name: &str| rig.dir.path().join(name);
-    let message = |tls: &Tls| ServerTls::load(tls).unwrap_err().to_string();
+    let message = |tls: &Tls| ServerTls::load(tls, Protocol::Mqtt).unwrap_err().to_string();
 
     fs::write(path("other.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let expected = format!(
@@ -307,7 +310,7 @@ fn errors_name_the_file() {
 #[test]
 fn ends_of_validity_are_known() {
     let rig = Rig::new();
-    let tls = ServerTls::load(&rig.tls()).unwrap();
+    let tls = ServerTls::load(&rig.tls(), Protocol::Mqtt).unwrap();
     let far_future = date_time_ymd(4096, 1, 1).unix_timestamp();
     assert_eq!(tls.cert_not_after_unix_secs, far_future);
     assert_eq!(tls.client_ca_not_after_unix_secs, Some(far_future));
