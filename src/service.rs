@@ -3,6 +3,7 @@
 //! `simcast serve` runs one; so do the demo and the tests, in their own process.
 
 mod acl;
+mod passwords;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use acl::AclFileError;
+pub use passwords::PasswordFileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
@@ -24,7 +26,7 @@ use crate::config::{
 };
 use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
-use crate::net::{ListenError, Port, Shared, Stop};
+use crate::net::{Access, ListenError, Port, Shared, Stop};
 use crate::route::RetainedLimits;
 use crate::rsp::{
     ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
@@ -32,12 +34,14 @@ use crate::rsp::{
 };
 use crate::session::{SessionLimits, SessionRules, Untold};
 use acl::AclFiles;
+use passwords::PasswordFiles;
 
 /// A broker at work.
 #[derive(Debug)]
 pub struct Service {
     broker: Arc<Broker>,
     config: Config,
+    passwords: PasswordFiles,
     acls: AclFiles,
     readiness: Arc<Readiness>,
     addresses: Vec<Bind>,
@@ -58,6 +62,9 @@ pub enum StartError {
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A password file.
+    #[error(transparent)]
+    Passwords(#[from] PasswordFileError),
     /// An ACL file.
     #[error(transparent)]
     Acl(#[from] AclFileError),
@@ -103,13 +110,16 @@ impl Service {
         let names: Vec<String> = config.listeners.iter().map(|l| l.bind.to_string()).collect();
         let metrics = Arc::new(Metrics::new(&names, &refusals));
         let control = control_unit(&config.rsp)?;
+        let passwords = PasswordFiles::load(&config)?;
         let acls = AclFiles::load(&config)?;
         let options = broker_options(&config);
         let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
-            ports.push(Port::open(shared.clone(), index, listener, acls.of_listener(index))?);
+            let (users, acl) = (passwords.of_listener(index), acls.of_listener(index));
+            let access = Access { users, acl };
+            ports.push(Port::open(shared.clone(), index, listener, access)?);
         }
         drop(shared);
         note_certificates(&metrics, &ports);
@@ -131,7 +141,17 @@ impl Service {
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
-        Ok(Self { broker, config, acls, readiness, addresses, admin_address, stop, tasks })
+        Ok(Self {
+            broker,
+            config,
+            passwords,
+            acls,
+            readiness,
+            addresses,
+            admin_address,
+            stop,
+            tasks,
+        })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -169,6 +189,16 @@ impl Service {
         // Their mailboxes are gone: they connect again and are told so.
         self.broker.kick(&report.orphans);
         Ok(Some(report))
+    }
+
+    /// Reads the password files again and puts them in place of what is known; clients whose
+    /// password has changed, or whose user is gone, have to go. Files with broken lines change
+    /// nothing. Gives the number of files.
+    ///
+    /// # Errors
+    /// [`PasswordFileError`] says what is wrong, and in which line.
+    pub fn reload_passwords(&self) -> Result<usize, PasswordFileError> {
+        self.passwords.reload(&self.broker)
     }
 
     /// Reads the ACL files again, all or none: a broken, missing or emptied one leaves all rights

@@ -176,6 +176,11 @@ impl Broker {
         self.sessions.call(keys, Calls::KICK);
     }
 
+    /// Has every connection look whether its user is still one.
+    pub fn users_changed(&self) {
+        self.sessions.all().iter().for_each(|handle| handle.signal.raise(Calls::USERS));
+    }
+
     /// Tells every connection to say goodbye.
     pub fn shut_down(&self) {
         self.sessions.all().iter().for_each(|handle| handle.signal.raise(Calls::SHUTDOWN));

@@ -27,6 +27,8 @@ impl Calls {
     pub const TAKEOVER: Self = Self(4);
     /// The operator ends the connection.
     pub const KICK: Self = Self(16);
+    /// The users of a password file have changed.
+    pub const USERS: Self = Self(32);
     /// The broker shuts down.
     pub const SHUTDOWN: Self = Self(8);
 
@@ -34,6 +36,12 @@ impl Calls {
     #[must_use]
     pub fn with(self, more: Self) -> Self {
         Self(self.0 | more.0)
+    }
+
+    /// These but not those.
+    #[must_use]
+    pub fn without(self, less: Self) -> Self {
+        Self(self.0 & !less.0)
     }
 
     /// Whether `call` is among them.

@@ -18,6 +18,7 @@ pub mod demo;
 mod development;
 pub mod device;
 mod endpoint;
+pub mod passwd;
 pub mod serve;
 pub mod server;
 pub mod version;
@@ -36,6 +37,7 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Certs(certs::Certs),
+    Passwd(passwd::Passwd),
     Convert(convert::Convert),
     Device(device::Device),
     Server(server::Server),
@@ -49,6 +51,7 @@ impl Command {
             Self::Demo(command) => command.run().await.map_err(Failure::failed),
             Self::Convert(command) => command.run(),
             Self::Certs(command) => command.run().map_err(Failure::failed),
+            Self::Passwd(command) => command.run(),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
             Self::Server(command) => command.run().await.map_err(Failure::failed),
             Self::Version(command) => {
@@ -78,6 +81,7 @@ First steps:
   simcast serve -c simcast.toml --test-config
                                           check a configuration, its files and ports
   simcast certs init --dir pki            a small CA for your own rig
+  simcast passwd --create passwords ann   a user with a password
   simcast convert /etc/mosquitto/mosquitto.conf
                                           a configuration for mosquitto becomes one for simcast
   simcast COMMAND --help                  more on each command

@@ -20,7 +20,7 @@ use crate::service::Service;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry and the
-ACL files again.
+password and ACL files again.
 
 Examples:
   simcast serve                                  try it: development mode
@@ -127,7 +127,21 @@ impl Signals {
 
 fn reload(service: &Service) {
     reload_registry(service);
+    reload_passwords(service);
     reload_acls(service);
+}
+
+fn reload_passwords(service: &Service) {
+    match service.reload_passwords() {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "password files read again"),
+        Err(error) => {
+            // One line of the log for each of the file.
+            for line in error.to_string().lines() {
+                tracing::error!("all users stay as they were: {line}");
+            }
+        }
+    }
 }
 
 fn reload_acls(service: &Service) {

@@ -148,6 +148,12 @@ label! {
         BadClientId = "bad_client_id",
         /// No proof of identity, or a wrong one.
         NotAuthorized = "not_authorized",
+        /// A wrong user name, password or answer of an authentication method.
+        BadCredentials = "bad_credentials",
+        /// Too many failed logins before this one.
+        Banned = "banned",
+        /// Too many clients are logging in at once.
+        Busy = "busy",
         /// The client id belongs to another identity.
         ClientIdTaken = "client_id_taken",
         /// Its Will breaks a rule.

@@ -4,6 +4,8 @@
 //! about the names: a value that cannot be shown as text refuses the certificate, because a name
 //! that is read differently by two programs is a way in (case T14).
 
+use std::net::IpAddr;
+
 use x509_parser::asn1_rs::{Any, Oid, Tag};
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{
@@ -11,6 +13,7 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::subject;
 use crate::rsp::CertificateFacts;
 
 /// What the broker reads from a client's certificate.
@@ -18,8 +21,6 @@ use crate::rsp::CertificateFacts;
 pub struct PeerCertificate {
     /// Names that may identify the client.
     pub facts: CertificateFacts,
-    /// Number of the certificate, in hexadecimal: for logs, and to find it in a revocation list.
-    pub serial_hex: String,
     /// End of its validity, in seconds of Unix time.
     pub not_after_unix_secs: i64,
 }
@@ -48,11 +49,9 @@ impl PeerCertificate {
         let mut facts = CertificateFacts::default();
         facts.read_subject(&certificate)?;
         facts.read_alternative_names(&certificate)?;
-        Ok(Self {
-            facts,
-            serial_hex: certificate.tbs_certificate.serial.to_str_radix(16),
-            not_after_unix_secs: certificate.validity().not_after.timestamp(),
-        })
+        facts.subject = subject::line(certificate.subject());
+        facts.serial_hex = certificate.tbs_certificate.serial.to_str_radix(16);
+        Ok(Self { facts, not_after_unix_secs: certificate.validity().not_after.timestamp() })
     }
 }
 
@@ -109,9 +108,29 @@ impl CertificateFacts {
                 GeneralName::Invalid(..) => return Err(CertificateError::AlternativeName),
                 _ => {}
             }
+            if self.alternative_name.is_empty() {
+                self.alternative_name = text_of_name(name);
+            }
         }
         Ok(())
     }
+}
+
+/// A name as the user name of a client; nothing for those that have no text of their own.
+#[expect(clippy::wildcard_enum_match_arm, reason = "other kinds of names identify nobody")]
+fn text_of_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::URI(text) | GeneralName::DNSName(text) | GeneralName::RFC822Name(text) => {
+            (*text).to_owned()
+        }
+        GeneralName::IPAddress(bytes) => address(bytes).map_or_else(String::new, |a| a.to_string()),
+        _ => String::new(),
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn keep(names: &mut Vec<String>, name: String) -> Result<(), CertificateError> {
@@ -126,7 +145,7 @@ fn keep(names: &mut Vec<String>, name: String) -> Result<(), CertificateError> {
 
 /// The text of a `DirectoryString`, in any of its encodings. T61 is taken only where it cannot be
 /// misread, as ASCII.
-fn text_of(value: &Any<'_>) -> Result<String, CertificateError> {
+pub(super) fn text_of(value: &Any<'_>) -> Result<String, CertificateError> {
     let text = match value.tag() {
         Tag::Utf8String => String::from_utf8(value.data.to_vec()).ok(),
         Tag::PrintableString | Tag::Ia5String | Tag::NumericString | Tag::TeletexString => {
@@ -200,10 +219,26 @@ mod tests {
             serial_numbers: vec![EID.to_owned()],
             common_names: vec!["device 1".to_owned()],
             organizational_units: vec!["meters".to_owned()],
+            subject: format!("O=not asked for,OU=meters,CN=device 1,serialNumber={EID}"),
+            alternative_name: format!("urn:eid:{EID}"),
+            serial_hex: "102abcd".to_owned(),
         };
         assert_eq!(peer.facts, expected);
-        assert_eq!(peer.serial_hex, "102abcd");
         assert_eq!(peer.not_after_unix_secs, 1_893_456_000);
+    }
+
+    #[test]
+    fn the_first_alternative_name_with_a_text_is_a_user_name() {
+        let first = |names: Vec<SanType>| {
+            let der = der(|params| params.subject_alt_names = names);
+            PeerCertificate::read(&der).unwrap().facts.alternative_name
+        };
+        let mail = || SanType::Rfc822Name("a@b.example".try_into().unwrap());
+        assert_eq!(first(vec![mail(), SanType::DnsName("b".try_into().unwrap())]), "a@b.example");
+        let other = SanType::OtherName((vec![1, 2, 3], "x".into()));
+        assert_eq!(first(vec![other, mail()]), "a@b.example");
+        assert_eq!(first(vec![SanType::IpAddress([192, 0, 2, 1].into())]), "192.0.2.1");
+        assert_eq!(first(vec![]), "");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use super::input::{FrameError, Input};
 use super::output::{ALIAS_BYTES, Name, Output, frame_len};
 use super::rules::{Rules, Verdict};
+use super::users::{Next, NotProven, Proven, Running};
 use super::websocket::FrameError as WebSocketError;
 use crate::broker::{Attached, Broker, Calls, Handle, Parting, Peer};
 use crate::ids::Timestamp;
@@ -26,7 +27,8 @@ use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, Publish, QoS, ReasonCode, Version};
 use crate::session::{
-    Action, Actions, Alias, Delivery, Origin, Outgoing, Receipt, Routed, Session, Untold, Violation,
+    Action, Actions, Alias, Delivery, Judged, Origin, Outgoing, Receipt, Routed, Session, Turn,
+    Untold, Violation,
 };
 
 /// A socket with what has been read and what is to be written.
@@ -63,6 +65,10 @@ pub(super) enum End {
     IdentityViolation(&'static str),
     #[error("not permitted: {0}")]
     NotAuthorized(&'static str),
+    #[error("re-authentication: {0}")]
+    NotProven(NotProven),
+    #[error("the user's password has changed, or there is no such user any more")]
+    UserGone,
     #[error("no room for its message: {0}")]
     NoRoom(&'static str),
     #[error("session taken over")]
@@ -104,7 +110,10 @@ impl End {
             Self::WebSocket(_) => Some(ReasonCode::ProtocolError),
             Self::TooLarge | Self::TooLargeForClient => Some(ReasonCode::PacketTooLarge),
             Self::Violation(violation) => Some(violation.reason()),
-            Self::IdentityViolation(_) | Self::NotAuthorized(_) => Some(ReasonCode::NotAuthorized),
+            Self::IdentityViolation(_)
+            | Self::NotAuthorized(_)
+            | Self::NotProven(_)
+            | Self::UserGone => Some(ReasonCode::NotAuthorized),
             Self::NoRoom(_) => Some(ReasonCode::QuotaExceeded),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
@@ -124,7 +133,9 @@ impl End {
             Self::Violation(Violation::ReceiveMaximumExceeded) => DisconnectReason::ReceiveMaximum,
             Self::Violation(_) => DisconnectReason::ProtocolError,
             Self::IdentityViolation(_) => DisconnectReason::IdentityViolation,
-            Self::NotAuthorized(_) => DisconnectReason::NotAuthorized,
+            Self::NotAuthorized(_) | Self::NotProven(_) | Self::UserGone => {
+                DisconnectReason::NotAuthorized
+            }
             Self::NoRoom(_) => DisconnectReason::QuotaExceeded,
             Self::TakenOver => DisconnectReason::TakenOver,
             Self::Kicked => DisconnectReason::Administrative,
@@ -145,6 +156,8 @@ impl End {
             | Self::TooLargeForClient
             | Self::IdentityViolation(_)
             | Self::NotAuthorized(_)
+            | Self::NotProven(_)
+            | Self::UserGone
             | Self::NoRoom(_)
             | Self::TakenOver
             | Self::Kicked
@@ -207,6 +220,10 @@ pub(super) struct Conn<S> {
     unflushed: Vec<Origin>,
     actions: Actions,
     batch: Vec<Delivery>,
+    /// The user that the client has shown to be, if a password file was asked.
+    proven: Option<Proven>,
+    /// The client is showing it again.
+    reauth: Option<Box<Running>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
@@ -217,6 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         counted: OpenConnection,
         limits: ConnLimits,
         rules: Arc<Rules>,
+        proven: Option<Proven>,
     ) -> Self {
         Self {
             link,
@@ -232,6 +250,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             unflushed: Vec::new(),
             actions: Actions::new(),
             batch: Vec::new(),
+            proven,
+            reauth: None,
         }
     }
 
@@ -348,7 +368,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if calls.contains(Calls::SHUTDOWN) {
             return Err(End::Shutdown);
         }
-        self.waiting = self.waiting.with(calls);
+        let holds = |proven: &Proven| proven.still_holds();
+        if calls.contains(Calls::USERS) && !self.proven.as_ref().is_none_or(holds) {
+            return Err(End::UserGone);
+        }
+        self.waiting = self.waiting.with(calls.without(Calls::USERS));
         Ok(())
     }
 
@@ -404,9 +428,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 let reasons = self.broker.unsubscribe(&self.handle, &unsubscribe);
                 self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
             }
+            Action::Authenticate(turn, data) => self.authenticate(turn, &data)?,
             Action::Delivered(origin) => self.broker.delivered(&self.handle, origin),
             Action::Close => return Err(End::Goodbye),
         }
+        Ok(())
+    }
+
+    /// Has the method judge what the client says of itself while it is connected.
+    fn authenticate(&mut self, turn: Turn, data: &[u8]) -> Result<(), End> {
+        let unknown = Violation::UnknownAuthenticationMethod;
+        let before = self.proven.as_ref().ok_or(unknown)?;
+        if turn == Turn::First {
+            let method = self.session.authentication_method().unwrap_or_default();
+            self.reauth = Running::begin(before.users(), method).map(Box::new);
+        }
+        let running = self.reauth.as_mut().ok_or(unknown)?;
+        let next = running.step(data, self.link.address(), self.broker.now());
+        let verdict = match next.map_err(End::NotProven)? {
+            Next::Continue(data) => Judged::Continue(data),
+            Next::Done(proven, _) if proven.name != before.name => {
+                return Err(Violation::AnotherUser.into());
+            }
+            Next::Done(proven, data) => {
+                self.reauth = None;
+                self.proven = Some(proven);
+                Judged::Done(data)
+            }
+        };
+        self.session.on_authenticated(verdict, &mut self.actions);
         Ok(())
     }
 
@@ -697,7 +747,7 @@ mod tests {
             let link = Link::new(near, peer);
             let counted = broker.metrics().connection_opened(0, Version::V5);
             let rules = Arc::clone(&rules);
-            let conn = Conn::new(link, Arc::clone(&broker), attached, counted, limits, rules);
+            let conn = Conn::new(link, Arc::clone(&broker), attached, counted, limits, rules, None);
             conn.run(false).await;
             assert_eq!(broker.snapshot().retained_messages, wills);
         }

@@ -4,25 +4,28 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, ConnLimits, Link};
 use super::gate::NoEntry;
 use super::input::{FrameError, Input};
+use super::login::Login;
 use super::output::Output;
 use super::proxy::{self, ProxyError};
 use super::rules::Rules;
+use super::users::{Hashers, NotProven, Proven, Users};
 use super::websocket::{FrameError as WebSocketError, HandshakeError};
-use crate::broker::{AclSlot, Broker, Calls, Peer, Rejected, Who};
-use crate::config::{Listener, Mqtt};
-use crate::ids::{Nid, NidScheme};
+use crate::broker::{AclSlot, Attached, Broker, Calls, Peer, Rejected, Who};
+use crate::config::{Listener, Mqtt, UserNameFrom};
+use crate::ids::NidScheme;
 use crate::log::Shown;
 use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
 };
 use crate::mqtt::{Connect, Packet, ReasonCode, Version, encoded_len};
-use crate::rsp::{CertificateFacts, Identity, IdentityError, ServerRule};
+use crate::rsp::{IdentityError, ServerRule};
 use crate::session::{Opening, Violation, refused};
 
 /// Largest CONNECT, in bytes: strangers get less room than clients. A client id, a user name, a
@@ -41,9 +44,30 @@ pub(super) struct Entry {
     pub(super) servers_by_client_id: Vec<String>,
     pub(super) server_rules: Vec<ServerRule>,
     pub(super) scheme: NidScheme,
-    /// What its clients may do; everything without one.
-    pub(super) acl: Option<Arc<AclSlot>>,
+    pub(super) access: Access,
     pub(super) tolerance: Tolerance,
+    pub(super) hashers: Arc<Hashers>,
+    pub(super) user_name_from: UserNameFrom,
+    pub(super) empty_user_name_is_anonymous: bool,
+    pub(super) client_id_is_user_name: bool,
+    pub(super) client_id_prefixes: Vec<String>,
+}
+
+/// What the files of an `[auth]` section say.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Whose passwords are checked.
+    pub users: Option<Arc<Users>>,
+    /// What clients may do; everything without one.
+    pub acl: Option<Arc<AclSlot>>,
+}
+
+/// A client that has come in.
+pub(super) struct Admitted {
+    pub(super) attached: Attached,
+    pub(super) version: Version,
+    /// The user that it has shown to be.
+    pub(super) proven: Option<Proven>,
 }
 
 /// Why a client does not come in.
@@ -77,8 +101,13 @@ pub(super) enum Unwelcome {
     Violation(Version, Violation),
     #[error("{1}")]
     Identity(Version, IdentityError),
-    #[error("this listener needs a client certificate or another proof of identity")]
+    #[error("this listener needs a user name, a certificate or another proof of identity")]
     Anonymous(Version),
+    /// The user name is for the log alone.
+    #[error("{1}")]
+    NotProven(Version, NotProven, ByteString),
+    #[error("client ids begin otherwise here")]
+    ClientIdPrefix(Version),
     #[error("{1}")]
     Rejected(Version, Rejected),
     #[error("the broker shuts down")]
@@ -119,7 +148,8 @@ impl Entry {
         listener: &Listener,
         mqtt: &Mqtt,
         scheme: NidScheme,
-        acl: Option<Arc<AclSlot>>,
+        access: Access,
+        hashers: Arc<Hashers>,
     ) -> Self {
         let server_rules = listener.tls.as_ref().map(|tls| tls.servers.clone());
         Self {
@@ -128,38 +158,18 @@ impl Entry {
             servers_by_client_id: listener.servers_by_client_id.clone(),
             server_rules: server_rules.unwrap_or_default(),
             scheme,
-            acl,
+            access,
             tolerance: Tolerance {
                 bridge_bit: mqtt.bridge_protocol_bit,
                 password_without_user_name: mqtt.password_without_user_name,
                 missing_user_name: mqtt.missing_user_name,
             },
+            hashers,
+            user_name_from: listener.user_name_from,
+            empty_user_name_is_anonymous: mqtt.empty_user_name_is_anonymous,
+            client_id_is_user_name: listener.client_id_is_user_name,
+            client_id_prefixes: listener.client_id_prefixes.clone(),
         }
-    }
-
-    /// Who a client is. A certificate beats whatever the client says of itself.
-    fn identify(
-        &self,
-        certificate: Option<&CertificateFacts>,
-        connect: &Connect,
-    ) -> Result<Identity, Unwelcome> {
-        if let Some(facts) = certificate {
-            return Identity::from_certificate(facts, &self.server_rules, self.scheme)
-                .map_err(|error| Unwelcome::Identity(connect.version, error));
-        }
-        if self.trust_client_id {
-            if self.servers_by_client_id.iter().any(|server| **server == *connect.client_id) {
-                return Ok(Identity::server(&connect.client_id));
-            }
-            if let Ok(nid) = Nid::parse(&connect.client_id, self.scheme) {
-                return Ok(Identity::device(nid));
-            }
-        }
-        if self.allow_anonymous {
-            // No certificate can have this name: anonymous clients share no session with one.
-            return Ok(Identity::anonymous(""));
-        }
-        Err(Unwelcome::Anonymous(connect.version))
     }
 }
 
@@ -191,6 +201,10 @@ impl Unwelcome {
                 _other => ConnectResult::ProtocolError,
             },
             Self::Identity(..) | Self::Anonymous(_) => ConnectResult::NotAuthorized,
+            Self::NotProven(_, NotProven::Failed(_), _) => ConnectResult::BadCredentials,
+            Self::NotProven(_, NotProven::Banned, _) => ConnectResult::Banned,
+            Self::NotProven(_, NotProven::Busy, _) => ConnectResult::Busy,
+            Self::ClientIdPrefix(_) => ConnectResult::BadClientId,
             Self::Rejected(_, rejected) => match rejected {
                 Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
                 Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
@@ -200,6 +214,14 @@ impl Unwelcome {
                 | Rejected::WillPayload => ConnectResult::BadWill,
             },
             Self::Shutdown => ConnectResult::ShuttingDown,
+        }
+    }
+
+    /// The user name that somebody has tried in vain.
+    pub(super) fn user(&self) -> Option<&str> {
+        match self {
+            Self::NotProven(_, _, user) => Some(user),
+            _other => None,
         }
     }
 
@@ -223,6 +245,8 @@ impl Unwelcome {
             | Self::Version(_)
             | Self::Identity(..)
             | Self::Anonymous(_)
+            | Self::NotProven(..)
+            | Self::ClientIdPrefix(_)
             | Self::Rejected(..)
             | Self::Shutdown => None,
         }
@@ -242,6 +266,8 @@ impl Unwelcome {
             Self::Identity(version, _) | Self::Anonymous(version) => {
                 (*version, ReasonCode::NotAuthorized)
             }
+            Self::NotProven(version, why, _) => (*version, why.reason()),
+            Self::ClientIdPrefix(version) => (*version, ReasonCode::ClientIdentifierNotValid),
             Self::Rejected(version, rejected) => (*version, rejected.reason()),
             Self::NoEntry(version, no_entry) => (*version, no_entry.reason()),
             Self::Version(version) => (*version, ReasonCode::UnsupportedProtocolVersion),
@@ -326,29 +352,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         broker: &Arc<Broker>,
         entry: &Entry,
         rules: &Rules,
-        certificate: Option<&CertificateFacts>,
-        connect: &Connect,
-    ) -> Result<crate::broker::Attached, Unwelcome> {
+        login: Login,
+        connect: Connect,
+    ) -> Result<Admitted, Unwelcome> {
         let version = connect.version;
-        if !rules.versions.contains(&version) {
-            return Err(Unwelcome::Version(version));
-        }
-        let identity = entry.identify(certificate, connect)?;
+        let Login { identity, proven, data } = login;
         let limits = &broker.options().session;
         let broken = |violation| Unwelcome::Violation(version, violation);
+        let without_id = connect.client_id.is_empty();
+        let connect = entry.with_client_id(&identity, connect)?;
         let mut opening =
-            Opening::new(connect, limits, || broker.fresh_client_id()).map_err(broken)?;
+            Opening::new(&connect, limits, || broker.fresh_client_id()).map_err(broken)?;
+        opening.assigned = without_id;
+        if !entry.takes_client_id(&opening.client_id) {
+            return Err(Unwelcome::ClientIdPrefix(version));
+        }
         rules.open(&mut opening).map_err(broken)?;
-        if encoded_len(&opening.accepted(true, limits), version) > opening.packet_bytes_max {
+        let largest = encoded_len(&opening.accepted(true, limits, data.clone()), version);
+        if largest > opening.packet_bytes_max {
             return Err(Unwelcome::Violation(version, Violation::PacketSizeTooSmall));
         }
         let client_id = &*opening.client_id;
         let who = Who { identity: &identity, client_id, peer: Some(self.peer) };
         let attached = broker
-            .attach(&who, &opening, entry.acl.as_ref())
+            .attach(&who, &opening, entry.access.acl.as_ref())
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
-        let answer = opening.accepted(attached.present, limits);
+        let answer = opening.accepted(attached.present, limits, data);
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);
         tracing::info!(
@@ -361,24 +391,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             keep_alive_secs = opening.keep_alive_secs,
             "connected"
         );
-        Ok(attached)
+        Ok(Admitted { attached, version, proven })
     }
 
     /// Runs the connection until it ends.
     pub(super) async fn run(
         self,
         broker: Arc<Broker>,
-        attached: crate::broker::Attached,
+        admitted: Admitted,
         counted: OpenConnection,
         limits: ConnLimits,
         rules: Arc<Rules>,
         shutting_down: bool,
     ) {
+        let Admitted { attached, proven, .. } = admitted;
         if shutting_down {
             attached.handle.signal.raise(Calls::SHUTDOWN);
         }
+        // Users may have changed since it was asked for its password, and it was not called then.
+        attached.handle.signal.raise(Calls::USERS);
         let resumed = attached.present;
-        Conn::new(self, broker, attached, counted, limits, rules).run(resumed).await;
+        Conn::new(self, broker, attached, counted, limits, rules, proven).run(resumed).await;
     }
 }
 

@@ -14,16 +14,18 @@ use tokio_rustls::TlsAcceptor;
 use super::certificate::{CertificateError, PeerCertificate};
 use super::conn::{self, ConnLimits, Link};
 use super::gate::{Admission, Gate, NoEntry, TOLD_PATIENCE};
-use super::greeting::{Entry, Unwelcome};
+use super::greeting::{Access, Admitted, Entry, Unwelcome};
 use super::proxy::{self, Proxied, ProxyError};
 use super::rules::Rules;
 use super::socket::{Acceptor, Socket};
 use super::stream::{Channel, Stream};
 use super::tls::{self, ServerTls, TlsError};
+use super::users::Hashers;
 use super::websocket::{HandshakeError, HandshakeRules, WebSocket, shake_hands};
-use crate::broker::{AclSlot, Broker, Peer};
+use crate::broker::{Broker, Peer};
 use crate::config::{Bind, Config, Listener, Mqtt, Protocol, ProxyProtocol};
-use crate::metrics::{ConnectResult, Label, TlsRejection};
+use crate::log::Shown;
+use crate::metrics::{ConnectResult, Label, PacketType, TlsRejection};
 use crate::rsp::CertificateFacts;
 
 /// What all listeners share.
@@ -37,6 +39,7 @@ pub struct Shared {
     connect_timeout: Duration,
     limits: ConnLimits,
     mqtt: Arc<Mqtt>,
+    hashers: Arc<Hashers>,
     websocket_request_bytes_max: usize,
 }
 
@@ -111,6 +114,7 @@ impl Shared {
             connect_timeout: config.limits.connect_timeout,
             limits,
             mqtt: Arc::new(config.mqtt.clone()),
+            hashers: Arc::new(Hashers::new()),
             websocket_request_bytes_max: config.limits.max_websocket_handshake_bytes,
         };
         (shared, Stop { broker, shutdown: stop, closed })
@@ -129,7 +133,8 @@ impl Stop {
 }
 
 impl Port {
-    /// Binds the socket and loads its certificates. What its clients may do is up to the ACL.
+    /// Binds the socket and loads its certificates. Who may come in and what clients may do is up
+    /// to `access`.
     ///
     /// # Errors
     /// [`ListenError`] says what is wrong, and with which file or address.
@@ -137,7 +142,7 @@ impl Port {
         shared: Shared,
         index: usize,
         listener: &Listener,
-        acl: Option<Arc<AclSlot>>,
+        access: Access,
     ) -> Result<Self, ListenError> {
         let load = |tls| ServerTls::load(tls, listener.protocol);
         let tls = listener.tls.as_ref().map(load).transpose()?;
@@ -151,7 +156,13 @@ impl Port {
         Ok(Self {
             socket,
             index,
-            entry: Entry::new(listener, &shared.mqtt, options.scheme, acl),
+            entry: Entry::new(
+                listener,
+                &shared.mqtt,
+                options.scheme,
+                access,
+                Arc::clone(&shared.hashers),
+            ),
             rules: Arc::new(Rules::new(listener, &shared.mqtt, &options.topics)),
             proxy_protocol: listener.proxy_protocol,
             proxy_require_tls: listener.proxy_require_tls,
@@ -361,8 +372,9 @@ impl Port {
         broker.metrics().connect(why.result());
         why.protocol_error().into_iter().for_each(|e| broker.metrics().protocol_error(e));
         if let Some(repeats) = broker.complain(why.result().name()) {
-            let repeats = repeats.field();
-            tracing::warn!(%peer, repeats, "not connected: {why}");
+            let (repeats, user) = (repeats.field(), why.user().map(Shown));
+            let user = user.as_ref().map(tracing::field::display);
+            tracing::warn!(%peer, user, repeats, "not connected: {why}");
         }
     }
 
@@ -374,15 +386,15 @@ impl Port {
     ) {
         let Shared { broker, limits, .. } = &self.shared;
         match self.greet(&mut link, certificate, patience).await {
-            Ok((attached, version)) => {
-                let present = attached.present;
+            Ok(admitted) => {
+                let (present, version) = (admitted.attached.present, admitted.version);
                 let result = if present { ConnectResult::Resumed } else { ConnectResult::Accepted };
                 broker.metrics().connect(result);
                 let counted = broker.metrics().connection_opened(self.index, version);
                 let shutting_down = *self.shared.shutdown.borrow();
                 let rules = Arc::clone(&self.rules);
                 let broker = Arc::clone(broker);
-                link.run(broker, attached, counted, *limits, rules, shutting_down).await;
+                link.run(broker, admitted, counted, *limits, rules, shutting_down).await;
             }
             Err(why) => {
                 self.note_unwelcome(link.peer, &why);
@@ -396,18 +408,24 @@ impl Port {
         link: &mut Link<S>,
         certificate: Option<&CertificateFacts>,
         patience: Pin<&mut Sleep>,
-    ) -> Result<(crate::broker::Attached, crate::mqtt::Version), Unwelcome> {
+    ) -> Result<Admitted, Unwelcome> {
+        let (broker, entry, rules) = (&self.shared.broker, &self.entry, &self.rules);
         let mut shutdown = self.shared.shutdown.clone();
-        let connect = tokio::select! {
-            connect = link.read_connect(self.entry.tolerance) => connect?,
+        let logging_in = async {
+            let connect = link.read_connect(entry.tolerance).await?;
+            broker.metrics().packet_in(PacketType::Connect);
+            if !rules.versions.contains(&connect.version) {
+                return Err(Unwelcome::Version(connect.version));
+            }
+            let login = link.log_in(broker, entry, certificate, &connect).await?;
+            Ok::<_, Unwelcome>((login, connect))
+        };
+        let (login, connect) = tokio::select! {
+            logged_in = logging_in => logged_in?,
             () = patience => return Err(Unwelcome::Timeout),
             () = stopped(&mut shutdown) => return Err(Unwelcome::Shutdown),
         };
-        let metrics = self.shared.broker.metrics();
-        metrics.packet_in(crate::metrics::PacketType::Connect);
-        let (broker, entry, rules) = (&self.shared.broker, &self.entry, &self.rules);
-        let attached = link.admit(broker, entry, rules, certificate, &connect).await?;
-        Ok((attached, connect.version))
+        link.admit(broker, entry, rules, login, connect).await
     }
 }
 

@@ -1,23 +1,29 @@
 //! Sockets: listeners, TLS, and one task for each connection.
 //!
 //! ```text
-//! listener ─ gate ─ proxy, TLS, websocket ─► greeting ─ CONNECT, identity ─► conn ─ the loop
+//! listener ─ gate ─ proxy, TLS, websocket ─► greeting ─ CONNECT, login ───► conn ─ the loop
 //!    │                       │                                                │   of a session
 //! socket                  stream                         input ─ frames ──────┴── packets ─ output
 //! ```
 
 pub mod certificate;
 mod conn;
+mod failures;
 mod gate;
 mod greeting;
 mod input;
 mod listener;
+mod login;
 mod output;
 mod proxy;
 mod rules;
 mod socket;
 mod stream;
+mod subject;
 pub mod tls;
+mod users;
 mod websocket;
 
+pub use greeting::Access;
 pub use listener::{ListenError, Port, Shared, Stop};
+pub use users::Users;

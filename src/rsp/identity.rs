@@ -45,6 +45,28 @@ pub struct CertificateFacts {
     pub common_names: Vec<String>,
     /// Subject attributes OU.
     pub organizational_units: Vec<String>,
+    /// The whole subject as one line (RFC 4514).
+    pub subject: String,
+    /// The first subject alternative name that has a text, of whatever kind.
+    pub alternative_name: String,
+    /// Number of the certificate, in hexadecimal: as revocation lists name it.
+    pub serial_hex: String,
+}
+
+/// Which text of a certificate is the name of its owner. What the owner may do does not depend on
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFrom {
+    /// The EID of a device, else the common name.
+    EidOrCommonName,
+    /// The common name.
+    CommonName,
+    /// The whole subject.
+    Subject,
+    /// The first alternative name.
+    AlternativeName,
+    /// The number of the certificate.
+    Serial,
 }
 
 /// Which certificates belong to servers.
@@ -105,6 +127,32 @@ impl Identity {
         Ok(Self::anonymous(name.ok_or(IdentityError::Nameless)?))
     }
 
+    /// The same by another name: a text of the certificate that the listener has chosen.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when the certificate must not be served at all, or has no such text.
+    pub fn named(
+        from: NameFrom,
+        facts: &CertificateFacts,
+        rules: &[ServerRule],
+        scheme: NidScheme,
+    ) -> Result<Self, IdentityError> {
+        let name = match from {
+            NameFrom::EidOrCommonName => return Self::from_certificate(facts, rules, scheme),
+            NameFrom::CommonName => facts.common_names.iter().find(|name| !name.is_empty()),
+            NameFrom::Subject => Some(&facts.subject),
+            NameFrom::AlternativeName => Some(&facts.alternative_name),
+            NameFrom::Serial => Some(&facts.serial_hex),
+        };
+        let name = name.filter(|name| !name.is_empty()).ok_or(IdentityError::Nameless)?;
+        let identity = match Self::from_certificate(facts, rules, scheme) {
+            // A client needs no common name when another text is its name.
+            Err(IdentityError::Nameless) => Self::anonymous(name),
+            identity => identity?,
+        };
+        Ok(Self { name: name.as_str().into(), ..identity })
+    }
+
     /// A server.
     #[must_use]
     pub fn server(name: &str) -> Self {
@@ -141,6 +189,7 @@ impl CertificateFacts {
         ]
         .into_iter()
         .flatten()
+        .chain([&self.subject, &self.alternative_name, &self.serial_hex])
     }
 
     /// What to call a server: its common name, else its first alternative name or unit.

@@ -49,7 +49,7 @@ mod tests;
 
 pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid};
-pub use identity::{CertificateFacts, Identity, IdentityError, Role, ServerRule};
+pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
 pub use inbox::{Inbox, InboxLimits};
 pub use mail::ExpiredLetters;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{SessionLimits, Violation};
@@ -41,6 +42,8 @@ pub struct Opening {
     pub response_information: Option<ByteString>,
     /// The client takes reason strings in acknowledgements `[MQTT-3.1.2-29]`.
     pub problem_information: bool,
+    /// The method by which the client has shown who it is; it may do so again.
+    pub authentication_method: Option<ByteString>,
     /// Highest QoS of a PUBLISH on this connection, as the CONNACK says `[MQTT-3.2.2-9]`.
     pub qos_max: QoS,
     /// What stands before every topic of this connection; a session is of one mount point.
@@ -48,7 +51,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Judges a CONNECT. `fresh_id` makes an id for a client without one.
+    /// Judges a CONNECT. `fresh_id` makes an id for a client without one. That the client is who
+    /// it says it is has been shown before.
     ///
     /// # Errors
     /// The rule that the CONNECT breaks.
@@ -64,9 +68,6 @@ impl Opening {
         }
         if connect.client_id.len() > limits.client_id_bytes_max {
             return Err(Violation::ClientIdTooLong);
-        }
-        if connect.properties.authentication_method.is_some() {
-            return Err(Violation::UnknownAuthenticationMethod);
         }
         let retains = connect.will.as_ref().is_some_and(|will| will.retain);
         if retains && !limits.rules.retain_available {
@@ -101,14 +102,21 @@ impl Opening {
                 .topic_alias_maximum
                 .min(limits.topic_alias_outbound_max),
             problem_information: connect.properties.request_problem_information,
+            authentication_method: connect.properties.authentication_method.clone(),
             qos_max: QoS::ExactlyOnce,
             mount_point: None,
         })
     }
 
-    /// The CONNACK that accepts the client.
+    /// The CONNACK that accepts the client, with the last data of its authentication method
+    /// `[MQTT-4.12.0-5]`.
     #[must_use]
-    pub fn accepted(&self, session_present: bool, limits: &SessionLimits) -> Packet {
+    pub fn accepted(
+        &self,
+        session_present: bool,
+        limits: &SessionLimits,
+        authentication_data: Option<Bytes>,
+    ) -> Packet {
         let properties = (self.version == Version::V5).then(|| {
             Box::new(ConnAckProperties {
                 session_expiry_secs: self.expiry_changed.then(|| seconds(self.expiry)),
@@ -120,6 +128,8 @@ impl Opening {
                 retain_available: (!limits.rules.retain_available).then_some(false),
                 response_information: self.response_information.clone(),
                 server_keep_alive_secs: self.keep_alive_changed.then_some(self.keep_alive_secs),
+                authentication_method: self.authentication_method.clone(),
+                authentication_data,
                 ..ConnAckProperties::default()
             })
         });

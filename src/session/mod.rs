@@ -3,6 +3,7 @@
 //! The contract with the shell that drives it: *one input, then carry out all actions, in order,
 //! then the next input; read the deadline again after each.* Inputs are [`Session::on_packet`],
 //! [`Session::on_routed`], [`Session::on_subscribed`], [`Session::on_unsubscribed`],
+//! [`Session::on_authenticated`],
 //! [`Session::on_delivery`] and [`Session::on_deadline`]. An [`Action::Publish`] must have been
 //! accepted by the broker (and, with a store, be durable) before the shell calls `on_routed`,
 //! which alone makes the PUBACK or PUBREC: nothing is acknowledged that is not owned.
@@ -14,6 +15,7 @@ mod alias;
 mod connect;
 mod delivery;
 mod outbound;
+mod reauth;
 #[cfg(test)]
 mod tests;
 mod violation;
@@ -22,6 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
@@ -29,6 +32,7 @@ pub use alias::Alias;
 pub use connect::{Opening, refused};
 pub use delivery::{Delivery, Origin, Outgoing};
 pub use outbound::Resend;
+pub use reauth::{Judged, Turn};
 pub use violation::Violation;
 
 use crate::ids::{PacketId, Timestamp};
@@ -38,6 +42,7 @@ use crate::mqtt::{
 };
 use alias::{InboundAliases, OutboundAliases};
 use outbound::{Mismatch, Outbound};
+use reauth::Reauth;
 
 /// Bounds of one session (`[limits]`), and how the standards are taken (`[mqtt]`).
 #[derive(Clone, Debug)]
@@ -104,6 +109,9 @@ pub enum Action {
     Subscribe(Subscribe),
     /// Have it carried out, then call [`Session::on_unsubscribed`].
     Unsubscribe(Unsubscribe),
+    /// Have the data judged by the method of the CONNECT, then call [`Session::on_authenticated`];
+    /// a client that fails must be closed `[MQTT-4.12.1-2]`.
+    Authenticate(Turn, Bytes),
     /// The client owns the message: whoever keeps it may forget it.
     Delivered(Origin),
     /// The client said goodbye: close the connection.
@@ -184,6 +192,7 @@ pub struct Session {
     will: Option<Box<Will>>,
     inbound_aliases: InboundAliases,
     outbound_aliases: OutboundAliases,
+    reauth: Reauth,
 }
 
 impl Session {
@@ -208,6 +217,7 @@ impl Session {
             will: None,
             inbound_aliases: InboundAliases::new(limits.topic_alias_max),
             outbound_aliases: OutboundAliases::default(),
+            reauth: Reauth::default(),
         };
         session.open(opening, now);
         session
@@ -227,6 +237,7 @@ impl Session {
         self.expiry = opening.expiry;
         self.will.clone_from(&opening.will);
         self.inbound_aliases.clear();
+        self.reauth = Reauth::open(opening.authentication_method.clone());
         self.outbound_aliases.open(opening.topic_alias_max);
         self.outbound.open();
     }
@@ -279,7 +290,7 @@ impl Session {
             Packet::PingReq => actions.push(Action::Send(Packet::PingResp)),
             Packet::Disconnect(disconnect) => return self.on_disconnect(&disconnect, actions),
             Packet::Connect(_) => return Err(Violation::SecondConnect),
-            Packet::Auth(_) => return Err(Violation::UnexpectedAuth),
+            Packet::Auth(auth) => return self.reauth.on_auth(auth, actions),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 return Err(Violation::ServerPacket);
             }
@@ -324,6 +335,17 @@ impl Session {
     ) {
         let answer = SubAck { packet_id, properties: None, reasons };
         actions.push(Action::Send(Packet::UnsubAck(answer)));
+    }
+
+    /// The method by which the client has shown who it is.
+    #[must_use]
+    pub fn authentication_method(&self) -> Option<&str> {
+        self.reauth.method()
+    }
+
+    /// The data of an [`Action::Authenticate`] has been judged, and does not end the connection.
+    pub fn on_authenticated(&mut self, verdict: Judged, actions: &mut Actions) {
+        self.reauth.on_verdict(verdict, actions);
     }
 
     /// How many QoS 1 and 2 messages the client may be sent now `[MQTT-3.3.4-9]`.

@@ -32,9 +32,21 @@ pub enum Violation {
     /// `[MQTT-4.12.0-1]`: this listener knows no method of that name.
     #[error("authentication method not supported")]
     UnknownAuthenticationMethod,
-    /// `[MQTT-4.12.0-6]`
+    /// `[MQTT-4.12.0-7]`
     #[error("AUTH without an authentication method in the CONNECT")]
     UnexpectedAuth,
+    /// `[MQTT-4.12.1-1]`: the method of the CONNECT is the method of the connection.
+    #[error("AUTH with another authentication method than the CONNECT")]
+    AuthenticationMethodChanged,
+    /// `[MQTT-4.12.0-3]`: a client answers with 0x18, and begins anew with 0x19.
+    #[error("AUTH out of turn")]
+    AuthOutOfTurn,
+    /// A session belongs to one identity: re-authentication shows that it is still there.
+    #[error("re-authentication as another user")]
+    AnotherUser,
+    /// `[MQTT-3.1.2-30]`: nothing but AUTH and DISCONNECT between CONNECT and CONNACK.
+    #[error("a packet that is not AUTH before the CONNACK")]
+    NotAuthenticated,
     /// `[MQTT-3.3.4-9]`: more unreleased QoS 2 messages than the server's Receive Maximum.
     #[error("more messages in flight than the server's Receive Maximum")]
     ReceiveMaximumExceeded,
@@ -71,6 +83,10 @@ impl Violation {
             Self::NotConnected
             | Self::SecondConnect
             | Self::UnexpectedAuth
+            | Self::AuthenticationMethodChanged
+            | Self::AuthOutOfTurn
+            | Self::AnotherUser
+            | Self::NotAuthenticated
             | Self::SessionExpiryRaised
             | Self::WrongAcknowledgement
             | Self::TopicAliasUnknown
@@ -104,6 +120,10 @@ impl Violation {
             Self::Content(error) => error.name(),
             Self::UnknownAuthenticationMethod => "unknown_authentication_method",
             Self::UnexpectedAuth => "unexpected_auth",
+            Self::AuthenticationMethodChanged => "authentication_method_changed",
+            Self::AuthOutOfTurn => "auth_out_of_turn",
+            Self::AnotherUser => "another_user",
+            Self::NotAuthenticated => "not_authenticated",
             Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
             Self::QosExceeded => "qos_exceeded",
             Self::WrongAcknowledgement => "wrong_acknowledgement",

@@ -89,6 +89,20 @@ impl Dial {
         self
     }
 
+    /// User name and password.
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.0.username = Some(name.into());
+        self.0.password = Some(Bytes::copy_from_slice(password.as_bytes()));
+        self
+    }
+
+    /// Authentication Method, and its first data.
+    pub fn method(mut self, name: &str, data: &str) -> Self {
+        self.0.properties.authentication_method = Some(name.into());
+        self.0.properties.authentication_data = Some(Bytes::copy_from_slice(data.as_bytes()));
+        self
+    }
+
     /// A Will with QoS 1.
     pub fn will(mut self, topic: &str, payload: impl Into<Bytes>) -> Self {
         self.0.will = Some(Will {
@@ -164,6 +178,13 @@ pub struct Client {
 impl Client {
     /// Says CONNECT and waits for the CONNACK.
     pub async fn open(stream: impl Stream + 'static, dial: &Dial) -> Result<Self, Denied> {
+        let mut client = Self::begin(stream, dial).await;
+        client.finish().await?;
+        Ok(client)
+    }
+
+    /// Says CONNECT and waits for nothing.
+    pub async fn begin(stream: impl Stream + 'static, dial: &Dial) -> Self {
         let nothing =
             ConnAck { session_present: false, reason: ReasonCode::Success, properties: None };
         let mut client = Self {
@@ -177,10 +198,15 @@ impl Client {
             connack: nothing,
         };
         client.send(&Packet::Connect(Box::new(dial.0.clone()))).await;
-        match client.read().await {
+        client
+    }
+
+    /// Waits for the CONNACK.
+    pub async fn finish(&mut self) -> Result<(), Denied> {
+        match self.read().await {
             Some(Packet::ConnAck(connack)) if connack.reason == ReasonCode::Success => {
-                client.connack = *connack;
-                Ok(client)
+                self.connack = *connack;
+                Ok(())
             }
             Some(Packet::ConnAck(connack)) => Err(Denied::ConnAck(connack.reason)),
             None => Err(Denied::Closed),

@@ -10,6 +10,7 @@ mod common;
 
 mod leash;
 mod libraries;
+mod login;
 mod metrics;
 mod ordinary;
 mod programs;

@@ -73,7 +73,7 @@ impl Stage {
 
     /// The plain port.
     pub(crate) fn plain(&self) -> Door {
-        Door { port: self.rig.plain.port(), files: Vec::new(), websocket: false }
+        Door::plain(self.rig.plain.port())
     }
 
     /// The port with TLS that asks for no certificate.
@@ -133,12 +133,17 @@ pub(crate) struct Door {
 }
 
 impl Door {
+    /// A port without TLS.
+    pub(crate) fn plain(port: u16) -> Self {
+        Self { port, files: Vec::new(), websocket: false }
+    }
+
     pub(crate) fn arguments(&self, names: [&str; 3]) -> Vec<String> {
         let files = self.files.iter().map(|path| path.to_str().unwrap().to_owned());
         names.into_iter().zip(files).flat_map(|(name, file)| [name.to_owned(), file]).collect()
     }
 
-    fn mosquitto(&self, program: &str, version: VersionName) -> Command {
+    pub(crate) fn mosquitto(&self, program: &str, version: VersionName) -> Command {
         // Without stdbuf its lines stay in its buffer.
         let mut command = Command::new("stdbuf");
         command.args(["-oL", program, "-h", "localhost", "-p", &self.port.to_string()]);

@@ -154,7 +154,7 @@ async fn a_client_certificate_is_shown_and_the_session_resumes() {
     let (peer, kind, alpn) = handshake(&server, &client).await.unwrap();
     let peer = peer.unwrap();
     assert_eq!(peer.facts.common_names, ["device"]);
-    assert_eq!((peer.serial_hex.as_str(), alpn), ("7", None));
+    assert_eq!((peer.facts.serial_hex.as_str(), alpn), ("7", None));
     assert!(matches!(kind, HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest));
 
     let (again, kind, _) = handshake(&server, &client).await.unwrap();

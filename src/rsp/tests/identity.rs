@@ -137,3 +137,32 @@ fn equality_decides_about_sessions() {
     assert_ne!(device(EID), device(OTHER));
     assert_eq!(device(EID), device(EID));
 }
+
+#[test]
+fn a_listener_chooses_the_name_and_not_the_role() {
+    let named = |from, certificate: &Certificate| {
+        Identity::named(from, &certificate.0, &["ou=SM-SR".parse().unwrap()], NidScheme::Eid)
+    };
+    let mut device = Certificate::default().serial(EID).cn("meter 1");
+    device.0.subject = "CN=meter 1".into();
+    device.0.serial_hex = "1f".into();
+    for (from, name) in [
+        (NameFrom::EidOrCommonName, EID),
+        (NameFrom::CommonName, "meter 1"),
+        (NameFrom::Subject, "CN=meter 1"),
+        (NameFrom::Serial, "1f"),
+    ] {
+        let identity = named(from, &device).unwrap();
+        assert_eq!((&*identity.name, identity.role), (name, Role::Device));
+        assert_eq!(identity.nid.map(|nid| nid.to_string()).as_deref(), Some(EID));
+    }
+    assert_eq!(named(NameFrom::AlternativeName, &device), Err(IdentityError::Nameless));
+    let mut nameless = Certificate::default();
+    nameless.0.alternative_name = "a@b.example".into();
+    assert_eq!(named(NameFrom::AlternativeName, &nameless), Ok(Identity::anonymous("a@b.example")));
+    let server = Certificate::default().ou("SM-SR").cn("x");
+    assert_eq!(named(NameFrom::CommonName, &server), Ok(Identity::server("x")));
+    let mut evil = Certificate::default().cn("x");
+    evil.0.alternative_name = "a\nb".into();
+    assert_eq!(named(NameFrom::CommonName, &evil), Err(IdentityError::ControlCharacter));
+}
