@@ -151,7 +151,7 @@ async fn the_log_names_the_client_behind_a_proxy_and_does_not_grow_with_wrong_po
     let (status, lines) = program.end().await;
     assert_eq!(status.code(), Some(0));
     let told: Vec<&String> = lines.iter().filter(|l| l.contains("MQTT on a WebSocket")).collect();
-    assert!(told[0].contains("peer=192.0.2.7:1000"), "{lines:#?}");
+    assert!(told.iter().all(|line| line.contains("peer=192.0.2.7:1")), "{lines:#?}");
     // One a second and reason; 200 connections take a few seconds on the slowest machine.
     assert!((1..50).contains(&told.len()), "{told:#?}");
 }

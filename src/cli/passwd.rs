@@ -21,8 +21,8 @@ const PASSWORD_BYTES_MAX: usize = 65_535;
 ///
 /// The password is asked for twice on a terminal, and otherwise read from standard input, one line.
 /// It is never an argument: arguments are seen by everybody on the machine. All other lines of the
-/// file stay as they are, and the file is replaced as a whole: a broker that reads it meanwhile sees
-/// the old one or the new one.
+/// file stay as they are, and the file is replaced as a whole: a broker that reads it meanwhile
+/// sees the old one or the new one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The file is mosquitto's: one user a line, `name:hash`. A broker reads it again on SIGHUP and then
@@ -85,7 +85,8 @@ enum PasswdError {
     Missing(PathBuf),
     #[error("{}: there is no user of this name", .0.display())]
     NoSuchUser(PathBuf),
-    #[error("{}:{line}: {fault}\nnothing was changed: first put this line in order", path.display())]
+    #[error("{path}:{line}: {fault}\nnothing was changed: first put this line in order",
+        path = path.display())]
     Broken { path: PathBuf, line: usize, fault: PasswordFault },
     #[error("the password cannot be read: {0}")]
     Input(io::Error),

@@ -81,7 +81,7 @@ impl Default for Limits {
         Self {
             max_packet_size: 2_000_000,
             max_inflight: 20,
-            receive_maximum: 64,
+            receive_maximum: 20,
             topic_alias_maximum: 10,
             topic_alias_maximum_outbound: 10,
             max_queued_messages: 1_000,

@@ -220,6 +220,9 @@ fn default_max_connections() -> usize {
 pub struct Tls {
     /// The broker's certificate chain, PEM, leaf first.
     pub cert: PathBuf,
+    /// Certificates to complete the chain from where `cert` stops short of it, PEM. Those of
+    /// `client_ca` serve, too.
+    pub chain: Option<PathBuf>,
     /// The key of the leaf, PEM.
     pub key: PathBuf,
     /// The certificates that issue the clients' certificates, PEM. Without it, clients are not

@@ -180,6 +180,7 @@ impl Config {
         let tls = Tls {
             cert: dir.join("broker.pem"),
             key: dir.join("broker.key"),
+            chain: None,
             client_ca: Some(dir.join("ca.pem")),
             require_client_cert: None,
             crl: Some(dir.join("crl.pem")),
@@ -225,6 +226,7 @@ impl Config {
             resolve(&mut tls.key);
             tls.client_ca.iter_mut().for_each(resolve);
             tls.crl.iter_mut().for_each(resolve);
+            tls.chain.iter_mut().for_each(resolve);
         }
         let own = self.listeners.iter_mut().filter_map(|listener| listener.auth.as_mut());
         for auth in own.chain([&mut self.auth]) {

@@ -29,6 +29,7 @@ subscribe = "deny"
 [listener.tls]
 cert = "broker.pem"
 key = "broker.key"
+chain = "ca.pem"
 client_ca = "ca.pem"
 require_client_cert = false
 crl = "crl.pem"
@@ -149,6 +150,7 @@ fn every_documented_key_is_read() {
     let tls = secure.tls.as_ref().unwrap();
     assert_eq!((secure.max_connections, secure.allow_anonymous), (5, true));
     assert_eq!(tls.cert, dir.path().join("broker.pem"), "relative to the file");
+    assert_eq!(tls.chain, Some(dir.path().join("ca.pem")));
     assert_eq!(tls.crl, Some(dir.path().join("crl.pem")));
     assert!(!tls.requires_client_cert());
     assert_eq!(tls.min_version, TlsVersion::V1_3);

@@ -151,6 +151,9 @@ impl Check<'_> {
         if let Some(path) = &tls.client_ca {
             self.file(&format!("{key}.client_ca"), path);
         }
+        if let Some(path) = &tls.chain {
+            self.file(&format!("{key}.chain"), path);
+        }
         if let Some(path) = &tls.crl {
             self.file(&format!("{key}.crl"), path);
         }

@@ -359,19 +359,20 @@ impl WriteProperties for ConnAckProperties {
             Some(QoS::AtLeastOnce) => Some(true),
             Some(QoS::ExactlyOnce) | None => None,
         };
+        // The order is free. This is mosquitto's, for clients that know no other CONNACK.
         out.put_u32(P::SessionExpiryInterval, self.session_expiry_secs);
-        out.put_u16(P::ReceiveMaximum, self.receive_maximum);
-        out.put_bool(P::MaximumQoS, maximum_qos);
-        out.put_bool(P::RetainAvailable, self.retain_available);
-        out.put_u32(P::MaximumPacketSize, self.maximum_packet_size);
-        out.put_text(P::AssignedClientIdentifier, self.assigned_client_id.as_ref());
         out.put_u16(P::TopicAliasMaximum, self.topic_alias_maximum);
+        out.put_text(P::AssignedClientIdentifier, self.assigned_client_id.as_ref());
+        out.put_u16(P::ServerKeepAlive, self.server_keep_alive_secs);
+        out.put_bool(P::RetainAvailable, self.retain_available);
+        out.put_bool(P::MaximumQoS, maximum_qos);
+        out.put_u32(P::MaximumPacketSize, self.maximum_packet_size);
+        out.put_u16(P::ReceiveMaximum, self.receive_maximum);
         out.put_text(P::ReasonString, self.reason_string.as_ref());
         out.put_user(&self.user);
         out.put_bool(P::WildcardSubscriptionAvailable, self.wildcard_subscription_available);
         out.put_bool(P::SubscriptionIdentifierAvailable, self.subscription_ids_available);
         out.put_bool(P::SharedSubscriptionAvailable, self.shared_subscription_available);
-        out.put_u16(P::ServerKeepAlive, self.server_keep_alive_secs);
         out.put_text(P::ResponseInformation, self.response_information.as_ref());
         out.put_text(P::ServerReference, self.server_reference.as_ref());
         out.put_text(P::AuthenticationMethod, self.authentication_method.as_ref());

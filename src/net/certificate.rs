@@ -11,7 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{
     OID_X509_COMMON_NAME, OID_X509_ORGANIZATIONAL_UNIT, OID_X509_SERIALNUMBER,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::subject;
 use crate::rsp::CertificateFacts;
@@ -61,6 +61,14 @@ impl PeerCertificate {
 /// [`CertificateError::NotDer`].
 pub fn not_after_unix_secs(der: &[u8]) -> Result<i64, CertificateError> {
     Ok(parse(der)?.validity().not_after.timestamp())
+}
+
+/// Names of a certificate's issuer and of whom it is for, as they stand in it.
+#[must_use]
+pub fn issuer_and_subject(der: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let certificate = parse(der).ok()?;
+    let raw = |name: &X509Name<'_>| name.as_raw().to_vec();
+    Some((raw(certificate.issuer()), raw(certificate.subject())))
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {

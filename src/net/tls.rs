@@ -15,7 +15,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, Error, InvalidMessage, RootCertStore, ServerConfig};
 
-use super::certificate::not_after_unix_secs;
+use super::certificate::{issuer_and_subject, not_after_unix_secs};
 use crate::config::{Protocol, Tls, TlsVersion};
 use crate::metrics::TlsRejection;
 
@@ -109,6 +109,8 @@ impl ServerTls {
             Some((path, issuers)) => Some(earliest_end(path, issuers)?),
             None => None,
         };
+        let mut supply = tls.chain.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        supply.extend(issuers.iter().flat_map(|(_, issuers)| issuers.clone()));
         let verifier = match issuers {
             Some((path, issuers)) => client_verifier(tls, path, issuers, &provider)?,
             None => WebPkiClientVerifier::no_client_auth(),
@@ -121,7 +123,7 @@ impl ServerTls {
             .with_protocol_versions(versions)
             .expect("the provider has suites for TLS 1.2 and 1.3")
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
+            .with_single_cert(completed(chain, &supply), key)
             .map_err(|e| key_error(tls, e))?;
         config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS_MAX);
         config.send_tls13_tickets = 1; // a device resumes once per connection
@@ -190,6 +192,28 @@ fn client_verifier(
     let path = tls.crl.as_deref().unwrap_or(path);
     builder.build().map_err(|source| TlsError::Revocation { path: path.to_owned(), source })
 }
+
+/// The chain with the intermediate certificates that it lacks, as far as they are at hand: clients
+/// that know the root alone could not verify the leaf. The root itself is left out.
+fn completed(
+    mut chain: Vec<CertificateDer<'static>>,
+    supply: &[CertificateDer<'static>],
+) -> Vec<CertificateDer<'static>> {
+    while chain.len() < CHAIN_MAX {
+        let last = chain.last().and_then(|last| issuer_and_subject(last));
+        let Some((wanted, _)) = last else { return chain };
+        let found = supply.iter().find(|candidate| {
+            issuer_and_subject(candidate)
+                .is_some_and(|(issuer, subject)| subject == wanted && issuer != subject)
+        });
+        let Some(found) = found.filter(|found| !chain.contains(found)) else { return chain };
+        chain.push(found.clone());
+    }
+    chain
+}
+
+/// Certificates of a chain that is completed; more are the operator's own affair.
+const CHAIN_MAX: usize = 8;
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     items(path, "certificate")

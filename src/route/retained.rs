@@ -162,10 +162,11 @@ impl<A> Retained<A> {
             match level {
                 "#" => {
                     // `#` includes the parent level itself (4.7.1.2).
-                    open.push((node, None, depth));
                     for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {
                         open.push((child, Some("#"), depth + 1));
                     }
+                    // What is pushed last comes first: a topic before those below it.
+                    open.push((node, None, depth));
                 }
                 "+" => {
                     for (_, child) in node.children.iter().filter(|(name, _)| visible(name)) {

@@ -301,6 +301,10 @@ impl Session {
     /// The broker has decided on an [`Action::Publish`]: the acknowledgement, if one is due.
     pub fn on_routed(&mut self, receipt: Receipt, routed: Routed, actions: &mut Actions) {
         let Some(packet_id) = receipt.packet_id else { return };
+        // A PUBREC that says more than "taken" is not what clients in the field know; the standard
+        // leaves it to the server (3.5.2.1).
+        let unsaid = receipt.qos == QoS::ExactlyOnce && routed == Routed::NoSubscribers;
+        let routed = if unsaid { Routed::Accepted } else { routed };
         let answer = self.acknowledgement(packet_id, routed);
         if receipt.qos == QoS::AtLeastOnce {
             actions.push(Action::Send(Packet::PubAck(answer)));

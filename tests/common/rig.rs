@@ -226,6 +226,7 @@ fn config(dir: &TempDir) -> Config {
     let tls = Tls {
         cert: path("broker.pem"),
         key: path("broker.key"),
+        chain: None,
         client_ca: Some(path("ca.pem")),
         require_client_cert: None,
         crl: Some(path("crl.pem")),

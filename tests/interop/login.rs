@@ -28,16 +28,16 @@ async fn mosquittos_clients_log_in_with_their_passwords() {
         assert_eq!(sub.message().await.payload, "hello");
         sub.vanish().await;
         for (arguments, refusal) in [
-            (&["-u", "ann", "-P", "wrong"][..], ["bad user name or password", "Bad username or"]),
-            (&["-u", "bob", "-P", "secret"], ["bad user name or password", "Bad username or"]),
-            (&[], ["not authorised", "Not authorized"]),
+            (&["-u", "ann", "-P", "wrong"][..], "bad user name or password"),
+            (&["-u", "bob", "-P", "secret"], "bad user name or password"),
+            (&[], "not authori"),
         ] {
             let mut command = door.mosquitto("mosquitto_pub", version);
             command.args(["-t", "t", "-m", "x"]).args(arguments);
             let (status, said) = Program::start(&mut command).end().await;
             assert!(!status.success());
-            let said = said.join("\n");
-            assert!(refusal.iter().any(|text| said.contains(text)), "{version}: {said}");
+            let said = said.join("\n").to_lowercase();
+            assert!(said.contains(refusal), "{version}: {said}");
         }
     }
 }

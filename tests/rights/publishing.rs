@@ -83,7 +83,7 @@ async fn a_grant_of_everything_is_none_of_dollar_topics() {
             let reason = anybody.subscribe(filter, ONE).await;
             assert_eq!(reason, crate::filter_denial(version), "{filter}");
         }
-        assert!(!sys.subscribe("$SYS/broker/+/total", ONE).await.is_error());
+        assert!(!sys.subscribe("$SYS/broker/+/nothing", ONE).await.is_error());
         assert!(sys.subscribe("#", ONE).await.is_error(), "nothing of it may be read");
         for topic in ["$SYS/broker/uptime", "$CONTROL/x", "$share/g/x"] {
             let answer = sys.publish(topic, "x", ONE).await;

@@ -176,6 +176,8 @@ fn tls(door: &Door, machine: &Machine) -> Result<String, String> {
     let mut text = "[listener.tls]\n".to_owned();
     text.push_str(&file("cert", cert, machine));
     text.push_str(&file("key", key, machine));
+    // OpenSSL completes the chain of certfile from there.
+    tls.cafile.iter().for_each(|ca| text.push_str(&file("chain", ca, machine)));
     if tls.version_1_3 {
         text.push_str("min_version = \"1.3\"\n");
     }

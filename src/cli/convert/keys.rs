@@ -250,6 +250,7 @@ fn bounds(plan: &mut Plan, d: &Directive) -> Answer {
         "max_keepalive" => number(d, 0, 65_535).map(|n: u64| {
             if n > 0 {
                 plan.set("limits", "max_keepalive", &format!("\"{n}s\""), d);
+                plan.set("mqtt", "keepalive_exceeded", &"\"refuse\"", d);
             }
         }),
         "global_max_connections" => {

@@ -181,6 +181,7 @@ impl Files {
         let tls = Tls {
             cert: self.0.join("broker.pem"),
             key: self.0.join("broker.key"),
+            chain: None,
             client_ca: Some(self.0.join("ca.pem")),
             require_client_cert: None,
             crl: Some(self.0.join("crl.pem")),

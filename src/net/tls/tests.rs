@@ -55,6 +55,7 @@ impl Rig {
         Tls {
             cert: self.dir.path().join("broker.pem"),
             key: self.dir.path().join("broker.key"),
+            chain: None,
             client_ca: Some(self.dir.path().join("ca.pem")),
             require_client_cert: None,
             crl: None,
@@ -314,4 +315,30 @@ fn ends_of_validity_are_known() {
     let far_future = date_time_ymd(4096, 1, 1).unix_timestamp();
     assert_eq!(tls.cert_not_after_unix_secs, far_future);
     assert_eq!(tls.client_ca_not_after_unix_secs, Some(far_future));
+}
+
+#[tokio::test]
+async fn a_chain_is_completed_from_the_certificates_at_hand() {
+    let rig = Rig::new();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "between");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let between_key = KeyPair::generate().unwrap();
+    let between = params.signed_by(&between_key, &rig.issuer).unwrap();
+    let issuer = Issuer::new(params, between_key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    let path = |name: &str| rig.dir.path().join(name);
+    fs::write(path("leaf.pem"), leaf.pem()).unwrap();
+    fs::write(path("leaf.key"), key.serialize_pem()).unwrap();
+    let root = fs::read_to_string(path("ca.pem")).unwrap();
+    fs::write(path("chain.pem"), root + &between.pem()).unwrap();
+    let alone = Tls { cert: path("leaf.pem"), key: path("leaf.key"), client_ca: None, ..rig.tls() };
+    let client = Arc::new(rig.client_config(None));
+    let server = ServerTls::load(&alone, Protocol::Mqtt).unwrap();
+    assert!(handshake(&server, &client).await.is_err(), "the client knows the root alone");
+    let with_chain = Tls { chain: Some(path("chain.pem")), ..alone };
+    let server = ServerTls::load(&with_chain, Protocol::Mqtt).unwrap();
+    assert!(handshake(&server, &client).await.is_ok());
 }
