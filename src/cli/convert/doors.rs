@@ -113,6 +113,11 @@ pub(super) fn auth(section: &str, users: &Users, machine: &Machine) -> String {
         }
         text.push_str(&file(name, set, machine));
     }
+    if users.acl_file.is_some() {
+        text.push_str(
+            "subscribe = \"grant\" # as mosquitto: granted, and filtered when delivered\n",
+        );
+    }
     text
 }
 
