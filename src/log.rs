@@ -159,6 +159,9 @@ pub struct Repeats {
 }
 
 impl Repeats {
+    /// Of a line that nothing holds back.
+    pub const NONE: Self = Self { count: 0, within: Duration::ZERO };
+
     /// How many lines were held back, if any: a field of the line that passes.
     #[must_use]
     pub fn field(&self) -> Option<u64> {
@@ -192,13 +195,13 @@ impl<K: Copy + Eq + Hash> Throttle<K> {
         let fresh = Window { opened: now, suppressed: 0 };
         if self.reasons.len() < self.reasons_max {
             self.reasons.insert(reason, fresh);
-            return Some(Repeats { count: 0, within: Duration::ZERO });
+            return Some(Repeats::NONE);
         }
         match &mut self.others {
             Some(window) => window.admit(self.interval, now),
             None => {
                 self.others = Some(fresh);
-                Some(Repeats { count: 0, within: Duration::ZERO })
+                Some(Repeats::NONE)
             }
         }
     }

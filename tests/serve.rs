@@ -113,6 +113,15 @@ impl Broker {
         Client::open(stream, &dial).await.expect("a connection")
     }
 
+    /// The next lines of its log, to one with this text in it.
+    async fn lines_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while lines.last().is_none_or(|line: &String| !line.contains(text)) {
+            lines.push(self.program.line().await.expect("it runs"));
+        }
+        lines
+    }
+
     /// Ends it with SIGTERM: its exit code, and its whole log.
     async fn stop(mut self) -> (Option<i32>, Vec<String>) {
         self.program.signal("TERM");
@@ -383,6 +392,46 @@ fn a_broker_with_a_broken_acl_does_not_start() {
         assert_eq!(output.status.code(), Some(3));
         assert!(stderr(&output).contains("auth.acl_file: cannot read"), "{}", stderr(&output));
     }
+}
+
+#[tokio::test]
+async fn two_devices_with_one_id_do_not_fill_the_log() {
+    // case Q8
+    const ROUNDS: usize = 300;
+    let mut broker = Broker::start("").await;
+    let since = std::time::Instant::now();
+    for (name, persistent) in [("twin", true), ("clean", false)] {
+        let dial = || if persistent { Dial::v5(name).persistent() } else { Dial::v5(name).clean() };
+        let mut former = broker.client(dial()).await;
+        for _ in 0..ROUNDS {
+            let next = broker.client(dial()).await;
+            assert_eq!(former.expect_goodbye().await, ReasonCode::SessionTakenOver);
+            former = next;
+        }
+        former.disconnect().await;
+    }
+    // What was held back is told when it has become quiet.
+    let mut lines = broker.lines_until("taken_over: ").await;
+    if !lines.iter().any(|line| line.contains("connected_by_take_over: ")) {
+        lines.extend(broker.lines_until("connected_by_take_over: ").await);
+    }
+    let elapsed_secs = usize::try_from(since.elapsed().as_secs()).unwrap();
+    let (code, rest) = broker.stop().await;
+    assert_eq!(code, Some(0));
+    lines.extend(rest);
+    let count = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
+    let (came, went) = (count("took_over=true"), count("session taken over"));
+    // One of either kind a second, and those of the first to come and the last to go.
+    assert!(came.max(went) <= elapsed_secs + 1, "in {elapsed_secs} s: {lines:#?}");
+    assert_eq!((count(" connected ") - came, count("said goodbye")), (2, 2), "{lines:#?}");
+    let held: usize = lines.iter().filter_map(|line| held_back(line)).sum();
+    assert_eq!(came + went + held, 4 * ROUNDS, "none is forgotten: {lines:#?}");
+}
+
+/// How many lines like this one were held back before it.
+fn held_back(line: &str) -> Option<usize> {
+    let (_, rest) = line.split_once("repeats=").or_else(|| line.split_once("_over: "))?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[tokio::test]

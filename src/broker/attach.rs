@@ -23,6 +23,8 @@ pub struct Attached {
     pub session: Box<Session>,
     /// The session existed before `[MQTT-3.2.2-2]`.
     pub present: bool,
+    /// Another connection of this client was there, and was sent away.
+    pub took_over: bool,
 }
 
 /// Why a client gets no session.
@@ -95,10 +97,14 @@ impl Broker {
         }
         let identity = who.identity;
         let client_id = ClientId::from(&*opening.client_id);
+        let mut took_over = false;
         loop {
             let Some(handle) = self.sessions.of_client(&client_id) else {
                 match self.sessions.create(&client_id, identity, opening.mount_point.as_ref()) {
-                    Ok(Some(handle)) => return Ok(self.fresh(handle, who, opening, permit)),
+                    Ok(Some(handle)) => {
+                        let attached = self.fresh(handle, who, opening, permit);
+                        return Ok(Attached { took_over, ..attached });
+                    }
                     Ok(None) => continue,
                     Err(TooManySessions) if self.evict_for(identity).await => continue,
                     Err(TooManySessions) => return Err(Rejected::TooManySessions),
@@ -107,6 +113,7 @@ impl Broker {
             if handle.identity != *identity {
                 return Err(Rejected::OtherIdentity);
             }
+            took_over |= handle.is_online();
             let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
             let claim = claim.map_err(|_| Rejected::StillBusy)?;
             let Some((session, until)) = claim else {
@@ -125,7 +132,8 @@ impl Broker {
             *lock(&handle.peer) = who.peer;
             // [MQTT-3.1.3-9]: the client is back before its Will was due.
             let _withdrawn = lock(&self.wills).take(handle.key);
-            return Ok(self.resume(handle, session, opening, permit));
+            let attached = self.resume(handle, session, opening, permit);
+            return Ok(Attached { took_over, ..attached });
         }
     }
 
@@ -194,7 +202,7 @@ impl Broker {
         *lock(&handle.peer) = who.peer;
         handle.permit.store(permit);
         let session = Box::new(Session::new(opening, &self.options.session, self.now()));
-        Attached { handle, session, present: false }
+        Attached { handle, session, present: false, took_over: false }
     }
 
     fn resume(
@@ -215,7 +223,7 @@ impl Broker {
         });
         handle.signal.raise(super::Calls::QUEUE);
         handle.signal.raise(super::Calls::MAIL);
-        Attached { handle, session, present: true }
+        Attached { handle, session, present: true, took_over: false }
     }
 
     /// Its mailbox went with its device, and did not come back with it. Told that there was no

@@ -105,7 +105,7 @@ pub(super) fn parse(text: &str) -> (Spanned<DeTable<'_>>, Vec<Mistake>) {
     let mistake = |e: &toml::de::Error| Mistake {
         key: String::new(),
         line: line_of(text, e),
-        message: e.message().to_owned(),
+        message: explain(e.message()),
     };
     let mut mistakes: Vec<Mistake> = errors.iter().map(mistake).collect();
     mistakes.sort_by_key(|mistake| mistake.line);
@@ -160,6 +160,10 @@ pub(super) fn explain(message: &str) -> String {
     if let Some(name) = message.strip_prefix("missing field ") {
         return format!("missing key {name}");
     }
+    // Of this one alone the parser does not say where.
+    if message == "recursion limit" {
+        return TOO_DEEP.to_owned();
+    }
     let kind = ["unknown field", "unknown variant"].iter().find(|kind| message.starts_with(**kind));
     let Some(kind) = kind else {
         return message.to_owned();
@@ -178,6 +182,8 @@ pub(super) fn explain(message: &str) -> String {
     }
     format!("{what} `{wrong}`; known here: {}", known.join(", "))
 }
+
+const TOO_DEEP: &str = "a key with too many dots, or values too deep within each other";
 
 /// The known name with the fewest changed letters, if that is few enough to be meant.
 fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -225,6 +231,7 @@ mod tests {
         assert_eq!(explain(serde), "unknown key `max_inflght`; did you mean `max_inflight`?");
         let serde = "unknown variant `zzz`, expected `text` or `json`";
         assert_eq!(explain(serde), "unknown value `zzz`; known here: text, json");
+        assert_eq!(parse(&"a.".repeat(500)).1[0].message, TOO_DEEP);
         assert_eq!(explain("missing field `bind`"), "missing key `bind`");
         let serde = "invalid type: integer `1`, expected a string";
         assert_eq!(explain(serde), serde);

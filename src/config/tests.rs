@@ -363,6 +363,19 @@ fn what_is_missing_is_named_once() {
 }
 
 #[test]
+fn a_contradiction_with_a_default_is_on_the_line_that_says_something() {
+    // case P31
+    for (text, key) in [
+        ("\n[limits]\nmax_packet_size = 2\n", "rsp.body_bytes_max"),
+        ("[[listener]]\nallow_anonymous = true\nbind = \"127.0.0.1:9883\"\n", "admin.bind"),
+    ] {
+        let errors = Config::from_toml(text, Path::new("")).unwrap_err();
+        let [mistake] = &errors.mistakes[..] else { panic!("{errors}") };
+        assert_eq!((&*mistake.key, mistake.line), (key, Some(3)), "{errors}");
+    }
+}
+
+#[test]
 fn all_contradictions_are_found_at_once() {
     let text = r#"
 [[listener]]

@@ -44,6 +44,12 @@ impl Check<'_> {
         self.mistakes.push(Mistake { key: key.to_owned(), line, message: message.into() });
     }
 
+    /// A contradiction: it is on the line of the other key where this one has its default.
+    fn at_odds(&mut self, key: &str, other: &str, message: String) {
+        let line = self.lines.line(key).or_else(|| self.lines.line(other));
+        self.mistakes.push(Mistake { key: key.to_owned(), line, message });
+    }
+
     fn listener(&mut self, key: &str, listener: &Listener, config: &Config) {
         if listener.max_connections == 0 {
             self.wrong(&format!("{key}.max_connections"), "must not be zero");
@@ -190,8 +196,7 @@ impl Check<'_> {
         let admin = config.admin.bind.map(|bind| ("admin.bind".to_owned(), Bind::Tcp(bind)));
         for (key, bind) in binds.chain(admin) {
             if let Some((other, _)) = taken.iter().find(|(_, earlier)| overlap(earlier, &bind)) {
-                let message = format!("{bind} is taken by {other}");
-                self.wrong(&key, message);
+                self.at_odds(&key, other, format!("{bind} is taken by {other}"));
             }
             taken.push((key, bind));
         }
@@ -246,7 +251,7 @@ impl Check<'_> {
         ];
         for (name, bytes) in bounds.into_iter().filter(|(_, bytes)| *bytes < rsp.body_bytes_max) {
             let message = format!("more than {name}, which is {bytes} bytes");
-            self.wrong("rsp.body_bytes_max", message);
+            self.at_odds("rsp.body_bytes_max", name, message);
         }
     }
 

@@ -16,10 +16,10 @@ use super::proxy::{self, ProxyError};
 use super::rules::Rules;
 use super::users::{Hashers, NotProven, Proven, Users};
 use super::websocket::{FrameError as WebSocketError, HandshakeError};
-use crate::broker::{AclSlot, Attached, Broker, Calls, Peer, Rejected, Who};
+use crate::broker::{AclSlot, Attached, Broker, Calls, Handle, Peer, Rejected, Who};
 use crate::config::{Listener, Mqtt, UserNameFrom};
 use crate::ids::NidScheme;
-use crate::log::Shown;
+use crate::log::{Repeats, Shown};
 use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
@@ -381,16 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let answer = opening.accepted(attached.present, limits, data);
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);
-        tracing::info!(
-            client = %Shown(attached.handle.client_id.as_str()),
-            identity = %Shown(&identity.name),
-            role = ?identity.role,
-            peer = %self.peer,
-            version = ?version,
-            clean = connect.clean_start,
-            keep_alive_secs = opening.keep_alive_secs,
-            "connected"
-        );
+        log_connected(broker, &attached, self.peer, &connect, opening.keep_alive_secs);
         Ok(Admitted { attached, version, proven })
     }
 
@@ -413,6 +404,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let resumed = attached.present;
         Conn::new(self, broker, attached, counted, limits, rules, proven).run(resumed).await;
     }
+}
+
+/// One line for each connection, except that two devices with one id take each other's place as
+/// fast as they can (case Q8).
+fn log_connected(
+    broker: &Broker,
+    attached: &Attached,
+    peer: Peer,
+    connect: &Connect,
+    keep_alive_secs: u16,
+) {
+    let repeats = match attached.took_over {
+        true => broker.complain("connected_by_take_over"),
+        false => Some(Repeats::NONE),
+    };
+    let Some(repeats) = repeats else { return };
+    let Handle { client_id, identity, .. } = &*attached.handle;
+    tracing::info!(
+        client = %Shown(client_id.as_str()),
+        identity = %Shown(&identity.name),
+        role = ?identity.role,
+        %peer,
+        version = ?connect.version,
+        clean = connect.clean_start,
+        keep_alive_secs,
+        took_over = attached.took_over.then_some(true),
+        repeats = repeats.field(),
+        "connected"
+    );
 }
 
 /// People who have the wrong port, by the first bytes they say.

@@ -19,6 +19,7 @@ mod reauth;
 #[cfg(test)]
 mod tests;
 mod violation;
+mod window;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

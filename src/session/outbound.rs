@@ -1,8 +1,7 @@
 //! Messages sent to the client and not yet acknowledged.
 
-use std::collections::VecDeque;
-
 use super::delivery::{Delivery, Origin, Outgoing};
+use super::window::Window;
 use crate::ids::PacketId;
 use crate::mqtt::QoS;
 
@@ -10,16 +9,10 @@ use crate::mqtt::QoS;
 /// `[MQTT-4.1.0-1]`; after a resume it is sent again in that order `[MQTT-4.4.0-1]`.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    in_flight: VecDeque<InFlight>,
+    in_flight: Window<WaitsFor>,
     /// How many of them, from the oldest on, have been sent on the present connection.
     sent: usize,
     last_id: u16,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    packet_id: PacketId,
-    waits_for: WaitsFor,
 }
 
 #[derive(Debug)]
@@ -75,8 +68,9 @@ impl Outbound {
             QoS::AtLeastOnce => WaitsFor::PubAck(delivery.clone()),
             QoS::ExactlyOnce => WaitsFor::PubRec(delivery.clone()),
         };
-        let packet_id = self.free_id();
-        self.in_flight.push_back(InFlight { packet_id, waits_for });
+        let packet_id = self.in_flight.free_id(self.last_id);
+        self.last_id = packet_id.get();
+        self.in_flight.push(packet_id, waits_for);
         self.sent += 1;
         Outgoing { delivery, packet_id: Some(packet_id), dup: false }
     }
@@ -86,8 +80,8 @@ impl Outbound {
     /// # Errors
     /// [`Mismatch`].
     pub(super) fn on_puback(&mut self, id: PacketId) -> Result<Origin, Mismatch> {
-        let at = self.position(id).ok_or(Mismatch::Unknown)?;
-        let WaitsFor::PubAck(delivery) = &self.in_flight[at].waits_for else {
+        let at = self.in_flight.position(id).ok_or(Mismatch::Unknown)?;
+        let WaitsFor::PubAck(delivery) = self.in_flight.at(at) else {
             return Err(Mismatch::OtherKind);
         };
         let origin = delivery.origin;
@@ -101,11 +95,11 @@ impl Outbound {
     /// # Errors
     /// [`Mismatch`].
     pub(super) fn on_pubrec(&mut self, id: PacketId) -> Result<Option<Origin>, Mismatch> {
-        let at = self.position(id).ok_or(Mismatch::Unknown)?;
-        match &self.in_flight[at].waits_for {
+        let at = self.in_flight.position(id).ok_or(Mismatch::Unknown)?;
+        match self.in_flight.at(at) {
             WaitsFor::PubRec(delivery) => {
                 let origin = delivery.origin;
-                self.in_flight[at].waits_for = WaitsFor::PubComp;
+                *self.in_flight.at_mut(at) = WaitsFor::PubComp;
                 Ok(Some(origin))
             }
             WaitsFor::PubComp => Ok(None),
@@ -118,8 +112,8 @@ impl Outbound {
     /// # Errors
     /// [`Mismatch`].
     pub(super) fn on_pubrec_error(&mut self, id: PacketId) -> Result<Origin, Mismatch> {
-        let at = self.position(id).ok_or(Mismatch::Unknown)?;
-        let WaitsFor::PubRec(delivery) = &self.in_flight[at].waits_for else {
+        let at = self.in_flight.position(id).ok_or(Mismatch::Unknown)?;
+        let WaitsFor::PubRec(delivery) = self.in_flight.at(at) else {
             return Err(Mismatch::OtherKind);
         };
         let origin = delivery.origin;
@@ -129,7 +123,7 @@ impl Outbound {
 
     /// Forgets a message that will not be sent again.
     pub(super) fn give_up(&mut self, id: PacketId) {
-        if let Some(at) = self.position(id) {
+        if let Some(at) = self.in_flight.position(id) {
             self.remove(at);
         }
     }
@@ -139,8 +133,8 @@ impl Outbound {
     /// # Errors
     /// [`Mismatch`].
     pub(super) fn on_pubcomp(&mut self, id: PacketId) -> Result<(), Mismatch> {
-        let at = self.position(id).ok_or(Mismatch::Unknown)?;
-        if !matches!(self.in_flight[at].waits_for, WaitsFor::PubComp) {
+        let at = self.in_flight.position(id).ok_or(Mismatch::Unknown)?;
+        if !matches!(self.in_flight.at(at), WaitsFor::PubComp) {
             return Err(Mismatch::OtherKind);
         }
         self.remove(at);
@@ -150,13 +144,13 @@ impl Outbound {
     /// The next unacknowledged message to be sent again on a new connection `[MQTT-4.4.0-1]`, if
     /// the window has room for it: a client may take fewer at once than it did before.
     pub(super) fn resend(&mut self, window: usize) -> Option<Resend> {
-        let entry = self.in_flight.get(self.sent).filter(|_| self.sent < window)?;
+        let (id, waits_for) = self.in_flight.get(self.sent).filter(|_| self.sent < window)?;
         self.sent += 1;
-        Some(match &entry.waits_for {
-            WaitsFor::PubComp => Resend::PubRel(entry.packet_id),
+        Some(match waits_for {
+            WaitsFor::PubComp => Resend::PubRel(id),
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => Resend::Publish(Outgoing {
                 delivery: delivery.clone(),
-                packet_id: Some(entry.packet_id),
+                packet_id: Some(id),
                 dup: true,
             }),
         })
@@ -164,7 +158,7 @@ impl Outbound {
 
     /// Forgets messages that are not to be sent again; before any is.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Delivery) -> bool) {
-        self.in_flight.retain(|entry| match &entry.waits_for {
+        self.in_flight.retain(|_at, waits_for| match waits_for {
             WaitsFor::PubAck(delivery) | WaitsFor::PubRec(delivery) => keep(delivery),
             WaitsFor::PubComp => true,
         });
@@ -173,37 +167,21 @@ impl Outbound {
     /// Takes back QoS 1 messages of share groups that are `wanted`. QoS 2 messages stay: another
     /// client must never get what this one may have `[MQTT-4.8.2-5]`.
     pub(super) fn take_shared(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
-        let mut taken = Vec::new();
-        let mut at = 0;
-        while let Some(entry) = self.in_flight.get(at) {
-            match &entry.waits_for {
-                WaitsFor::PubAck(delivery) if delivery.share.is_some() && wanted(delivery) => {
-                    taken.push(delivery.clone());
-                    self.remove(at);
-                }
-                WaitsFor::PubAck(_) | WaitsFor::PubRec(_) | WaitsFor::PubComp => at += 1,
+        let (mut taken, mut of_sent) = (Vec::new(), 0);
+        self.in_flight.retain(|at, waits_for| match waits_for {
+            WaitsFor::PubAck(delivery) if delivery.share.is_some() && wanted(delivery) => {
+                taken.push(delivery.clone());
+                of_sent += usize::from(at < self.sent);
+                false
             }
-        }
+            WaitsFor::PubAck(_) | WaitsFor::PubRec(_) | WaitsFor::PubComp => true,
+        });
+        self.sent -= of_sent;
         taken
     }
 
     fn remove(&mut self, at: usize) {
         self.in_flight.remove(at);
         self.sent -= usize::from(at < self.sent);
-    }
-
-    fn position(&self, id: PacketId) -> Option<usize> {
-        // Acknowledgements come in order from nearly every client: the first look finds it.
-        self.in_flight.iter().position(|entry| entry.packet_id == id)
-    }
-
-    fn free_id(&mut self) -> PacketId {
-        loop {
-            self.last_id = self.last_id.wrapping_add(1);
-            let Some(id) = PacketId::new(self.last_id) else { continue };
-            if self.position(id).is_none() {
-                return id;
-            }
-        }
     }
 }

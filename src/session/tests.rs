@@ -304,6 +304,39 @@ fn a_resumed_session_sends_again_in_order_with_the_same_ids() {
 }
 
 #[test]
+fn a_resumed_session_may_have_every_packet_id_in_flight() {
+    // case Q2, [MQTT-4.4.0-1], [MQTT-2.2.1-4]
+    let limits = SessionLimits { in_flight_max: u16::MAX, ..LIMITS.clone() };
+    let connect = connect(Version::V5);
+    let opening = Opening::new(&connect, &limits, || "fresh".into()).unwrap();
+    let mut s = Session::new(&opening, &limits, Timestamp(0));
+    let next = |s: &mut Session| {
+        let outgoing = s.on_delivery(delivery(QoS::AtLeastOnce, Origin::Queue));
+        outgoing.packet_id.unwrap().get()
+    };
+    assert!((1..=u16::MAX).all(|number| next(&mut s) == number), "each once");
+    assert_eq!((s.room(), s.in_flight()), (0, 65_535));
+    s.open(&opening, Timestamp(0));
+    let mut actions = Actions::new();
+    s.resend(&mut actions);
+    let again = actions.iter().map(|action| match action {
+        Action::Deliver(outgoing) if outgoing.dup => outgoing.packet_id.unwrap().get(),
+        other => panic!("{other:?}"),
+    });
+    assert!(again.eq(1..=u16::MAX), "all of them, in order");
+    let acknowledge = |s: &mut Session, number: u16| {
+        s.on_packet(Packet::PubAck(ok(number)), &mut Actions::new()).unwrap();
+    };
+    // From the youngest on; each id is free at once, and no other.
+    for number in (60_000..=u16::MAX).rev() {
+        acknowledge(&mut s, number);
+        assert_eq!((s.room(), next(&mut s)), (1, number));
+    }
+    (1..=u16::MAX).for_each(|number| acknowledge(&mut s, number));
+    assert_eq!((s.room(), s.in_flight()), (65_535, 0));
+}
+
+#[test]
 fn what_is_sent_again_keeps_to_the_new_window() {
     // case Q17, [MQTT-3.3.4-9]
     let mut s = session(Version::V5);
@@ -328,11 +361,28 @@ fn what_is_sent_again_keeps_to_the_new_window() {
 #[test]
 fn silence_ends_a_session_after_one_and_a_half_times_the_keep_alive() {
     // case Q10, [MQTT-3.1.2-22]
-    let mut s = session(Version::V311);
-    s.heard(Timestamp(1000));
-    assert_eq!(s.deadline(), Timestamp(16_000));
-    assert_eq!(s.on_deadline(Timestamp(15_999)), Ok(()));
-    assert_eq!(s.on_deadline(Timestamp(16_000)), Err(Violation::KeepAliveTimeout));
+    for version in [Version::V31, Version::V311, Version::V5] {
+        for (asked, longest, agreed) in
+            [(1, 100, 1), (2, 100, 2), (60, 60, 60), (60, 59, 59), (65_535, 65_535, 65_535)]
+        {
+            let limits = SessionLimits { keep_alive_secs_max: longest, ..LIMITS.clone() };
+            let connect = Connect { keep_alive_secs: asked, ..connect(version) };
+            let opening = Opening::new(&connect, &limits, || "fresh".into()).unwrap();
+            // Older clients cannot be told another one.
+            let secs = if version == Version::V5 { agreed } else { asked };
+            let heard = Timestamp(1000);
+            let mut s = Session::new(&opening, &limits, Timestamp(0));
+            s.heard(heard);
+            let due = heard.after(Duration::from_millis(u64::from(secs) * 1500));
+            assert_eq!(s.deadline(), due, "{version:?} {asked}");
+            assert_eq!(s.on_deadline(Timestamp(due.0 - 1)), Ok(()));
+            assert_eq!(s.on_deadline(due), Err(Violation::KeepAliveTimeout));
+            // Whatever comes at the last moment is a sign of life.
+            s.heard(Timestamp(due.0 - 1));
+            assert_eq!(s.on_deadline(due), Ok(()));
+            assert_eq!(s.deadline(), Timestamp(due.0 - 1 + u64::from(secs) * 1500));
+        }
+    }
     let endless = Connect { keep_alive_secs: 0, ..connect(Version::V311) };
     let s = Session::new(&opening(&endless).unwrap(), &LIMITS, Timestamp(0));
     assert_eq!(s.deadline(), Timestamp::NEVER);
