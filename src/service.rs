@@ -3,6 +3,7 @@
 //! `simcast serve` runs one; so do the demo and the tests, in their own process.
 
 mod acl;
+mod files;
 mod passwords;
 
 use std::io;
@@ -14,8 +15,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use acl::AclFileError;
-pub use passwords::PasswordFileError;
+pub use files::FileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
@@ -62,12 +62,12 @@ pub enum StartError {
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// A password file.
+    /// A file of users or of rights.
     #[error(transparent)]
-    Passwords(#[from] PasswordFileError),
-    /// An ACL file.
-    #[error(transparent)]
-    Acl(#[from] AclFileError),
+    File(#[from] FileError),
+    /// The system has no random numbers.
+    #[error("no random numbers from the system")]
+    NoRandom,
 }
 
 /// Why a registry file was not taken.
@@ -196,8 +196,8 @@ impl Service {
     /// nothing. Gives the number of files.
     ///
     /// # Errors
-    /// [`PasswordFileError`] says what is wrong, and in which line.
-    pub fn reload_passwords(&self) -> Result<usize, PasswordFileError> {
+    /// [`FileError`] says what is wrong, and in which line.
+    pub fn reload_passwords(&self) -> Result<usize, FileError> {
         self.passwords.reload(&self.broker)
     }
 
@@ -206,8 +206,8 @@ impl Service {
     /// the number of files.
     ///
     /// # Errors
-    /// [`AclFileError`] says which lines of which file are wrong.
-    pub fn reload_acls(&self) -> Result<usize, AclFileError> {
+    /// [`FileError`] says which lines of which file are wrong.
+    pub fn reload_acls(&self) -> Result<usize, FileError> {
         self.acls.reload(&self.broker)
     }
 

@@ -8,9 +8,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::program::is_here;
 use common::{Client, Dial};
 use simcast::config::{Bind, Config};
 use simcast::mqtt::{QoS, Version};
+use simcast::pki::Authority;
 use simcast::service::Service;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -147,4 +149,107 @@ fn what_cannot_work_is_said_with_exit_code_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("cannot read /nowhere/users"), "{}", stderr(&output));
     assert!(desk.path("some.toml").exists());
+}
+
+/// A broker as people have it: the house by password, devices by certificate.
+const FULL: &str = "\
+log_type error
+log_type warning
+max_inflight_messages 30
+persistent_client_expiration 14d
+allow_anonymous false
+password_file users
+acl_file acl
+# the house, over TLS
+listener 8883
+cafile ca.pem
+certfile broker.pem
+keyfile broker.key
+tls_version tlsv1.2
+# devices
+listener 8884
+cafile ca.pem
+certfile broker.pem
+keyfile broker.key
+require_certificate true
+use_identity_as_username true
+# browsers
+listener 9001
+protocol websockets
+# programs on this machine
+listener 0 broker.sock
+";
+
+const ACL: &str = "\
+user ann
+topic readwrite home/#
+topic read devices/#
+pattern write devices/%u/up
+";
+
+impl Desk {
+    /// Certificates, and users as mosquitto_passwd writes them.
+    fn furnish(&self) {
+        let authority = Authority::in_memory().unwrap();
+        self.put("ca.pem", authority.ca_pem());
+        authority
+            .issue_broker(&["localhost"])
+            .unwrap()
+            .save(self.0.path(), "broker", true)
+            .unwrap();
+        authority.issue_server("sensor").unwrap().save(self.0.path(), "sensor", true).unwrap();
+        self.put("acl", ACL);
+        self.run("mosquitto_passwd", &["-c", "-b", "users", "ann", "secret"]);
+    }
+
+    /// What a program said that ended well; nothing for one that did not.
+    fn run(&self, program: &str, arguments: &[&str]) -> Option<String> {
+        let output = Command::new(program).args(arguments).current_dir(self.0.path()).output();
+        let output = output.unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquittos_users_rights_and_certificates_work_unchanged() {
+    // case O14
+    let mut probe = Command::new("which");
+    probe.args(["mosquitto_sub", "mosquitto_pub", "mosquitto_passwd"]);
+    if !is_here("mosquitto's programs", "Debian: mosquitto, mosquitto-clients", &mut probe) {
+        return;
+    }
+    let desk = Desk::new();
+    desk.furnish();
+    desk.put("mosquitto.conf", FULL);
+    let config = desk.config();
+    assert_eq!(config.listeners.len(), 4);
+    let service = Service::start(config).await.unwrap();
+    let port = |listener: usize| service.addresses()[listener].tcp().unwrap().port().to_string();
+    let (house, devices) = (port(0), port(1));
+    let house = ["-h", "localhost", "-p", &house, "--cafile", "ca.pem", "-q", "1"];
+    let devices = ["-h", "localhost", "-p", &devices, "--cafile", "ca.pem", "-q", "1"];
+    let ann = ["-u", "ann", "-P", "secret"];
+    let sensor = ["--cert", "sensor.pem", "--key", "sensor.key"];
+    let local = ["--unix", "broker.sock", "-q", "1"];
+    let keep = |door: &[&str], who: &[&str], topic: &str, payload: &str| {
+        let what = ["-r", "-t", topic, "-m", payload];
+        desk.run("mosquitto_pub", &[door, who, &what].concat()).is_some()
+    };
+    assert!(keep(&house, &ann, "home/lamp", "on"));
+    assert!(!keep(&house, &["-u", "ann", "-P", "wrong"], "home/lamp", "off"), "a wrong password");
+    assert!(!keep(&house, &[], "home/lamp", "off"), "anonymous");
+    // Version 3.1.1: acknowledged, dropped.
+    assert!(keep(&house, &ann, "elsewhere", "x"));
+    assert!(keep(&devices, &sensor, "devices/sensor/up", "21"));
+    assert!(keep(&devices, &sensor, "devices/other/up", "99"));
+    assert!(!keep(&devices, &[], "devices/sensor/up", "99"), "without a certificate");
+
+    let watch = ["-t", "#", "-C", "2", "-W", "20", "-v"];
+    for door in [&house[..], &local] {
+        let seen = desk.run("mosquitto_sub", &[door, &ann, &watch].concat()).unwrap();
+        let mut seen: Vec<&str> = seen.lines().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, ["devices/sensor/up 21", "home/lamp on"]);
+    }
+    assert!(service.stop().await);
 }

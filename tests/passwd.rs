@@ -16,7 +16,7 @@ use simcast::mqtt::ReasonCode;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-const BAD: Denied = Denied::ConnAck(ReasonCode::BadUserNameOrPassword);
+const BAD: Denied = Denied::ConnAck(ReasonCode::NotAuthorized); // in 3.1.1
 
 /// A folder with a password file in it, or not yet.
 struct Place {

@@ -143,6 +143,7 @@ impl Handle {
         }
         let granted = match permit.slot.wider {
             WiderSubscription::Filter => rights.overlaps(filter),
+            WiderSubscription::Grant => true,
             WiderSubscription::Deny => false,
         };
         if granted {

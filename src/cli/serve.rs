@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Failure;
 use super::development::Development;
 use crate::config::{Config, Listener, Protocol};
-use crate::service::Service;
+use crate::service::{FileError, Service};
 
 /// Run the broker
 ///
@@ -127,31 +127,18 @@ impl Signals {
 
 fn reload(service: &Service) {
     reload_registry(service);
-    reload_passwords(service);
-    reload_acls(service);
+    reload_files("password", "users", service.reload_passwords());
+    reload_files("ACL", "rights", service.reload_acls());
 }
 
-fn reload_passwords(service: &Service) {
-    match service.reload_passwords() {
+fn reload_files(kind: &str, kept: &str, result: Result<usize, FileError>) {
+    match result {
         Ok(0) => {}
-        Ok(files) => tracing::info!(files, "password files read again"),
+        Ok(files) => tracing::info!(files, "{kind} files read again"),
         Err(error) => {
             // One line of the log for each of the file.
             for line in error.to_string().lines() {
-                tracing::error!("all users stay as they were: {line}");
-            }
-        }
-    }
-}
-
-fn reload_acls(service: &Service) {
-    match service.reload_acls() {
-        Ok(0) => {}
-        Ok(files) => tracing::info!(files, "ACL files read again"),
-        Err(error) => {
-            // One line of the log for each of the file.
-            for line in error.to_string().lines() {
-                tracing::error!("all rights stay as they were: {line}");
+                tracing::error!("all {kept} stay as they were: {line}");
             }
         }
     }

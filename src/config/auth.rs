@@ -31,12 +31,14 @@ impl Default for Auth {
     }
 }
 
-/// What becomes of a subscription of which the client may read a part.
+/// What becomes of a subscription that is wider than the client's rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WiderSubscription {
-    /// Granted; each message is looked at.
+    /// Granted where a part of it may be read; each message is looked at.
     Filter,
+    /// Granted even where nothing of it may be read, as mosquitto does.
+    Grant,
     /// Refused.
     Deny,
 }

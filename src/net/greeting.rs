@@ -266,7 +266,7 @@ impl Unwelcome {
             Self::Identity(version, _) | Self::Anonymous(version) => {
                 (*version, ReasonCode::NotAuthorized)
             }
-            Self::NotProven(version, why, _) => (*version, why.reason()),
+            Self::NotProven(version, why, _) => (*version, why.reason(*version)),
             Self::ClientIdPrefix(version) => (*version, ReasonCode::ClientIdentifierNotValid),
             Self::Rejected(version, rejected) => (*version, rejected.reason()),
             Self::NoEntry(version, no_entry) => (*version, no_entry.reason()),

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::failures::{Failures, Source};
 use crate::auth::{Exchange, Fault, Method, Nonce, Passwords, ScramSha256, Step};
 use crate::ids::Timestamp;
-use crate::mqtt::ReasonCode;
+use crate::mqtt::{ReasonCode, Version};
 
 /// Logins that wait for a thread; with argon2id at the costs of `simcast passwd`, a few seconds.
 const WAITING_MAX: usize = 512;
@@ -55,9 +55,11 @@ pub(super) enum NotProven {
 }
 
 impl NotProven {
-    /// What the CONNACK says.
-    pub(super) fn reason(self) -> ReasonCode {
+    /// What the CONNACK says. In 3.1.1 "bad user name or password" is for those that are malformed;
+    /// wrong ones are "not authorized", as mosquitto's clients know it.
+    pub(super) fn reason(self, version: Version) -> ReasonCode {
         match self {
+            Self::Failed(Fault::Credentials) if version < Version::V5 => ReasonCode::NotAuthorized,
             Self::Failed(Fault::Credentials) => ReasonCode::BadUserNameOrPassword,
             Self::Failed(Fault::Unreadable(_)) => ReasonCode::NotAuthorized,
             Self::Banned => ReasonCode::Banned,

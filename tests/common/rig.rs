@@ -159,20 +159,8 @@ impl Rig {
         stream: TcpStream,
         issued: Option<&Issued>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate(self.authority.ca_pem())).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match issued {
-            Some(issued) => {
-                let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
-                builder.with_client_auth_cert(vec![certificate(&issued.cert_pem)], key).unwrap()
-            }
-            None => builder.with_no_client_auth(),
-        };
+        let own = issued.map(|issued| (&*issued.cert_pem, &*issued.key_pem));
+        let config = client_tls(self.authority.ca_pem(), own);
         let name = ServerName::try_from("localhost").unwrap();
         let connecting = TlsConnector::from(Arc::new(config));
         in_time("a TLS handshake", connecting.connect(name, stream)).await
@@ -252,6 +240,24 @@ fn config(dir: &TempDir) -> Config {
         admin: Admin { bind: Some(any_port) },
         rsp: Rsp { registry: Some(path("registry.csv")), ..Rsp::default() },
         ..Config::default()
+    }
+}
+
+/// What a TLS client needs that trusts this authority, with its own certificate and key if any.
+pub fn client_tls(ca_pem: &str, own: Option<(&str, &str)>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(ca_pem)).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    match own {
+        Some((cert_pem, key_pem)) => {
+            let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![certificate(cert_pem)], key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Foreign clients against a real broker over real sockets: mosquitto's (a C library) and paho (a
-//! Python library), neither of which knows anything of provisioning.
+//! Foreign clients against a real broker over real sockets: mosquitto's (C), paho-mqtt and gmqtt
+//! (Python), MQTT.js (JavaScript), rumqttc (Rust); none of them knows anything of provisioning.
 //!
 //! Where a foreign program is missing, its tests say so and pass; see `common::program`.
 
@@ -8,11 +8,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod leash;
+mod libraries;
 mod login;
 mod metrics;
 mod ordinary;
 mod programs;
 mod provisioning;
+mod rumqttc_client;
 
 use programs::VersionName;
 

@@ -5,13 +5,15 @@ Connects as its arguments say, then carries out what comes on standard input, on
 line, and prints what happens on standard output, one JSON object per line:
 
     {"do": "subscribe", "topic": "a/#", "qos": 1}
-    {"do": "publish", "topic": "a", "payload": "x", "qos": 1, "retain": false}
+    {"do": "publish", "topic": "a", "payload": "x", "qos": 1, "retain": false,
+     "user": {"name": "value"}, "expiry": 60, "alias": 1}
     {"do": "disconnect"}
 
     {"event": "connected", "reason": 0, "text": null, "session_present": false}
     {"event": "subscribed", "reasons": [1]}
     {"event": "published", "reason": 0, "text": null}
-    {"event": "message", "topic": "a", "payload": "x", "qos": 1, "retain": false, "user": {}}
+    {"event": "message", "topic": "a", "payload": "x", "qos": 1, "retain": false, "user": {},
+     "expiry": null}
     {"event": "disconnected", "reason": 0}
 
 At the end of its input it goes without a DISCONNECT, as a device does whose battery is empty.
@@ -46,6 +48,7 @@ def arguments():
     parser.add_argument("--key")
     parser.add_argument("--user")
     parser.add_argument("--password")
+    parser.add_argument("--websocket", action="store_true")
     parser.add_argument("--persistent", action="store_true")
     parser.add_argument("--will", nargs=2, metavar=("TOPIC", "PAYLOAD"))
     return parser.parse_args()
@@ -58,6 +61,7 @@ def connect(options):
         mqtt.CallbackAPIVersion.VERSION2,
         client_id=options.id,
         protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
+        transport="websockets" if options.websocket else "tcp",
         reconnect_on_failure=False,
         **settings,
     )
@@ -88,12 +92,27 @@ def carry_out(client, command):
             client.subscribe(command["topic"], command["qos"])
         case "publish":
             client.publish(
-                command["topic"], command["payload"], command["qos"], command["retain"]
+                command["topic"],
+                command["payload"],
+                command["qos"],
+                command["retain"],
+                properties=properties_of(command),
             )
         case "disconnect":
             client.disconnect()
         case other:
             raise ValueError(f"cannot {other}")
+
+
+def properties_of(command):
+    wanted = Properties(PacketTypes.PUBLISH)
+    if command.get("user"):
+        wanted.UserProperty = list(command["user"].items())
+    if command.get("expiry") is not None:
+        wanted.MessageExpiryInterval = command["expiry"]
+    if command.get("alias") is not None:
+        wanted.TopicAlias = command["alias"]
+    return None if wanted.isEmpty() else wanted
 
 
 def on_connect(_client, _data, flags, reason, properties):
@@ -122,6 +141,7 @@ def on_message(_client, _data, message):
         qos=message.qos,
         retain=message.retain,
         user=user,
+        expiry=getattr(message.properties, "MessageExpiryInterval", None),
     )
 
 

@@ -1,16 +1,17 @@
-//! The foreign clients: mosquitto's two programs, and paho through `paho_client.py`.
+//! Where the foreign clients connect, and mosquitto's two programs.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::{Value, json};
-use simcast::config::Config;
+use serde_json::Value;
+use simcast::config::{Config, Listener, Protocol, Tls};
 use simcast::pki::Issued;
 use tempfile::TempDir;
 
 use crate::common::program::{Program, is_here};
 use crate::common::{Rig, nid};
+use crate::leash::Kind;
 
 /// Whether all foreign clients are here.
 pub(crate) fn clients_are_here() -> bool {
@@ -18,11 +19,7 @@ pub(crate) fn clients_are_here() -> bool {
         "mosquitto_sub and mosquitto_pub",
         "Debian: mosquitto-clients",
         Command::new("which").args(["mosquitto_sub", "mosquitto_pub"]),
-    ) && is_here(
-        "paho-mqtt",
-        "Python 3; pip install -r tests/interop/requirements.txt",
-        Command::new("python3").args(["-c", "import paho.mqtt.client"]),
-    )
+    ) && Kind::Paho.is_here()
 }
 
 /// A version of MQTT, as the programs name it: `311` or `5`.
@@ -39,7 +36,8 @@ pub(crate) struct Message {
     pub(crate) nid: Option<String>,
 }
 
-/// A broker, and the certificates of its clients in files.
+/// A broker, and the certificates of its clients in files. Beside the listeners of the rig it has
+/// one with TLS that asks for no certificate, and two for WebSockets.
 pub(crate) struct Stage {
     pub(crate) rig: Rig,
     files: TempDir,
@@ -52,7 +50,23 @@ impl Stage {
 
     /// With a changed configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let stage = Self { rig: Rig::with(change).await, files: tempfile::tempdir().unwrap() };
+        let rig = Rig::with(|config| {
+            let tls = config.listeners[1].tls.clone().map(|tls| Tls {
+                client_ca: None,
+                crl: None,
+                servers: Vec::new(),
+                ..tls
+            });
+            let plain = config.listeners[0].clone();
+            let websocket = Listener { protocol: Protocol::Websocket, ..plain.clone() };
+            config.listeners.extend([
+                Listener { tls: tls.clone(), ..plain },
+                websocket.clone(),
+                Listener { tls, ..websocket },
+            ]);
+            change(config);
+        });
+        let stage = Self { rig: rig.await, files: tempfile::tempdir().unwrap() };
         std::fs::write(stage.file("ca.pem"), stage.rig.authority.ca_pem()).unwrap();
         stage
     }
@@ -60,6 +74,26 @@ impl Stage {
     /// The plain port.
     pub(crate) fn plain(&self) -> Door {
         Door::plain(self.rig.plain.port())
+    }
+
+    /// The port with TLS that asks for no certificate.
+    pub(crate) fn encrypted(&self) -> Door {
+        Door { port: self.port(2), files: vec![self.file("ca.pem")], websocket: false }
+    }
+
+    /// The port for WebSockets, and the one for WebSockets over TLS.
+    pub(crate) fn websockets(&self) -> [Door; 2] {
+        let files = [Vec::new(), vec![self.file("ca.pem")]];
+        let ports = [self.port(3), self.port(4)];
+        std::array::from_fn(|at| Door {
+            port: ports[at],
+            files: files[at].clone(),
+            websocket: true,
+        })
+    }
+
+    fn port(&self, listener: usize) -> u16 {
+        self.rig.service.addresses()[listener].tcp().unwrap().port()
     }
 
     /// The port with mutual TLS, for the device with this running number.
@@ -77,12 +111,12 @@ impl Stage {
 
     fn secure(&self, name: &str, issued: &Issued) -> Door {
         issued.save(self.files.path(), name, true).unwrap();
-        let files = [
+        let files = vec![
             self.file("ca.pem"),
             self.file(&format!("{name}.pem")),
             self.file(&format!("{name}.key")),
         ];
-        Door { port: self.rig.tls.port(), files: Some(files) }
+        Door { port: self.rig.tls.port(), files, websocket: false }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -92,19 +126,20 @@ impl Stage {
 
 /// Where a client connects, and with which certificate.
 pub(crate) struct Door {
-    port: u16,
-    /// Authority, certificate, key.
-    files: Option<[PathBuf; 3]>,
+    pub(crate) port: u16,
+    /// Authority, certificate, key: the first, all or none.
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) websocket: bool,
 }
 
 impl Door {
     /// A port without TLS.
     pub(crate) fn plain(port: u16) -> Self {
-        Self { port, files: None }
+        Self { port, files: Vec::new(), websocket: false }
     }
 
-    fn arguments(&self, names: [&str; 3]) -> Vec<String> {
-        let files = self.files.iter().flatten().map(|path| path.to_str().unwrap().to_owned());
+    pub(crate) fn arguments(&self, names: [&str; 3]) -> Vec<String> {
+        let files = self.files.iter().map(|path| path.to_str().unwrap().to_owned());
         names.into_iter().zip(files).flat_map(|(name, file)| [name.to_owned(), file]).collect()
     }
 
@@ -211,124 +246,4 @@ pub(crate) async fn mosquitto_pub(
     let (status, said) = program.end().await;
     assert!(status.success(), "{status}: {said:?}");
     said
-}
-
-/// What paho was told about something it did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) reason: u64,
-    pub(crate) text: Option<String>,
-}
-
-/// A connected paho client.
-pub(crate) struct Paho {
-    program: Program,
-    received: VecDeque<Message>,
-    pub(crate) session_present: bool,
-}
-
-impl Paho {
-    /// More arguments are those of `paho_client.py`.
-    pub(crate) async fn start(door: &Door, version: VersionName, id: &str, more: &[&str]) -> Self {
-        let mut command = Command::new("python3");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/paho_client.py"));
-        command.args(["--port", &door.port.to_string(), "--version", version, "--id", id]);
-        command.args(door.arguments(["--ca", "--cert", "--key"])).args(more);
-        let program = Program::start(&mut command);
-        let mut paho = Self { program, received: VecDeque::new(), session_present: false };
-        let said = paho.event("connected").await;
-        assert_eq!(said["reason"], 0, "{said}");
-        paho.session_present = said["session_present"].as_bool().unwrap();
-        paho
-    }
-
-    /// The reason code of the SUBACK.
-    pub(crate) async fn subscribe(&mut self, topic: &str, qos: u64) -> u64 {
-        self.order(&json!({"do": "subscribe", "topic": topic, "qos": qos}));
-        self.event("subscribed").await["reasons"][0].as_u64().unwrap()
-    }
-
-    /// Publishes, and waits for what the broker says.
-    pub(crate) async fn publish(&mut self, topic: &str, payload: &str, qos: u64) -> Told {
-        self.throw(topic, payload, qos, false);
-        self.published().await
-    }
-
-    /// The same with the retain flag.
-    pub(crate) async fn retain(&mut self, topic: &str, payload: &str, qos: u64) -> Told {
-        self.throw(topic, payload, qos, true);
-        self.published().await
-    }
-
-    /// Publishes and does not wait: for a broker that closes.
-    pub(crate) fn throw(&mut self, topic: &str, payload: &str, qos: u64, retain: bool) {
-        self.order(&json!({
-            "do": "publish", "topic": topic, "payload": payload, "qos": qos, "retain": retain,
-        }));
-    }
-
-    /// The next message.
-    pub(crate) async fn message(&mut self) -> Message {
-        loop {
-            if let Some(message) = self.received.pop_front() {
-                return message;
-            }
-            let event = self.read().await;
-            assert_eq!(event["event"], "message", "{event}");
-        }
-    }
-
-    /// Waits until the broker ends the connection.
-    pub(crate) async fn expect_closed(&mut self) {
-        self.event("disconnected").await;
-    }
-
-    /// Goes with a DISCONNECT.
-    pub(crate) async fn leave(mut self) {
-        self.order(&json!({"do": "disconnect"}));
-        self.event("disconnected").await;
-        self.program.end().await;
-    }
-
-    /// Goes without a word.
-    pub(crate) async fn vanish(self) {
-        self.program.end().await;
-    }
-
-    async fn published(&mut self) -> Told {
-        let event = self.event("published").await;
-        let text = event["text"].as_str().map(str::to_owned);
-        Told { reason: event["reason"].as_u64().unwrap(), text }
-    }
-
-    fn order(&mut self, what: &Value) {
-        self.program.say(&what.to_string());
-    }
-
-    /// The next event of this name; messages are kept meanwhile.
-    async fn event(&mut self, name: &str) -> Value {
-        loop {
-            let event = self.read().await;
-            if event["event"] == name {
-                return event;
-            }
-            assert_eq!(event["event"], "message", "instead of {name}: {event}");
-        }
-    }
-
-    async fn read(&mut self) -> Value {
-        let line = self.program.until("").await;
-        let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("paho: {line}"));
-        if event["event"] == "message" {
-            let text = |value: &Value| value.as_str().unwrap().to_owned();
-            self.received.push_back(Message {
-                topic: text(&event["topic"]),
-                payload: text(&event["payload"]),
-                qos: event["qos"].as_u64().unwrap(),
-                retain: event["retain"].as_bool().unwrap(),
-                nid: event["user"]["nid"].as_str().map(str::to_owned),
-            });
-        }
-        event
-    }
 }

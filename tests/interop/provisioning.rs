@@ -2,9 +2,8 @@
 
 use crate::WAYS;
 use crate::common::{TO_EUICC, TO_SM_SR, envelope, envelope_with, nid};
-use crate::programs::{
-    Message, MosquittoSub, Paho, Stage, Told, VersionName, clients_are_here, mosquitto_pub,
-};
+use crate::leash::{Kind, Leash, Told};
+use crate::programs::{Message, MosquittoSub, Stage, VersionName, clients_are_here, mosquitto_pub};
 
 const NOT_AUTHORIZED: u64 = 0x87;
 const PACKET_ID_NOT_FOUND: u64 = 0x92;
@@ -18,9 +17,9 @@ fn trigger(device: u128, gid: u64, mark: &str) -> String {
 /// The devices 1 and 2 are in group 7, device 4 in group 8, device 6 in none.
 struct Fleet {
     one: MosquittoSub,
-    two: Paho,
+    two: Leash,
     four: MosquittoSub,
-    six: Paho,
+    six: Leash,
 }
 
 impl Fleet {
@@ -30,7 +29,7 @@ impl Fleet {
             MosquittoSub::start(&door, (version, qos), id, TO_EUICC, &[]).await
         };
         let paho = async |number: u128, id: &str| {
-            let mut paho = Paho::start(&stage.device(number), version, id, &[]).await;
+            let mut paho = Leash::start(Kind::Paho, &stage.device(number), version, id, &[]).await;
             assert_eq!(paho.subscribe(TO_EUICC, qos).await, qos);
             paho
         };
@@ -108,7 +107,7 @@ async fn answers_reach_the_servers_with_the_name_of_the_device() {
         let mut fleet = Fleet::start(&stage, way).await;
         let door = stage.server();
         let mut mosquitto = MosquittoSub::start(&door, way, "server-1", TO_SM_SR, &[]).await;
-        let mut paho = Paho::start(&door, version, "server-2", &[]).await;
+        let mut paho = Leash::start(Kind::Paho, &door, version, "server-2", &[]).await;
         assert_eq!(paho.subscribe(TO_SM_SR, qos).await, qos);
         let asked = paho.publish(TO_EUICC, &trigger(0, 7, "to group 7"), qos).await;
         assert_eq!(asked.reason, 0);
@@ -145,7 +144,7 @@ async fn a_refusal_gives_paho_its_reason_code_and_its_name() {
         return;
     }
     let stage = Stage::start().await;
-    let mut device = Paho::start(&stage.device(1), "5", "device", &[]).await;
+    let mut device = Leash::start(Kind::Paho, &stage.device(1), "5", "device", &[]).await;
     let told = |reason, text: &str| Told { reason, text: Some(text.to_owned()) };
     let spoofed = device.publish(TO_SM_SR, &envelope(2, 0, "trigger"), 1).await;
     assert_eq!(spoofed, told(NOT_AUTHORIZED, "spoofed_nid"));
@@ -157,7 +156,7 @@ async fn a_refusal_gives_paho_its_reason_code_and_its_name() {
     assert_eq!(device.subscribe(TO_SM_SR, 1).await, NOT_AUTHORIZED);
     assert_eq!(device.publish(TO_SM_SR, &envelope(1, 0, "trigger"), 1).await.reason, 0);
 
-    let mut client = Paho::start(&stage.plain(), "5", "client", &[]).await;
+    let mut client = Leash::start(Kind::Paho, &stage.plain(), "5", "client", &[]).await;
     let refused = client.publish(TO_EUICC, &trigger(1, 0, "mine"), 1).await;
     assert_eq!(refused, told(NOT_AUTHORIZED, "role_not_permitted"));
     assert_eq!(stage.rig.refusals("spoofed_nid").await, 2);
@@ -187,9 +186,9 @@ async fn a_refusal_in_version_3_1_1_is_silence_or_the_end() {
         return;
     }
     let stage = Stage::start().await;
-    let mut server = Paho::start(&stage.server(), "311", "server", &[]).await;
+    let mut server = Leash::start(Kind::Paho, &stage.server(), "311", "server", &[]).await;
     assert_eq!(server.subscribe(TO_SM_SR, 1).await, 1);
-    let mut device = Paho::start(&stage.device(1), "311", "device", &[]).await;
+    let mut device = Leash::start(Kind::Paho, &stage.device(1), "311", "device", &[]).await;
     assert_eq!(device.subscribe(TO_SM_SR, 1).await, 0x80);
     for qos in [1, 2] {
         assert_eq!(device.publish(TO_SM_SR, "{", qos).await.reason, 0);
@@ -197,7 +196,7 @@ async fn a_refusal_in_version_3_1_1_is_silence_or_the_end() {
     device.throw(TO_SM_SR, &envelope(2, 0, "trigger"), 1, false);
     device.expect_closed().await;
 
-    let mut device = Paho::start(&stage.device(1), "311", "device", &[]).await;
+    let mut device = Leash::start(Kind::Paho, &stage.device(1), "311", "device", &[]).await;
     let wish = envelope(1, 0, "trigger");
     device.publish(TO_SM_SR, &wish, 1).await;
     assert_eq!(server.message().await.payload, wish);

@@ -59,7 +59,7 @@ async fn passwords_hashes_and_keys_are_never_logged() {
     let mut user = guarded.user("canary-user", "canary-right").await;
     user.publish("t", "canary-body", QoS::AtLeastOnce).await;
     assert_eq!(guarded.try_user("canary-user", "canary-wrong").await.err(), Some(BAD));
-    assert_eq!(guarded.refuses(Dial::v311("c").user("canary-x", "canary-wrong")).await, BAD);
+    assert_eq!(guarded.refuses(Dial::v5("c").user("canary-x", "canary-wrong")).await, BAD);
     let scram = crate::scram::log_in(&guarded, "canary-scram", "canary-right").await;
     scram.unwrap().disconnect().await;
     let broken = format!("{users}canary-plain:canary-secret\n");

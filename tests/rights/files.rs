@@ -2,7 +2,7 @@
 
 use simcast::config::{Auth, Config};
 use simcast::mqtt::ReasonCode;
-use simcast::service::{AclFileError, Service, StartError};
+use simcast::service::{FileError, Service, StartError};
 
 use crate::common::{Dial, Rig};
 use crate::{ONE, Stage, VERSIONS, filter_denial};
@@ -14,7 +14,7 @@ const ACL: &str = "topic a\n";
 async fn a_file_that_is_not_in_order_changes_nothing() {
     let stage = Stage::start(ACL).await;
     let mut client = stage.rig.client(Dial::v5("c")).await;
-    let broken = |error: AclFileError| error.to_string();
+    let broken = |error: FileError| error.to_string();
     let path = stage.acl_file().display().to_string();
     for (text, complaint) in [
         ("topic b\ntopik a\n", format!("{path}:2: begins with \"topik\"")),
@@ -52,10 +52,10 @@ async fn a_broker_does_not_start_with_half_an_acl_and_denies_all_with_an_empty_o
         config.auth.acl_file = Some(path.clone());
         Service::start(config).await
     };
-    assert!(matches!(start().await.unwrap_err(), StartError::Acl(AclFileError::Unreadable { .. })));
+    assert!(matches!(start().await.unwrap_err(), StartError::File(FileError::Unreadable { .. })));
     std::fs::write(&path, "topic a\npatern b\n").unwrap();
     let error = start().await.unwrap_err();
-    assert!(matches!(error, StartError::Acl(AclFileError::Broken { .. })));
+    assert!(matches!(error, StartError::File(FileError::Broken { .. })));
     assert!(error.to_string().starts_with(&format!("{}:2: ", path.display())), "{error}");
     std::fs::write(&path, [b"topic a\n".as_slice(), &[0xff, 0xfe], b"\n"].concat()).unwrap();
     assert!(start().await.is_err());

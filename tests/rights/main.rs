@@ -22,7 +22,7 @@ use common::{Client, Denied, Dial, Rig, nid};
 use simcast::config::Config;
 use simcast::mqtt::{QoS, ReasonCode, Version};
 use simcast::pki::LeafTemplate;
-use simcast::service::AclFileError;
+use simcast::service::FileError;
 
 const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 
@@ -61,7 +61,7 @@ impl Stage {
         self.try_change(acl).unwrap();
     }
 
-    pub(crate) fn try_change(&self, acl: &str) -> Result<usize, AclFileError> {
+    pub(crate) fn try_change(&self, acl: &str) -> Result<usize, FileError> {
         std::fs::write(self.acl_file(), acl).unwrap();
         self.rig.service.reload_acls()
     }

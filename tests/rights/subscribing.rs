@@ -101,6 +101,28 @@ async fn a_wider_subscription_is_refused_where_the_configuration_says_so() {
 
 // case S4
 #[tokio::test]
+async fn every_subscription_is_granted_and_filtered_where_the_configuration_says_so() {
+    let grant = |config: &mut simcast::config::Config| {
+        config.auth.subscribe = WiderSubscription::Grant;
+    };
+    let stage = Stage::with(ACL, grant).await;
+    let mut author = stage.user("author", Dial::v5("author")).await;
+    for version in VERSIONS {
+        let mut narrow = stage.user("narrow", Dial::new(version, "narrow")).await;
+        for filter in ["other/#", "#"] {
+            assert_eq!(narrow.subscribe(filter, ONE).await, ReasonCode::GrantedQoS1, "{filter}");
+        }
+        publish_all(&mut author).await;
+        let mut seen = narrow.arrived().await;
+        seen.sort_by(|a, b| a.topic.cmp(&b.topic));
+        let topics: Vec<&str> = seen.iter().map(|publish| &*publish.topic).collect();
+        assert_eq!(topics, ["desk/narrow", "news", "news/a"], "{version:?}");
+        narrow.disconnect().await;
+    }
+}
+
+// case S4
+#[tokio::test]
 async fn a_shared_message_goes_to_a_member_that_may_read_it() {
     let stage = Stage::start(ACL).await;
     // `wide` may read what `narrow` may not.

@@ -56,19 +56,21 @@ fn users_of(plan: &Plan, door: &Door) -> Users {
 
 fn one(plan: &Plan, door: &Door, users: &Users, machine: &Machine) -> Result<String, String> {
     let names = user_names(door, users)?;
+    mount_point(door)?;
     let tls = tls(door, machine)?;
     let mut rules = names;
     if door.protocol == Protocol::WebSocket {
         rules.push_str("protocol = \"websocket\"\n");
     }
-    if !door.origins.is_empty() {
+    if door.protocol == Protocol::WebSocket && !door.origins.is_empty() {
         let origins: Vec<String> = door.origins.iter().map(|origin| quoted(origin)).collect();
         let _ok = writeln!(rules, "websocket_origins = [{}]", origins.join(", "));
     }
     if door.proxy_version > 0 {
         let _ok = writeln!(rules, "proxy_protocol = \"v{}\"", door.proxy_version);
     }
-    for (name, set) in &door.keys {
+    let meant = |name: &str| name != "proxy_require_tls" || door.proxy_version == 2;
+    for (name, set) in door.keys.iter().filter(|(name, _)| meant(name)) {
         let _ok = writeln!(rules, "{name} = {} # {}", set.value, set.place.short());
     }
     rules.push_str(&client_id_prefixes(plan));
@@ -81,6 +83,17 @@ fn one(plan: &Plan, door: &Door, users: &Users, machine: &Machine) -> Result<Str
         }
     }
     Ok(text)
+}
+
+/// Mosquitto puts any text before a topic, simcast whole levels.
+fn mount_point(door: &Door) -> Result<(), String> {
+    let whole = |text: &str| text.ends_with("/\"") && !text.contains(['+', '#', '$']);
+    match door.keys.get("mount_point") {
+        Some(set) if !whole(&set.value) => {
+            Err("left out: its mount_point does not end with `/`, or holds one of `+#$`".to_owned())
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn client_id_prefixes(plan: &Plan) -> String {
@@ -99,6 +112,11 @@ pub(super) fn auth(section: &str, users: &Users, machine: &Machine) -> String {
             let _ok = write!(text, "\n[{section}]\n");
         }
         text.push_str(&file(name, set, machine));
+    }
+    if users.acl_file.is_some() {
+        text.push_str(
+            "subscribe = \"grant\" # as mosquitto: granted, and filtered when delivered\n",
+        );
     }
     text
 }
@@ -135,7 +153,8 @@ fn user_names(door: &Door, users: &Users) -> Result<String, String> {
         });
     }
     let open_line = format!("allow_anonymous = {open}\n");
-    Ok(match (certificates, passwords) {
+    // A proxy may tell of a certificate.
+    Ok(match (certificates || door.proxy_version == 2, passwords) {
         (false, _) => open_line,
         (true, true) => open_line + "user_name_from = \"password\"\n",
         (true, false) => open_line + "# Clients are who their certificates say.\n",

@@ -90,10 +90,7 @@ fn listener_rules(plan: &mut Plan, d: &Directive) -> Answer {
         "max_qos" | "maximum_qos" => {
             number(d, 0, 2).and_then(|qos: u8| carry(plan, d, "max_qos", &qos))
         }
-        "mount_point" => text(d).and_then(|topic| match topic.ends_with('/') {
-            true => carry(plan, d, "mount_point", &quoted(&topic)),
-            false => Err("must end with `/` here: half a level cannot be mounted".to_owned()),
-        }),
+        "mount_point" => text(d).and_then(|topic| carry(plan, d, "mount_point", &quoted(&topic))),
         "use_username_as_clientid" => {
             yes_no(d).and_then(|yes| carry(plan, d, "client_id_is_user_name", &yes))
         }

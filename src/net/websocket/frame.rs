@@ -340,6 +340,8 @@ pub(super) fn data_head(len: usize) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A frame as a client writes it.
@@ -444,6 +446,40 @@ mod tests {
             (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             assert_eq!(data_head(len), head);
+        }
+    }
+
+    /// Mostly one that may be, in whatever order.
+    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![
+            6 => Just(FIN | BINARY),
+            3 => Just(BINARY),
+            3 => Just(CONTINUATION),
+            3 => Just(FIN | CONTINUATION),
+            3 => Just(FIN | PING),
+            1 => Just(FIN | CLOSE),
+            1 => any::<u8>(),
+        ];
+        let payload = proptest::collection::vec(any::<u8>(), 0..140);
+        (first, payload).prop_map(|(first, payload)| frame(first, &payload))
+    }
+
+    proptest! {
+        // case P31
+        #[test]
+        fn it_makes_no_difference_where_bytes_are_cut(
+            frames in proptest::collection::vec(any_frame(), 0..8),
+            junk in proptest::collection::vec(any::<u8>(), 0..40),
+            piece in 1..50_usize,
+        ) {
+            let bytes = [frames.concat(), junk].concat();
+            let (whole, mut a) = read(&bytes, bytes.len().max(1));
+            let (cut, mut b) = read(&bytes, piece);
+            prop_assert!(whole.len() <= bytes.len(), "nothing is made up");
+            prop_assert_eq!(whole, cut);
+            prop_assert_eq!((a.error(), a.closed()), (b.error(), b.closed()));
+            let pongs = [&mut a, &mut b].map(|d| d.take_pong().map(|pong| pong.frame()));
+            prop_assert_eq!(&pongs[0], &pongs[1]);
         }
     }
 }

@@ -257,3 +257,65 @@ impl Refusal {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEAD: &str = "GET /mqtt HTTP/1.1\r\nHost: b\r\nConnection: keep-alive, Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nOrigin: https://a.example\r\n\
+        Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    fn rules() -> HandshakeRules {
+        let origins = vec!["https://a.example".to_owned()];
+        HandshakeRules { origins, request_bytes_max: 8192 }
+    }
+
+    /// What a client reads, and whether it has got a WebSocket.
+    fn answered(request: &[u8]) -> (Vec<u8>, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut near, mut far) = tokio::io::duplex(1 << 14);
+            far.write_all(request).await.unwrap();
+            far.shutdown().await.unwrap();
+            let agreed = shake_hands(&mut near, &rules()).await.is_ok();
+            drop(near);
+            let mut answer = Vec::new();
+            far.read_to_end(&mut answer).await.unwrap();
+            (answer, agreed)
+        })
+    }
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        let (answer, agreed) = answered(HEAD.as_bytes());
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(agreed && answer.contains("Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        assert!(answer.ends_with("Protocol: mqtt\r\n\r\n"), "{answer}");
+    }
+
+    proptest! {
+        // case P31
+        #[test]
+        fn a_changed_request_is_answered_in_one_way_and_never_in_its_own_words(
+            at in 0..HEAD.len(),
+            removed in 0..60_usize,
+            text in "[ -~]{0,20}(\r\n[A-Za-z-]{0,8}:[ -~]{0,30}\r\n)?|[\\x00-\\xff]{0,4}",
+        ) {
+            let mut request = HEAD.as_bytes().to_vec();
+            let end = (at + removed).min(request.len());
+            request.splice(at..end, text.bytes());
+            let (answer, agreed) = answered(&request);
+            prop_assert_eq!(agreed, answer.starts_with(b"HTTP/1.1 101 "));
+            let answer = String::from_utf8(answer).unwrap();
+            let refused = answer.starts_with("HTTP/1.1 4") && answer.contains("Connection: close");
+            prop_assert!(agreed || refused || answer.is_empty(), "{}", answer);
+            // Nothing of the request but the digest of its key comes back.
+            let lines = answer.split("\r\n").count();
+            prop_assert!(!agreed || lines == 7, "{}", answer);
+        }
+    }
+}
