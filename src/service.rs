@@ -96,7 +96,7 @@ pub enum RegistryError {
     },
     /// Nothing is in it, where devices were before: somebody may be writing it, and mail goes with
     /// its device.
-    #[error("registry {}: is empty; leave its header line if there shall be no device", .0.display())]
+    #[error("registry {}: is empty; leave the header line to have no devices", .0.display())]
     Emptied(PathBuf),
 }
 
