@@ -221,6 +221,8 @@ impl Broker {
                 ..orphan.clone()
             };
             match self.enqueue(&handle, delivery) {
+                // Where it comes from there is room for it.
+                Ok(Some(Pushed::Full)) if heirs == Heirs::Connected => left.push(orphan),
                 Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
                 Ok(_queued_or_not) => {}
                 Err(Denied(_delivery)) => left.push(orphan),
