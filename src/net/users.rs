@@ -17,6 +17,7 @@ use super::failures::{Failures, Source};
 use crate::auth::{Exchange, Fault, Method, Nonce, Passwords, ScramSha256, Step};
 use crate::ids::Timestamp;
 use crate::mqtt::{ReasonCode, Version};
+use crate::rsp::Identity;
 
 /// Logins that wait for a thread; with argon2id at the costs of `simcast passwd`, a few seconds.
 const WAITING_MAX: usize = 512;
@@ -30,6 +31,8 @@ const TURNS_MAX: u32 = 8;
 /// The users of the listeners under one `[auth]` section.
 #[derive(Debug)]
 pub struct Users {
+    /// Number of their file.
+    file: usize,
     current: ArcSwap<Passwords>,
     failures: Mutex<Failures>,
 }
@@ -69,10 +72,12 @@ impl NotProven {
 }
 
 impl Users {
-    /// Of a file that was read; `max_failures` of one user name in a minute are too many.
+    /// Of a file that was read, and that has this number: users of one name are the same person
+    /// where the files are. `max_failures` of one user name in a minute are too many.
     #[must_use]
-    pub fn new(passwords: Passwords, max_failures: u32) -> Self {
+    pub fn new(passwords: Passwords, file: usize, max_failures: u32) -> Self {
         Self {
+            file,
             current: ArcSwap::from_pointee(passwords),
             failures: Mutex::new(Failures::new(max_failures, RandomState::new())),
         }
@@ -106,6 +111,11 @@ impl Proven {
     /// Whether the user is still in the file, with the same password.
     pub(super) fn still_holds(&self) -> bool {
         self.mark.is_some() && self.users.current.load().mark(&self.name) == self.mark
+    }
+
+    /// Who the client is, unless a certificate says otherwise.
+    pub(super) fn identity(&self) -> Identity {
+        Identity::user(&self.name, self.users.file)
     }
 
     pub(super) fn users(&self) -> &Arc<Users> {
@@ -249,7 +259,7 @@ mod tests {
         // The hash is that of no password anybody tries here.
         let hash = format!("ann:$6$c2FsdA==${}==\n", "A".repeat(86));
         let passwords = Passwords::parse(hash.as_bytes(), &Disguise::new(&[1; 32])).unwrap();
-        Arc::new(Users::new(passwords, 2))
+        Arc::new(Users::new(passwords, 0, 2))
     }
 
     async fn check(hashers: &Hashers, users: &Arc<Users>, user: &str) -> NotProven {
@@ -283,7 +293,7 @@ mod tests {
         // case S19
         let slow = format!("ann:$7$300000$c2FsdA==${}==\n", "A".repeat(86));
         let passwords = Passwords::parse(slow.as_bytes(), &Disguise::new(&[1; 32])).unwrap();
-        let users = Arc::new(Users::new(passwords, 2));
+        let users = Arc::new(Users::new(passwords, 0, 2));
         let threads = Arc::new(Semaphore::new(1));
         let hashers = Hashers { line: Semaphore::new(10), threads: Arc::clone(&threads) };
         let source = Source { user: "ann", address: None };
