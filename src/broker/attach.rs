@@ -213,6 +213,8 @@ impl Broker {
         // The client may have come through another listener than last time.
         handle.permit.store(permit);
         self.apply_rights(&handle);
+        let denied = session.take_shared(|delivery| !handle.is_permitted(&delivery.message.topic));
+        self.pass_on_denied(handle.key, denied);
         session.open(opening, self.now());
         // Mail belongs to the device: what another session of the device took over meanwhile is
         // not sent twice. And what the client may no longer read is not sent again (case S7).

@@ -47,7 +47,6 @@ impl Expirations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rsp::Role;
 
     fn key(slot: u32) -> SessionKey {
         SessionKey { slot, generation: 0 }
@@ -57,7 +56,7 @@ mod tests {
     fn strangers_are_found_however_many_others_end_before_them() {
         // case D8
         let (mut expirations, stranger) = (Expirations::default(), Identity::anonymous(""));
-        let known = Identity { role: Role::Client, name: "known".into(), nid: None };
+        let known = Identity::anonymous("known");
         (0..5000).for_each(|slot| expirations.insert(Timestamp(slot.into()), key(slot), &known));
         expirations.insert(Timestamp(9000), key(9000), &stranger);
         expirations.insert(Timestamp::NEVER, key(9001), &stranger);

@@ -261,6 +261,8 @@ impl Broker {
                 ..orphan.clone()
             };
             match self.enqueue(&handle, delivery) {
+                // Where it comes from there is room for it.
+                Ok(Some(Pushed::Full)) if heirs == Heirs::Connected => left.push(orphan),
                 Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
                 Ok(_queued_or_not) => {}
                 Err(Lost::Denied(_) | Lost::Ended(_)) => left.push(orphan),

@@ -121,7 +121,7 @@ impl Handle {
         !self.wide.load(Ordering::Relaxed) || self.is_permitted(topic)
     }
 
-    fn is_permitted(&self, topic: &str) -> bool {
+    pub(super) fn is_permitted(&self, topic: &str) -> bool {
         self.permit.load().as_ref().is_none_or(|permit| permit.may_read(topic))
     }
 

@@ -1,9 +1,11 @@
 //! The brake on guessing: who failed to log in too often is not listened to for a while.
 //!
 //! Counted by user name first, because whole fleets come from one address; by address with ten
-//! times the patience. Names and addresses are kept as keyed hashes, and their number is bounded.
+//! times the patience. An address from which a user has logged in has a count of its own for this
+//! user: no stranger elsewhere can shut the user out by guessing. Names and addresses are kept as
+//! keyed hashes, and their number is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,10 +21,13 @@ const ADDRESS_FACTOR: u32 = 10;
 /// Names and addresses that are counted at once.
 const COUNTED_MAX: usize = 65_536;
 
+/// Users at their addresses that are remembered from one generation; there are two.
+const KNOWN_MAX: usize = 65_536;
+
 /// Where a login comes from, and under which name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
-    /// The name it claims.
+    /// The name it claims; empty where it has claimed none, which counts for no name.
     pub(super) user: &'a str,
     /// Where it is connected from; nowhere for a program on this machine.
     pub(super) address: Option<IpAddr>,
@@ -34,6 +39,8 @@ pub(super) struct Failures {
     max: u32,
     hasher: RandomState,
     counts: HashMap<u64, Count, RandomState>,
+    /// Users at the addresses from which they have logged in last, and those before them.
+    known: [HashSet<u64, RandomState>; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +59,18 @@ impl Count {
 impl Failures {
     /// None yet; `max` of one user name in a minute are too many. The hasher must be secret.
     pub(super) fn new(max: u32, hasher: RandomState) -> Self {
-        Self { max, counts: HashMap::with_hasher(hasher.clone()), hasher }
+        let known = [(); 2].map(|()| HashSet::with_hasher(hasher.clone()));
+        Self { max, counts: HashMap::with_hasher(hasher.clone()), known, hasher }
+    }
+
+    /// A login was right.
+    pub(super) fn welcome(&mut self, source: Source<'_>) {
+        let [last, before] = &mut self.known;
+        if last.len() >= KNOWN_MAX {
+            *before = std::mem::replace(last, HashSet::with_hasher(self.hasher.clone()));
+        }
+        let pair = pair(&self.hasher, source);
+        self.known[0].insert(pair);
     }
 
     /// Whether such a login is refused without a look at its password (case S19).
@@ -81,10 +99,13 @@ impl Failures {
 
     /// The places of the name and of the address, and how much each may have.
     fn keys(&self, source: Source<'_>) -> [Option<(u64, u32)>; 2] {
-        let user = self.hasher.hash_one(("user", source.user));
+        let pair = pair(&self.hasher, source);
+        let is_known = self.known.iter().any(|generation| generation.contains(&pair));
+        let user = if is_known { pair } else { self.hasher.hash_one(("user", source.user)) };
+        let user = (!source.user.is_empty()).then_some((user, self.max));
         let address = source.address.map(|address| self.hasher.hash_one(("from", host(address))));
         let address_max = self.max.saturating_mul(ADDRESS_FACTOR);
-        [Some((user, self.max)), address.map(|key| (key, address_max))]
+        [user, address.map(|key| (key, address_max))]
     }
 
     /// Peers choose the names: those with the fewest failures go first, so that nobody can hide a
@@ -100,6 +121,11 @@ impl Failures {
         let fewest = self.counts.values().map(|count| count.failures).min().unwrap_or(0);
         self.counts.retain(|_, count| count.failures > fewest);
     }
+}
+
+/// The place of a user at its address.
+fn pair(hasher: &RandomState, source: Source<'_>) -> u64 {
+    hasher.hash_one(("pair", source.user, source.address.map(host)))
 }
 
 /// What one customer of a network has: an address of IPv4, 64 bits of IPv6 (RFC 6177).
@@ -138,6 +164,44 @@ mod tests {
         assert!(!failures.is_banned(source("ann", 0), later));
         failures.note(source("ann", 0), later);
         assert!(!failures.is_banned(source("ann", 0), later), "a new minute begins");
+    }
+
+    #[test]
+    fn nobody_is_shut_out_by_strangers_elsewhere() {
+        // case S19
+        let mut failures = Failures::new(3, RandomState::new());
+        failures.welcome(source("ann", 1));
+        (0..30).for_each(|i| failures.note(source("ann", 2 + i), START));
+        assert!(failures.is_banned(source("ann", 40), START));
+        assert!(failures.is_banned(Source { user: "ann", address: None }, START));
+        assert!(!failures.is_banned(source("ann", 1), START));
+        // From there one may guess no more than from elsewhere.
+        (0..3).for_each(|_| failures.note(source("ann", 1), START));
+        assert!(failures.is_banned(source("ann", 1), START));
+        assert!(!failures.is_banned(source("bob", 1), START));
+    }
+
+    #[test]
+    fn those_who_are_known_take_no_more_memory_than_they_may() {
+        let mut failures = Failures::new(1, RandomState::new());
+        let ann = source("ann", 1);
+        failures.note(Source { user: "ann", address: None }, START);
+        failures.welcome(ann);
+        (0..KNOWN_MAX).for_each(|i| failures.welcome(source(&i.to_string(), 1)));
+        assert!(!failures.is_banned(ann, START), "still known");
+        (0..KNOWN_MAX).for_each(|i| failures.welcome(source(&i.to_string(), 2)));
+        assert!(failures.is_banned(ann, START));
+        let remembered: usize = failures.known.iter().map(HashSet::len).sum();
+        assert!(remembered <= 2 * KNOWN_MAX);
+    }
+
+    #[test]
+    fn who_claims_no_name_counts_for_none() {
+        let mut failures = Failures::new(1, RandomState::new());
+        failures.note(source("", 1), START);
+        assert!(!failures.is_banned(source("", 2), START));
+        (0..9).for_each(|_| failures.note(source("", 1), START));
+        assert!(failures.is_banned(source("", 1), START), "but for its address");
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         };
         let identity = match (certified, &proven) {
             (Some(identity), _) => identity,
-            (None, Some(proven)) => Identity::anonymous(&proven.name),
+            (None, Some(proven)) => proven.identity(),
             (None, None) => entry.without_proof(connect)?,
         };
         self.note_contradiction(broker, &identity, connect);

@@ -94,11 +94,13 @@ impl Rules {
     }
 
     /// The topic as a client here knows it. `None`: it has no name here, like the mount point
-    /// itself, which `#` matches as its own parent (4.7.1.2).
+    /// itself, which `#` matches as its own parent (4.7.1.2); or like `site/To_eUICC`, which is an
+    /// ordinary topic and would be taken for what the control unit sends.
     pub(super) fn unmounted<'a>(&self, topic: &'a str) -> Option<&'a str> {
         match &self.mount_point {
             Some(mount_point) if !self.stays(topic) => {
-                topic.strip_prefix(&**mount_point).filter(|rest| !rest.is_empty())
+                let rest = topic.strip_prefix(&**mount_point);
+                rest.filter(|rest| !rest.is_empty() && !self.stays(rest))
             }
             Some(_) | None => Some(topic),
         }
@@ -151,7 +153,7 @@ mod tests {
                 assert_eq!(rules.unmounted(mounted), Some(topic));
             }
         }
-        for outside in ["site", "site/", "other/a", "sitea"] {
+        for outside in ["site", "site/", "other/a", "sitea", "site/To_eUICC", "site/$SYS/a"] {
             assert_eq!(rules.unmounted(outside), None, "{outside}");
         }
     }

@@ -17,6 +17,7 @@ use super::failures::{Failures, Source};
 use crate::auth::{Exchange, Fault, Method, Nonce, Passwords, ScramSha256, Step};
 use crate::ids::Timestamp;
 use crate::mqtt::{ReasonCode, Version};
+use crate::rsp::Identity;
 
 /// Logins that wait for a thread; with argon2id at the costs of `simcast passwd`, a few seconds.
 const WAITING_MAX: usize = 512;
@@ -30,6 +31,8 @@ const TURNS_MAX: u32 = 8;
 /// The users of the listeners under one `[auth]` section.
 #[derive(Debug)]
 pub struct Users {
+    /// Number of their file.
+    file: usize,
     current: ArcSwap<Passwords>,
     failures: Mutex<Failures>,
 }
@@ -69,10 +72,12 @@ impl NotProven {
 }
 
 impl Users {
-    /// Of a file that was read; `max_failures` of one user name in a minute are too many.
+    /// Of a file that was read, and that has this number: users of one name are the same person
+    /// where the files are. `max_failures` of one user name in a minute are too many.
     #[must_use]
-    pub fn new(passwords: Passwords, max_failures: u32) -> Self {
+    pub fn new(passwords: Passwords, file: usize, max_failures: u32) -> Self {
         Self {
+            file,
             current: ArcSwap::from_pointee(passwords),
             failures: Mutex::new(Failures::new(max_failures, RandomState::new())),
         }
@@ -85,6 +90,12 @@ impl Users {
 
     fn is_banned(&self, source: Source<'_>, now: Timestamp) -> bool {
         self.failures().is_banned(source, now)
+    }
+
+    /// A login is over.
+    fn note(&self, source: Source<'_>, right: bool, now: Timestamp) {
+        let mut failures = self.failures();
+        if right { failures.welcome(source) } else { failures.note(source, now) }
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -100,6 +111,11 @@ impl Proven {
     /// Whether the user is still in the file, with the same password.
     pub(super) fn still_holds(&self) -> bool {
         self.mark.is_some() && self.users.current.load().mark(&self.name) == self.mark
+    }
+
+    /// Who the client is, unless a certificate says otherwise.
+    pub(super) fn identity(&self) -> Identity {
+        Identity::user(&self.name, self.users.file)
     }
 
     pub(super) fn users(&self) -> &Arc<Users> {
@@ -143,17 +159,21 @@ impl Hashers {
         if users.is_banned(source, now()) {
             return Err(NotProven::Banned);
         }
-        let passwords = users.current.load_full();
-        let (asked, name) = (Arc::clone(&passwords), source.user.to_owned());
+        let (users, name) = (Arc::clone(users), source.user.to_owned());
+        let (address, now) = (source.address, now());
         // The thread stays taken while it works, though nobody may wait for it any more, and until
-        // a failure is counted: the next in line may be for the same user.
-        let hashing = tokio::task::spawn_blocking(move || (asked.check(&name, &password), thread));
-        let (right, _thread) = hashing.await.map_err(|_| NotProven::Busy)?;
-        if right {
-            return Ok(users.proven(&passwords, source.user));
-        }
-        users.failures().note(source, now());
-        Err(NotProven::Failed(Fault::Credentials))
+        // a failure is counted: the next in line may be for the same user. Who does not wait for
+        // the answer has cost as much as who does.
+        let hashing = tokio::task::spawn_blocking(move || {
+            let _thread = thread;
+            let passwords = users.current.load_full();
+            let source = Source { user: &name, address };
+            let right = passwords.check(&name, &password);
+            users.note(source, right, now);
+            right.then(|| users.proven(&passwords, &name))
+        });
+        let proven = hashing.await.map_err(|_| NotProven::Busy)?;
+        proven.ok_or(NotProven::Failed(Fault::Credentials))
     }
 }
 
@@ -203,10 +223,11 @@ impl Running {
         match step {
             Step::Continue(data) => Ok(Next::Continue(data.into())),
             Step::Done { user, data } => {
+                self.users.note(source, true, now);
                 Ok(Next::Done(self.users.proven(&self.passwords, &user), data.into()))
             }
             Step::Failed(fault) => {
-                self.users.failures().note(source, now);
+                self.users.note(source, false, now);
                 Err(fault.into())
             }
         }
@@ -228,6 +249,9 @@ fn random<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::{Context, Poll};
+
     use super::*;
     use crate::auth::Disguise;
 
@@ -235,7 +259,7 @@ mod tests {
         // The hash is that of no password anybody tries here.
         let hash = format!("ann:$6$c2FsdA==${}==\n", "A".repeat(86));
         let passwords = Passwords::parse(hash.as_bytes(), &Disguise::new(&[1; 32])).unwrap();
-        Arc::new(Users::new(passwords, 2))
+        Arc::new(Users::new(passwords, 0, 2))
     }
 
     async fn check(hashers: &Hashers, users: &Arc<Users>, user: &str) -> NotProven {
@@ -262,6 +286,27 @@ mod tests {
         };
         assert_eq!(tokio::join!(biased; one, two, more), (WRONG, WRONG, NotProven::Busy));
         assert_eq!(check(&hashers, &users, "d").await, WRONG, "and room again");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_for_the_answer_is_counted_too() {
+        // case S19
+        let slow = format!("ann:$7$300000$c2FsdA==${}==\n", "A".repeat(86));
+        let passwords = Passwords::parse(slow.as_bytes(), &Disguise::new(&[1; 32])).unwrap();
+        let users = Arc::new(Users::new(passwords, 0, 2));
+        let threads = Arc::new(Semaphore::new(1));
+        let hashers = Hashers { line: Semaphore::new(10), threads: Arc::clone(&threads) };
+        let source = Source { user: "ann", address: None };
+        for _ in 0..2 {
+            assert!(!users.is_banned(source, Timestamp(1)));
+            let mut asking = Box::pin(check(&hashers, &users, "ann"));
+            let look = |context: &mut Context<'_>| Poll::Ready(asking.as_mut().poll(context));
+            let _hashing_by_now = poll_fn(look).await;
+            drop(asking);
+            // The thread is free again when all has been counted.
+            let _thread = threads.acquire().await.unwrap();
+        }
+        assert!(users.is_banned(source, Timestamp(1)));
     }
 
     #[tokio::test]

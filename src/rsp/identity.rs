@@ -30,6 +30,9 @@ pub struct Identity {
     pub name: Arc<str>,
     /// The device, iff the role is [`Role::Device`].
     pub nid: Option<Nid>,
+    /// The password file that vouches for the name, where one does: another file, or a certificate,
+    /// may call somebody else by the same name.
+    pub password_file: Option<usize>,
 }
 
 /// The texts of a client certificate that can say who it belongs to.
@@ -156,13 +159,18 @@ impl Identity {
     /// A server.
     #[must_use]
     pub fn server(name: &str) -> Self {
-        Self { role: Role::Server, name: name.into(), nid: None }
+        Self { role: Role::Server, name: name.into(), nid: None, password_file: None }
     }
 
     /// A device.
     #[must_use]
     pub fn device(nid: Nid) -> Self {
-        Self { role: Role::Device, name: nid.to_string().into(), nid: Some(nid) }
+        Self {
+            role: Role::Device,
+            name: nid.to_string().into(),
+            nid: Some(nid),
+            password_file: None,
+        }
     }
 
     /// Nobody knows who it is.
@@ -171,10 +179,16 @@ impl Identity {
         self.role == Role::Client && self.name.is_empty()
     }
 
+    /// Who has shown the password of this user of this file.
+    #[must_use]
+    pub fn user(name: &str, password_file: usize) -> Self {
+        Self { password_file: Some(password_file), ..Self::anonymous(name) }
+    }
+
     /// A client without any right on the provisioning topics.
     #[must_use]
     pub fn anonymous(name: &str) -> Self {
-        Self { role: Role::Client, name: name.into(), nid: None }
+        Self { role: Role::Client, name: name.into(), nid: None, password_file: None }
     }
 }
 

@@ -7,7 +7,7 @@ use super::StartError;
 use super::files::{FileError, Files, broken};
 use crate::auth::{Disguise, PASSWORD_FILE_BYTES_MAX, PasswordMistake, Passwords};
 use crate::broker::Broker;
-use crate::config::Config;
+use crate::config::{Auth, Config};
 use crate::net::Users;
 
 /// Every password file of a configuration, and the users that its listeners ask.
@@ -24,13 +24,18 @@ impl PasswordFiles {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| StartError::NoRandom)?;
         let disguise = Disguise::new(&secret);
+        let own = config.listeners.iter().filter_map(|listener| listener.auth.as_ref());
+        let paths: Vec<_> =
+            std::iter::once(&config.auth).chain(own).map(|auth| &auth.password_file).collect();
+        let number = |auth: &Auth| paths.iter().position(|path| **path == auth.password_file);
         let files = Files::load(
             config,
             PASSWORD_FILE_BYTES_MAX,
             |auth| auth.password_file.as_ref(),
             |auth, path, bytes| {
                 let passwords = parse(path, bytes, &disguise)?;
-                Ok(Users::new(passwords, auth.max_failures))
+                let file = number(auth).expect("all sections have been counted");
+                Ok(Users::new(passwords, file, auth.max_failures))
             },
         )?;
         Ok(Self { files, disguise })

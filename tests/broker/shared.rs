@@ -52,6 +52,30 @@ async fn who_is_away_keeps_its_messages_only_while_no_other_member_is_there() {
 }
 
 #[tokio::test]
+async fn what_the_other_member_has_no_room_for_waits_where_it_is() {
+    // case Q14
+    let rig = Rig::with(|config| config.limits.max_queued_messages = 4).await;
+    let dial = Dial::v5("first").persistent();
+    let mut first = rig.client(dial.clone()).await;
+    first.subscribe(SHARED, QoS::AtLeastOnce).await;
+    first.auto_ack = false;
+    let mut publisher = rig.client(Dial::v5("publisher")).await;
+    assert!(publisher.publish("work/1", "kept", QoS::AtLeastOnce).await.is_ok());
+    first.expect_payload().await;
+    let mut full = rig.client(Dial::v5("full").receive_maximum(1)).await;
+    full.auto_ack = false;
+    full.subscribe("other", QoS::AtLeastOnce).await;
+    for _ in 0..10 {
+        publisher.publish("other", "x", QoS::AtLeastOnce).await;
+    }
+    full.expect_payload().await;
+    full.subscribe(SHARED, QoS::AtLeastOnce).await;
+    first.vanish().await;
+    let mut first = rig.client(dial).await;
+    assert_eq!(first.expect_payload().await, "kept");
+}
+
+#[tokio::test]
 async fn a_qos_2_message_in_flight_is_never_given_to_another() {
     // [MQTT-4.8.2-5]
     let rig = Rig::start().await;

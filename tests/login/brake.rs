@@ -50,6 +50,40 @@ async fn an_exchange_counts_as_a_login() {
     assert_eq!(banned, BANNED, "by password, too");
 }
 
+#[tokio::test]
+async fn nonsense_of_strangers_shuts_out_nobody_who_waits_to_be_asked() {
+    // case S19
+    let users = scram_line("ann", "secret");
+    let guarded = Guarded::with(&users, |config| config.auth.max_failures = 2).await;
+    for _ in 0..5 {
+        let nonsense = guarded.refuses(Dial::v5("c").method("SCRAM-SHA-256", "nonsense")).await;
+        assert_eq!(nonsense, crate::NOT_AUTHORIZED);
+    }
+    let dial = Dial::v5("ann").method("SCRAM-SHA-256", "");
+    let mut ann = Client::begin(guarded.rig.tcp(guarded.rig.plain).await, &dial).await;
+    assert!(matches!(ann.read().await, Some(Packet::Auth(_))), "asked for its first message");
+}
+
+#[tokio::test]
+async fn who_has_logged_in_from_here_is_not_shut_out_by_strangers_elsewhere() {
+    // case S19
+    let users = line("ann", "secret") + &scram_line("bob", "other");
+    let guarded = Guarded::with(&users, |config| config.auth.max_failures = 3).await;
+    guarded.user("ann", "secret").await.disconnect().await;
+    crate::scram::log_in(&guarded, "bob", "other").await.unwrap().disconnect().await;
+    for name in ["ann", "bob"] {
+        for expected in [BAD, BAD, BAD, BANNED] {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+            let stream = socket.connect(guarded.rig.plain).await.unwrap();
+            let denied = Client::open(stream, &Dial::v5("c").user(name, "guess")).await.err();
+            assert_eq!(denied, Some(expected));
+        }
+    }
+    guarded.user("ann", "secret").await.ping().await;
+    crate::scram::log_in(&guarded, "bob", "other").await.unwrap().ping().await;
+}
+
 /// While a crowd of strangers waits for its hashes, the messages of others flow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_wrong_passwords_stalls_nobody() {

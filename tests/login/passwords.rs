@@ -1,7 +1,8 @@
 //! User names and passwords, and those who have none.
 
-use simcast::config::Auth;
+use simcast::config::{Auth, Listener};
 use simcast::mqtt::{QoS, ReasonCode, Version};
+use simcast::pki::LeafTemplate;
 
 use crate::common::{Client, Denied, Dial};
 use crate::{BAD, Guarded, NOT_AUTHORIZED, line};
@@ -78,6 +79,44 @@ async fn a_session_belongs_to_its_user() {
     ann.disconnect().await;
     assert_eq!(guarded.refuses(dial().user("bob", "other")).await, taken);
     assert!(guarded.rig.client(dial().user("ann", "secret")).await.session_present());
+}
+
+#[tokio::test]
+async fn the_same_name_in_another_file_is_somebody_else() {
+    // case S14
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("own");
+    std::fs::write(&own, line("ann", "another ann")).unwrap();
+    let guarded = Guarded::with(line("ann", "secret"), |config| {
+        let common = config.listeners[0].clone();
+        let auth = Auth { password_file: Some(own), ..Auth::default() };
+        let same = Auth { password_file: config.auth.password_file.clone(), ..Auth::default() };
+        config.listeners.push(Listener { auth: Some(auth), ..common.clone() });
+        config.listeners.push(Listener { auth: Some(same), ..common });
+    });
+    let guarded = guarded.await;
+    let at = async |listener: usize, password: &str| {
+        let address = guarded.rig.service.addresses()[listener].tcp().unwrap();
+        let dial = Dial::v5("c").persistent().user("ann", password);
+        Client::open(guarded.rig.tcp(address).await, &dial).await
+    };
+    let mut ann = at(0, "secret").await.unwrap();
+    ann.subscribe("t", QoS::AtLeastOnce).await;
+    let taken = Some(Denied::ConnAck(ReasonCode::ClientIdentifierNotValid));
+    assert_eq!(at(2, "another ann").await.err(), taken);
+    ann.ping().await;
+    ann.disconnect().await;
+    assert_eq!(at(2, "another ann").await.err(), taken);
+    // Nor is she who has a certificate with this name.
+    let leaf = LeafTemplate {
+        common_name: "ann".to_owned(),
+        serial_number: None,
+        uris: Vec::new(),
+        ..LeafTemplate::device(crate::common::nid(1))
+    };
+    let denied = guarded.rig.with_leaf(&leaf, Dial::v5("c").persistent()).await.err();
+    assert_eq!(denied, taken);
+    assert!(at(3, "secret").await.unwrap().session_present(), "the same file at another listener");
 }
 
 #[tokio::test]

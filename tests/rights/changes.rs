@@ -250,6 +250,30 @@ async fn what_waits_for_a_member_of_a_share_group_goes_to_another() {
     assert_eq!(stage.denied("deliver").await, 0, "nobody missed anything");
 }
 
+// case S7
+#[tokio::test]
+async fn what_a_member_of_a_share_group_had_in_flight_goes_to_another_with_its_right() {
+    let other = "user other\ntopic read b\n";
+    let stage = Stage::start(&format!("{BOTH}{other}")).await;
+    let mut author = author(&stage).await;
+    let dial = Dial::v5("away").persistent();
+    let mut reader = stage.user("reader", dial.clone()).await;
+    reader.auto_ack = false;
+    assert!(!reader.subscribe("$share/g/b", ONE).await.is_error());
+    publish(&mut author, &["b"], ONE).await;
+    assert_eq!(reader.expect_payload().await, "b");
+    // Nobody else is there yet, so it waits for the reader.
+    reader.vanish().await;
+    let mut other = stage.user("other", Dial::v5("other")).await;
+    assert!(!other.subscribe("$share/g/b", ONE).await.is_error());
+    stage.change(&format!("{ONLY_A}user other\ntopic read b\n"));
+    let mut reader = stage.user("reader", dial).await;
+    assert!(reader.session_present());
+    reader.expect_nothing().await;
+    assert_eq!(other.expect_payload().await, "b");
+    assert_eq!(stage.denied("deliver").await, 0, "nobody missed anything");
+}
+
 // case S9
 #[tokio::test]
 async fn a_qos_2_message_counts_when_it_comes_and_its_release_publishes_nothing() {

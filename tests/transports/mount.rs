@@ -197,6 +197,36 @@ async fn what_is_addressed_is_not_mounted() {
     assert_eq!(answer.reason, ReasonCode::NotAuthorized);
 }
 
+/// What the control unit has not seen must not look as if it had: below the mount point of somebody
+/// else, the two topics and the broker's own are ordinary names.
+#[tokio::test]
+async fn nothing_mounted_looks_like_what_is_addressed_or_the_brokers_own() {
+    let rig = Rig::with(|config| {
+        let mut listener = config.listeners[1].clone();
+        listener.mount_point = "site1/".to_owned();
+        config.listeners.push(listener);
+    })
+    .await;
+    let issued = [
+        rig.authority.issue_device(nid(1)).unwrap(),
+        rig.authority.issue_server("sm-sr.test").unwrap(),
+    ];
+    let mut outside = rig.client(Dial::v5("outside")).await;
+    for (version, issued) in [(Version::V311, &issued[0]), (Version::V5, &issued[1])] {
+        let stream = rig.handshake_at(rig.extra(), Some(issued)).await.unwrap();
+        let mut victim = Client::open(stream, &Dial::new(version, "victim")).await.unwrap();
+        assert!(!victim.subscribe("#", ONE).await.is_error());
+        for topic in [TO_EUICC, TO_SM_SR, "$SYS/broker/version", "$share/g/x"] {
+            let forged = envelope(1, 0, "trigger");
+            assert!(outside.publish(&format!("site1/{topic}"), forged, ONE).await.is_ok());
+        }
+        outside.publish("site1/end", "x", ONE).await;
+        assert_eq!(&*victim.expect_publish().await.topic, "end", "forged mail came first");
+        victim.expect_nothing().await;
+        victim.disconnect().await;
+    }
+}
+
 #[tokio::test]
 async fn rights_are_given_to_whole_topics() {
     let dir = tempfile::tempdir().unwrap();
