@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn an_alias_keeps_nothing_but_the_name() {
         // case D13
-        let packet = Bytes::from("topic/a and a payload");
+        let packet = Bytes::from(b"topic/a and a payload".to_vec());
         let topic = ByteString::try_from(packet.slice(..7)).unwrap();
         let mut aliases = OutboundAliases::default();
         aliases.open(1);
