@@ -94,6 +94,10 @@ pub enum RegistryError {
         /// Its broken lines.
         report: ImportReport,
     },
+    /// Nothing is in it, where devices were before: somebody may be writing it, and mail goes with
+    /// its device.
+    #[error("registry {}: is empty; leave the header line to have no devices", .0.display())]
+    Emptied(PathBuf),
 }
 
 fn first(report: &ImportReport) -> String {
@@ -180,6 +184,9 @@ impl Service {
     pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
         let Some(path) = &self.config.rsp.registry else { return Ok(None) };
         let csv = read_registry(path)?;
+        if csv.trim().is_empty() {
+            return Err(RegistryError::Emptied(path.clone()));
+        }
         // A rehearsal on an empty control unit: all or nothing.
         let rehearsal = ControlUnit::new(control_options(&self.config.rsp)).import(&csv);
         if rehearsal.rejected > 0 {

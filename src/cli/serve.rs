@@ -16,11 +16,12 @@ use crate::service::{FileError, Service};
 ///
 /// Without a configuration file it runs in development mode: a plain, anonymous listener on
 /// 127.0.0.1:1883, mutual TLS on 127.0.0.1:8883 with certificates made for you in certs/dev/, and
-/// health and metrics on http://127.0.0.1:9883.
+/// health and metrics on http://127.0.0.1:9883. Where another broker has one of these ports, stop
+/// that, or write a configuration with others.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry and the
-password and ACL files again.
+password and ACL files again, but not the configuration file: for that, restart.
 
 Examples:
   simcast serve                                  try it: development mode
@@ -33,7 +34,8 @@ pub struct Serve {
     /// Add a plain, anonymous listener on this port of 127.0.0.1
     #[arg(short, long, value_name = "PORT")]
     port: Vec<u16>,
-    /// Check configuration, files, keys and addresses, say what is wrong and where, and end
+    /// Check configuration, files, keys and addresses, say what is wrong and where, and end;
+    /// addresses that a running broker has count as taken, its own too
     #[arg(long)]
     test_config: bool,
 }

@@ -122,7 +122,7 @@ impl Opening {
                 session_expiry_secs: self.expiry_changed.then(|| seconds(self.expiry)),
                 receive_maximum: Some(limits.receive_maximum),
                 maximum_qos: (self.qos_max < QoS::ExactlyOnce).then_some(self.qos_max),
-                maximum_packet_size: Some(limits.packet_bytes_max),
+                maximum_packet_size: announced(limits.packet_bytes_max),
                 topic_alias_maximum: Some(limits.topic_alias_max),
                 assigned_client_id: self.assigned.then(|| self.client_id.clone()),
                 retain_available: (!limits.rules.retain_available).then_some(false),
@@ -168,6 +168,15 @@ pub(super) fn expiry(secs: u32) -> Duration {
 fn seconds(expiry: Duration) -> u32 {
     u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)
 }
+
+/// A bound above what a packet can be long is none to speak of; some clients take such a number for
+/// a malformed packet.
+fn announced(packet_bytes_max: u32) -> Option<u32> {
+    (packet_bytes_max <= REMAINING_LENGTH_MAX).then_some(packet_bytes_max)
+}
+
+/// Largest Remaining Length (1.5.5).
+const REMAINING_LENGTH_MAX: u32 = 268_435_455;
 
 /// Response Information is for those who ask `[MQTT-3.1.2-28]`.
 fn response_information(

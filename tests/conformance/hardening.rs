@@ -220,10 +220,10 @@ async fn a_window_of_one_brings_ten_thousand_messages_in_order() {
 #[tokio::test]
 async fn thousands_under_way_are_resumed_with_their_ids() {
     // case Q2
-    const COUNT: u16 = 5_000;
+    const COUNT: u16 = u16::MAX;
     let rig = Rig::with(|config| {
         config.limits.max_inflight = COUNT;
-        config.limits.max_queued_messages = 20_000;
+        config.limits.max_queued_messages = 100_000;
         config.limits.max_queued_bytes = 64 << 20;
     })
     .await;
@@ -231,7 +231,7 @@ async fn thousands_under_way_are_resumed_with_their_ids() {
     let mut subscriber = listener(&rig, dial.clone(), "t", ONE).await;
     subscriber.auto_ack = false;
     let mut publisher = rig.client(Dial::v5("p")).await;
-    for number in 0..COUNT + 100 {
+    for number in 0..u32::from(COUNT) + 100 {
         let mut publish = message("t", "", ONE, 1);
         publish.payload = number.to_string().into();
         publisher.send(&Packet::Publish(publish)).await;
@@ -248,7 +248,7 @@ async fn thousands_under_way_are_resumed_with_their_ids() {
         assert_eq!((again.dup, again.packet_id), (true, Some(*was)));
         assert_eq!(again.payload, number.to_string());
     }
-    for number in COUNT..COUNT + 100 {
+    for number in u32::from(COUNT)..u32::from(COUNT) + 100 {
         let new = back.expect_publish().await;
         assert_eq!((new.dup, &*new.payload), (false, number.to_string().as_bytes()));
     }

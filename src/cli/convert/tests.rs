@@ -372,7 +372,8 @@ proptest! {
             let message = &*mistake.message;
             let of_form = ["unknown", "missing", "invalid", "expected"]
                 .iter().any(|word| message.starts_with(word));
-            prop_assert!(!mistake.key.is_empty() && !of_form, "{mistake}\n{text}{}", converted.text);
+            let is_read = !mistake.key.is_empty() && !of_form;
+            prop_assert!(is_read, "{mistake}\n{text}{}", converted.text);
         }
     }
 }
