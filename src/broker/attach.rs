@@ -9,7 +9,7 @@ use super::sessions::{Claim, Handle, TooManySessions, lock};
 use super::{Broker, write};
 use crate::ids::{ClientId, SessionKey, Timestamp};
 use crate::log::Shown;
-use crate::metrics::{AclAction, DropReason};
+use crate::metrics::AclAction;
 use crate::mqtt::{Publish, ReasonCode, Will, topic};
 use crate::rsp::{Identity, Refusal};
 use crate::session::{Delivery, Opening, Origin, Session};
@@ -106,7 +106,7 @@ impl Broker {
                         return Ok(Attached { took_over, ..attached });
                     }
                     Ok(None) => continue,
-                    Err(TooManySessions) if self.evict_for(identity).await => continue,
+                    Err(TooManySessions) if self.evict_for(identity) => continue,
                     Err(TooManySessions) => return Err(Rejected::TooManySessions),
                 }
             };
@@ -117,16 +117,16 @@ impl Broker {
             let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
             let claim = claim.map_err(|_| Rejected::StillBusy)?;
             let Some((session, until)) = claim else {
-                // Who ends it may wait for room for its Will; it needs this thread for that.
+                // Who ends it may need this thread for that.
                 tokio::task::yield_now().await;
                 continue;
             };
-            lock(&self.expirations).remove(&(until, handle.key));
+            lock(&self.expirations).remove(until, handle.key);
             // Under another mount point it would be given topics that it cannot name there.
             let moved = handle.mount_point != opening.mount_point;
             if opening.clean_start || moved || self.is_bereft(&handle) {
                 // [MQTT-3.1.4-4]: clean start ends the old session.
-                self.end(&handle, session).await;
+                self.end(&handle, session);
                 continue;
             }
             *lock(&handle.peer) = who.peer;
@@ -145,22 +145,20 @@ impl Broker {
             // [MQTT-3.1.3-9]: at the end of the session at the latest.
             let delay = Duration::from_secs(will.delay_secs.into()).min(session.expiry());
             if delay.is_zero() {
-                self.publish_will(handle, *will).await;
+                self.publish_will(handle, *will);
             } else {
                 let due = self.now().after(delay + CLOCK_GRAIN);
                 lock(&self.wills).put(handle.key, due, will);
             }
         }
         if session.expiry().is_zero() {
-            self.end(handle, session).await;
+            self.end(handle, session);
             return;
         }
         lock(&handle.outbox).drop_at_most_once();
         self.hand_on_from_absent(handle, &mut session);
         let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
-        if until != Timestamp::NEVER {
-            lock(&self.expirations).insert((until, handle.key));
-        }
+        lock(&self.expirations).insert(until, handle.key, &handle.identity);
         handle.park(session, until);
     }
 
@@ -248,11 +246,13 @@ impl Broker {
         }
     }
 
-    async fn publish_will(&self, handle: &Handle, will: Will) {
+    /// A Will waits for nobody: it has its time, and who reads slowly must not hold up the Wills,
+    /// and the ends of sessions, that are due with it.
+    fn publish_will(&self, handle: &Handle, will: Will) {
         // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal has
         // been counted and logged like any other.
         let from = handle.publisher();
-        let _refused_or_not = self.publish_as(AclAction::Will, &from, will_message(will)).await;
+        let _refused_or_not = self.publish_as(AclAction::Will, &from, will_message(will));
     }
 
     pub(super) async fn publish_due_wills(&self, now: Timestamp) {
@@ -260,17 +260,18 @@ impl Broker {
             let Some((key, will)) = lock(&self.wills).take_due(now) else { return };
             let handle = self.sessions.slots().find(key).cloned();
             if let Some(handle) = handle {
-                self.publish_will(&handle, *will).await;
+                self.publish_will(&handle, *will);
             }
+            tokio::task::coop::consume_budget().await;
         }
     }
 
     /// Ends a session: everything that refers to it goes; mail that it had not acknowledged goes
     /// back to where it belongs; a Will that still waited is published.
-    async fn end(&self, handle: &Handle, mut session: Box<Session>) {
+    fn end(&self, handle: &Handle, mut session: Box<Session>) {
         let will = lock(&self.wills).take(handle.key);
         if let Some(will) = will {
-            self.publish_will(handle, *will).await;
+            self.publish_will(handle, *will);
         }
         let interests = std::mem::take(&mut *lock(&handle.interests));
         if interests.inbox.is_some() {
@@ -289,9 +290,8 @@ impl Broker {
             }
         }
         let mut orphans = session.take_shared(|_delivery| true);
-        orphans.extend(lock(&handle.outbox).take_shared());
-        let lost = self.hand_on(handle.key, orphans, Heirs::Any).len();
-        (0..lost).for_each(|_| self.metrics.dropped(DropReason::SessionEnded));
+        orphans.extend(lock(&handle.outbox).close());
+        self.pass_on_ended(handle.key, orphans);
         self.sessions.remove(handle);
         handle.end();
     }
@@ -317,24 +317,22 @@ impl Broker {
     /// Makes room for somebody who has proven who it is: of the sessions that strangers have left
     /// behind, the one that would expire first ends (case D8). Strangers themselves get no room
     /// at the cost of others.
-    async fn evict_for(&self, identity: &Identity) -> bool {
+    fn evict_for(&self, identity: &Identity) -> bool {
         if identity.is_anonymous() {
             return false;
         }
         let candidates: Vec<SessionKey> =
-            lock(&self.expirations).iter().map(|(_, key)| *key).take(EVICTION_SCAN_MAX).collect();
+            lock(&self.expirations).strangers().take(EVICTION_TRIES_MAX).collect();
         for key in candidates {
             let handle = self.sessions.slots().find(key).cloned();
-            let Some(handle) = handle.filter(|handle| handle.identity.is_anonymous()) else {
-                continue;
-            };
+            let Some(handle) = handle else { continue };
             if let Claim::Got(session, until) = handle.try_claim() {
-                lock(&self.expirations).remove(&(until, key));
+                lock(&self.expirations).remove(until, key);
                 if let Some(repeats) = self.complain("session_evicted") {
                     let (client, repeats) = (Shown(handle.client_id.as_str()), repeats.field());
                     tracing::warn!(%client, repeats, "session ended: `max_sessions` is reached");
                 }
-                self.end(&handle, session).await;
+                self.end(&handle, session);
                 return true;
             }
         }
@@ -344,25 +342,20 @@ impl Broker {
     /// Ends the sessions whose clients have been away until their expiry.
     pub(super) async fn end_expired(&self, now: Timestamp) {
         loop {
-            let key = {
-                let mut expirations = lock(&self.expirations);
-                match expirations.first() {
-                    Some((until, _)) if *until <= now => expirations.pop_first(),
-                    _ => return,
-                }
-            };
-            let handle = key.and_then(|(_, key)| self.sessions.slots().find(key).cloned());
+            let Some(key) = lock(&self.expirations).take_due(now) else { return };
+            let handle = self.sessions.slots().find(key).cloned();
             let Some(handle) = handle else { continue };
             if let Some(session) = handle.claim_expired(now) {
                 self.metrics.session_expired();
-                self.end(&handle, session).await;
+                self.end(&handle, session);
             }
+            tokio::task::coop::consume_budget().await;
         }
     }
 }
 
-/// Sessions that are looked at to find one that may go.
-const EVICTION_SCAN_MAX: usize = 1_000;
+/// Sessions that are tried to find one that may go; a client may just be coming back to its own.
+const EVICTION_TRIES_MAX: usize = 10;
 
 /// The clock counts whole milliseconds. What begins in the midst of one would end too early by the
 /// part that is over.

@@ -9,6 +9,7 @@
 //! append a reference. [`publish`](Broker::publish) returns when the broker owns the message.
 
 mod attach;
+mod expirations;
 mod outbox;
 mod peer;
 mod provision;
@@ -18,6 +19,8 @@ mod sessions;
 mod signal;
 mod subscribe;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod wills;
 
 use std::hash::BuildHasher;
@@ -44,6 +47,7 @@ use crate::metrics::{Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
 use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, TopicNames};
 use crate::session::{SessionLimits, Untold};
+use expirations::Expirations;
 use rights::Permit;
 use sessions::{Sessions, lock};
 use wills::Wills;
@@ -92,7 +96,7 @@ pub struct Broker {
     clock: Clock,
     metrics: Arc<Metrics>,
     sessions: Sessions,
-    expirations: Mutex<std::collections::BTreeSet<(Timestamp, SessionKey)>>,
+    expirations: Mutex<Expirations>,
     wills: Mutex<Wills>,
     subscriptions: RwLock<Subscriptions>,
     retained: RwLock<Retained<Option<Arc<Permit>>>>,

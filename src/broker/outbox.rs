@@ -19,6 +19,8 @@ pub struct OutboxLimits {
 pub(super) struct Outbox {
     queue: VecDeque<Delivery>,
     bytes: usize,
+    /// The session has ended: nobody will take anything out.
+    closed: bool,
 }
 
 /// What became of a message put into an outbox.
@@ -97,6 +99,18 @@ impl Outbox {
         Left::Nothing
     }
 
+    /// Whether something can be appended, unless it is large.
+    #[must_use]
+    pub(super) fn has_room(&self, limits: &OutboxLimits) -> bool {
+        self.queue.len() < limits.messages_max && self.bytes < limits.bytes_max
+    }
+
+    /// Closed with its session; nothing may be appended.
+    #[must_use]
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Three quarters of the room are used.
     #[must_use]
     pub(super) fn is_congested(&self, limits: &OutboxLimits) -> bool {
@@ -118,6 +132,14 @@ impl Outbox {
     /// Takes out what was meant for a share group.
     pub(super) fn take_shared(&mut self) -> Vec<Delivery> {
         self.take_where(|delivery| delivery.share.is_some())
+    }
+
+    /// The session ends. Gives what was meant for share groups.
+    pub(super) fn close(&mut self) -> Vec<Delivery> {
+        self.closed = true;
+        let shared = self.take_shared();
+        (self.queue, self.bytes) = (VecDeque::new(), 0);
+        shared
     }
 
     fn take_where(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {

@@ -51,41 +51,64 @@ pub(super) enum Heirs {
     Any,
 }
 
-/// A delivery that its receiver may not read.
-struct Denied(Delivery);
+/// A delivery that its receiver will not have.
+enum Lost {
+    /// It may not read it.
+    Denied(Delivery),
+    /// Its session ended while the message was on its way.
+    Ended(Delivery),
+}
 
 impl Broker {
     /// Publishes a message. When this returns, the broker owns it or has refused it.
     pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
-        self.publish_as(AclAction::Publish, from, publish).await
+        let (routed, congested) = self.publish_as(AclAction::Publish, from, publish);
+        if let Some(congested) = congested {
+            congested.wait_for_room(self).await;
+        }
+        routed
     }
 
-    /// The same for a message that is counted as `action` where the ACL denies it.
-    pub(super) async fn publish_as(
+    /// The same for a message that is counted as `action` where the ACL denies it, without waiting:
+    /// gives a receiver whose queue is nearly full.
+    pub(super) fn publish_as(
         &self,
         action: AclAction,
         from: &Publisher<'_>,
         publish: Publish,
-    ) -> Routed {
+    ) -> (Routed, Option<Arc<Handle>>) {
         if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
-            return self.provision(from, rsp_topic, publish);
+            return (self.provision(from, rsp_topic, publish), None);
         }
+        match self.check_ordinary(action, from, &publish) {
+            Ok(()) => self.route(from, publish),
+            Err(refused) => (Routed::Refused(refused), None),
+        }
+    }
+
+    /// Whether a message to an ordinary topic may be published; counts and logs it if not.
+    fn check_ordinary(
+        &self,
+        action: AclAction,
+        from: &Publisher<'_>,
+        publish: &Publish,
+    ) -> Result<(), Refused> {
         if let Err(refused) = self.check_topic(&publish.topic) {
             self.metrics.dropped(DropReason::NotAuthorized);
-            return Routed::Refused(refused);
+            return Err(refused);
         }
         if from.permit.as_ref().is_some_and(|permit| !permit.may_write(&publish.topic)) {
             self.metrics.dropped(DropReason::NotAuthorized);
             self.note_denied(action, &from.who, &publish.topic);
             let untold = self.options.untold_denial;
             let reason = ReasonCode::NotAuthorized;
-            return Routed::Refused(Refused { reason, name: DENIED, untold });
+            return Err(Refused { reason, name: DENIED, untold });
         }
         if self.options.checks_payload_format && publish.check_payload_format().is_err() {
             self.metrics.dropped(DropReason::PayloadFormat);
-            return Routed::Refused(refused(ReasonCode::PayloadFormatInvalid, NOT_UTF8));
+            return Err(refused(ReasonCode::PayloadFormatInvalid, NOT_UTF8));
         }
-        self.route(from, publish).await
+        Ok(())
     }
 
     /// Whether clients may publish to an ordinary topic of this name.
@@ -104,7 +127,7 @@ impl Broker {
         Ok(())
     }
 
-    async fn route(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
+    fn route(&self, from: &Publisher<'_>, publish: Publish) -> (Routed, Option<Arc<Handle>>) {
         let message = Arc::new(self.message(publish));
         if message.retain {
             let kept = {
@@ -116,17 +139,14 @@ impl Broker {
                 self.metrics.dropped(DropReason::RetainedFull);
                 let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
                 let name = "no room for retained messages";
-                return Routed::Refused(Refused { reason, name, untold });
+                return (Routed::Refused(Refused { reason, name, untold }), None);
             }
         }
         let (receivers, wanted) = self.receivers(from.key, &message.topic);
         if !wanted {
-            return Routed::NoSubscribers;
+            return (Routed::NoSubscribers, None);
         }
-        if let Some(congested) = self.fan_out(&message, &receivers) {
-            congested.wait_for_room(self).await;
-        }
-        Routed::Accepted
+        (Routed::Accepted, self.fan_out(&message, &receivers))
     }
 
     /// Who gets a message, and whether any subscription matches it at all: that of the publisher
@@ -155,7 +175,7 @@ impl Broker {
         receivers: &Receivers,
     ) -> Option<Arc<Handle>> {
         let mut congested = None;
-        let mut orphans: Vec<(SessionKey, Delivery)> = Vec::new();
+        let mut orphans: Vec<(SessionKey, Lost)> = Vec::new();
         let slots = self.sessions.slots();
         let merged = self.options.delivers_overlap_once;
         // A share group's message is one of its own, whatever else the session subscribes to.
@@ -163,35 +183,55 @@ impl Broker {
             merged && a.key == b.key && a.share.is_none() && b.share.is_none()
         };
         for same in receivers.chunk_by(together) {
-            let Some(handle) = slots.find(same[0].key) else { continue };
-            match self.enqueue(handle, delivery(message, same)) {
+            let delivery = delivery(message, same);
+            let Some(handle) = slots.find(same[0].key) else {
+                orphans.push((same[0].key, Lost::Ended(delivery)));
+                continue;
+            };
+            match self.enqueue(handle, delivery) {
                 Ok(Some(Pushed::Congested)) if handle.is_online() => congested = Some(handle),
                 Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
                 Ok(Some(Pushed::First | Pushed::Queued | Pushed::Congested) | None) => {}
-                Err(Denied(delivery)) if delivery.share.is_some() => {
-                    orphans.push((handle.key, delivery));
-                }
-                Err(Denied(_delivery)) => self.note_denied_delivery(),
+                Err(lost) => orphans.push((handle.key, lost)),
             }
         }
         let congested = congested.cloned();
         drop(slots);
-        for (key, delivery) in orphans {
-            self.pass_on_denied(key, vec![delivery]);
-        }
+        orphans.into_iter().for_each(|(key, lost)| self.pass_on(key, lost));
         congested
+    }
+
+    /// What its receiver will not have is for another member of the share group, where there is
+    /// one; a publisher may have chosen a member that was just leaving (case Q14).
+    fn pass_on(&self, from: SessionKey, lost: Lost) {
+        match lost {
+            Lost::Denied(delivery) => self.pass_on_denied(from, vec![delivery]),
+            // Who is gone has no subscription any more.
+            Lost::Ended(delivery) if delivery.share.is_none() => {}
+            Lost::Ended(delivery) => self.pass_on_ended(from, vec![delivery]),
+        }
+    }
+
+    /// What a session that has ended had for its share groups goes to other members.
+    pub(super) fn pass_on_ended(&self, from: SessionKey, orphans: Vec<Delivery>) {
+        for _ in self.hand_on(from, orphans, Heirs::Any) {
+            self.metrics.dropped(DropReason::SessionEnded);
+        }
     }
 
     /// Appends a delivery to a session's queue, unless the client is away and nothing waits for it
     /// with QoS 0.
-    fn enqueue(&self, handle: &Handle, delivery: Delivery) -> Result<Option<Pushed>, Denied> {
+    fn enqueue(&self, handle: &Handle, delivery: Delivery) -> Result<Option<Pushed>, Lost> {
         if !handle.is_online() && delivery.qos == QoS::AtMostOnce {
             return Ok(None);
         }
         let mut outbox = lock(&handle.outbox);
+        if outbox.is_closed() {
+            return Err(Lost::Ended(delivery));
+        }
         // Under this lock: see `rights`.
         if !handle.may_read(&delivery.message.topic) {
-            return Err(Denied(delivery));
+            return Err(Lost::Denied(delivery));
         }
         let pushed = outbox.push(delivery, &self.options.outbox);
         drop(outbox);
@@ -225,7 +265,7 @@ impl Broker {
                 Ok(Some(Pushed::Full)) if heirs == Heirs::Connected => left.push(orphan),
                 Ok(Some(Pushed::Full)) => self.metrics.dropped(DropReason::QueueFull),
                 Ok(_queued_or_not) => {}
-                Err(Denied(_delivery)) => left.push(orphan),
+                Err(Lost::Denied(_) | Lost::Ended(_)) => left.push(orphan),
             }
         }
         left
@@ -248,18 +288,28 @@ impl Broker {
             (Readiness::Away, Heirs::Connected) => Readiness::Barred,
             (readiness, _heirs) => readiness,
         };
-        let member = read(&self.subscriptions).next_of(share, readiness)?;
-        let handle = self.sessions.slots().find(member.key).cloned()?;
-        Some((handle, member.grant))
+        loop {
+            let member = read(&self.subscriptions).next_of(share, readiness)?;
+            let handle = self.sessions.slots().find(member.key).cloned();
+            // Who is gone is not named twice: its subscriptions went before it.
+            if let Some(handle) = handle {
+                return Some((handle, member.grant));
+            }
+        }
     }
 
     fn readiness(&self, key: SessionKey, topic: &str) -> Readiness {
         match self.sessions.slots().find(key) {
             Some(handle) if !handle.may_read(topic) => Readiness::Barred,
-            Some(handle) if handle.is_online() => Readiness::Ready,
-            Some(_away) => Readiness::Away,
+            // Whose queue is full does not lose what others have room for.
+            Some(handle) if handle.is_online() && self.has_room(handle) => Readiness::Ready,
+            Some(_away_or_full) => Readiness::Away,
             None => Readiness::Barred,
         }
+    }
+
+    fn has_room(&self, handle: &Handle) -> bool {
+        lock(&handle.outbox).has_room(&self.options.outbox)
     }
 
     /// The shared message of a PUBLISH.

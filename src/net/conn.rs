@@ -290,6 +290,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.take_frames().await?;
         loop {
             self.deliver();
+            if self.waiting != Calls::NONE {
+                // A long queue and a socket that takes everything hold up nobody else.
+                tokio::task::yield_now().await;
+            }
             let events = poll_fn(|context| self.poll_events(context)).await?;
             if events.flushed {
                 for origin in std::mem::take(&mut self.unflushed) {
@@ -380,6 +384,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     async fn take_frames(&mut self) -> Result<(), End> {
         while let Some(frame) = self.link.input.next_frame(self.limits.frame_bytes_max)? {
             self.on_frame(frame).await?;
+            // One read may hold thousands of packets: others have their turn in between.
+            tokio::task::coop::consume_budget().await;
         }
         Ok(())
     }

@@ -83,7 +83,8 @@ impl OutboundAliases {
         }
         let used = u16::try_from(self.topics.len()).unwrap_or(u16::MAX);
         let number = if used < self.max { used + 1 } else { self.topics.remove(0).1 };
-        self.topics.push((topic.clone(), number));
+        // The name alone: with a large payload it stands in the packet that both came in.
+        self.topics.push((detached(topic), number));
         Some(Alias { number, known: false })
     }
 }
@@ -91,6 +92,7 @@ impl OutboundAliases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     #[test]
     fn the_alias_that_rested_longest_gives_way() {
@@ -111,5 +113,17 @@ mod tests {
         aliases.open(1);
         assert_eq!(say(&mut aliases, "topic/a"), Some((1, false)), "another connection");
         assert_eq!(say(&mut aliases, "topic/b"), Some((1, false)));
+    }
+
+    #[test]
+    fn an_alias_keeps_nothing_but_the_name() {
+        // case D13
+        let packet = Bytes::from("topic/a and a payload");
+        let topic = ByteString::try_from(packet.slice(..7)).unwrap();
+        let mut aliases = OutboundAliases::default();
+        aliases.open(1);
+        assert!(aliases.of(&topic).is_some());
+        drop(topic);
+        assert!(packet.is_unique(), "the packet is kept");
     }
 }

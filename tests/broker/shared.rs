@@ -101,3 +101,24 @@ async fn a_share_and_a_subscription_of_ones_own_are_two_messages() {
     assert_eq!(both.expect_payloads(2).await, ["x", "x"]);
     both.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn who_has_no_room_left_loses_nothing_that_another_member_has_room_for() {
+    // case Q14
+    let rig = Rig::with(|config| config.limits.max_queued_messages = 5).await;
+    let mut stuck = rig.client(Dial::v5("stuck").receive_maximum(1)).await;
+    stuck.auto_ack = false;
+    let mut working = rig.client(Dial::v5("working")).await;
+    let mut publisher = rig.client(Dial::v5("publisher")).await;
+    for member in [&mut stuck, &mut working] {
+        member.subscribe(SHARED, QoS::AtLeastOnce).await;
+    }
+    for number in 0..40 {
+        publisher.publish("work/1", number.to_string(), QoS::AtLeastOnce).await;
+        if number % 2 == 1 || number > 12 {
+            working.expect_payload().await;
+        }
+    }
+    working.expect_nothing().await;
+    assert_eq!(rig.counter("simcast_messages_dropped_total{reason=\"queue_full\"}").await, 0);
+}

@@ -27,9 +27,11 @@ async fn mosquittos_clients_log_in_with_their_passwords() {
         mosquitto_pub(&door, (version, 1), "t", &["hello".to_owned()], &ann).await;
         assert_eq!(sub.message().await.payload, "hello");
         sub.vanish().await;
+        // 3.x is told what mosquitto tells it.
+        let wrong = if version == "5" { "bad user name or password" } else { "not authori" };
         for (arguments, refusal) in [
-            (&["-u", "ann", "-P", "wrong"][..], "bad user name or password"),
-            (&["-u", "bob", "-P", "secret"], "bad user name or password"),
+            (&["-u", "ann", "-P", "wrong"][..], wrong),
+            (&["-u", "bob", "-P", "secret"], wrong),
             (&[], "not authori"),
         ] {
             let mut command = door.mosquitto("mosquitto_pub", version);

@@ -1,0 +1,129 @@
+//! What happens between two steps of a publish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::mqtt::{
+    Connect, ConnectProperties, Publish, QoS, RetainHandling, Subscribe, SubscribeFilter,
+    SubscribeOptions, Version,
+};
+use crate::rsp::{ControlOptions, Identity};
+use crate::session::{Opening, SessionRules};
+
+fn broker() -> Broker {
+    let session = SessionLimits {
+        receive_maximum: 10,
+        in_flight_max: 10,
+        packet_bytes_max: 1000,
+        keep_alive_secs_max: 60,
+        client_id_bytes_max: 10,
+        topic_alias_max: 0,
+        topic_alias_outbound_max: 0,
+        rules: SessionRules::default(),
+        expiry_max: Duration::ZERO,
+    };
+    let (messages_max, bytes_max) = (10, 10_000);
+    let options = BrokerOptions {
+        session,
+        outbox: OutboxLimits { messages_max, bytes_max },
+        retained: RetainedLimits { messages_max, messages_per_client_max: 10, bytes_max },
+        inbox: InboxLimits { messages_max, bytes_max },
+        sessions_max: 10,
+        subscriptions_max: 10,
+        subscription_bytes_max: 10_000,
+        topic_levels_max: 10,
+        scheme: NidScheme::Eid,
+        topics: TopicNames::default(),
+        close_on_identity_violation: true,
+        untold_denial: Untold::Dropped,
+        delivers_overlap_once: true,
+        takes_bridge_notifications: false,
+        checks_payload_format: false,
+        assigned_client_id_prefix: "auto-".into(),
+    };
+    let control = ControlUnit::new(ControlOptions::default());
+    Broker::new(options, control, Clock::start(), Arc::new(Metrics::new(&[], &[])))
+}
+
+async fn member(broker: &Broker, client_id: &'static str) -> Attached {
+    let connect = Connect {
+        version: Version::V5,
+        bridge: false,
+        clean_start: true,
+        keep_alive_secs: 0,
+        client_id: client_id.into(),
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    };
+    let opening = Opening::new(&connect, &broker.options.session, || "fresh".into()).unwrap();
+    let identity = Identity::anonymous("");
+    let who = Who { identity: &identity, client_id, peer: None };
+    let attached = broker.attach(&who, &opening, None).await.unwrap();
+    let options = SubscribeOptions {
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Always,
+    };
+    let filter = SubscribeFilter { filter: "$share/g/work".into(), options };
+    let subscribe = Subscribe {
+        packet_id: crate::ids::PacketId::new(1).unwrap(),
+        subscription_id: None,
+        user: Vec::new(),
+        filters: [filter].into_iter().collect(),
+    };
+    broker.subscribe(&attached.handle, &subscribe).await;
+    attached
+}
+
+#[tokio::test]
+async fn a_message_on_its_way_to_a_member_that_leaves_goes_to_another() {
+    // case Q14
+    let broker = broker();
+    let heir = member(&broker, "heir").await;
+    let mut chosen = [0, 0];
+    for _ in 0..4 {
+        let leaving = member(&broker, "leaving").await;
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "work".into(),
+            packet_id: None,
+            properties: None,
+            payload: "x".into(),
+        };
+        let message = Arc::new(broker.message(publish));
+        let (receivers, _wanted) = broker.receivers(None, "work");
+        chosen[usize::from(receivers[0].key == heir.handle.key)] += 1;
+        // Between choosing a receiver and appending to its queue.
+        broker.detach(&Arc::clone(&leaving.handle), leaving.session, Parting::Ended).await;
+        broker.fan_out(&message, &receivers);
+    }
+    assert!(chosen[0] > 0, "the one that leaves is chosen, too");
+    assert_eq!(lock(&heir.handle.outbox).size().0, 4);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_closed_takes_nothing_more() {
+    // case Q14: the publisher found the session just before it was gone
+    let broker = broker();
+    let [heir, leaving] = [member(&broker, "heir").await, member(&broker, "leaving").await];
+    assert!(lock(&leaving.handle.outbox).close().is_empty());
+    for _ in 0..4 {
+        let message = crate::mqtt::Message::new(
+            "work".into(),
+            "x".into(),
+            QoS::AtLeastOnce,
+            false,
+            None,
+            Timestamp::NEVER,
+        );
+        let (receivers, _wanted) = broker.receivers(None, "work");
+        broker.fan_out(&Arc::new(message), &receivers);
+    }
+    assert_eq!(lock(&heir.handle.outbox).size().0, 4);
+}
