@@ -145,7 +145,7 @@ impl Broker {
             // [MQTT-3.1.3-9]: at the end of the session at the latest.
             let delay = Duration::from_secs(will.delay_secs.into()).min(session.expiry());
             if delay.is_zero() {
-                self.publish_will(handle, *will);
+                let _nobody_waits = self.publish_will(handle, *will);
             } else {
                 let due = self.now().after(delay + CLOCK_GRAIN);
                 lock(&self.wills).put(handle.key, due, will);
@@ -246,21 +246,26 @@ impl Broker {
         }
     }
 
-    /// A Will waits for nobody: it has its time, and who reads slowly must not hold up the Wills,
-    /// and the ends of sessions, that are due with it.
-    fn publish_will(&self, handle: &Handle, will: Will) {
+    /// Gives a receiver whose queue is nearly full.
+    fn publish_will(&self, handle: &Handle, will: Will) -> Option<Arc<Handle>> {
         // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal has
         // been counted and logged like any other.
         let from = handle.publisher();
-        let _refused_or_not = self.publish_as(AclAction::Will, &from, will_message(will));
+        let (_refused_or_not, congested) =
+            self.publish_as(AclAction::Will, &from, will_message(will));
+        congested
     }
 
+    /// Publishes the Wills that are due. Their readers get time to read, but whoever reads slowly
+    /// holds up no Will for long (case Q12).
     pub(super) async fn publish_due_wills(&self, now: Timestamp) {
+        let patience = self.now().after(WILL_PATIENCE);
         loop {
             let Some((key, will)) = lock(&self.wills).take_due(now) else { return };
             let handle = self.sessions.slots().find(key).cloned();
-            if let Some(handle) = handle {
-                self.publish_will(&handle, *will);
+            let congested = handle.and_then(|handle| self.publish_will(&handle, *will));
+            if let Some(congested) = congested.filter(|_| self.now() < patience) {
+                congested.wait_for_room(self).await;
             }
             tokio::task::coop::consume_budget().await;
         }
@@ -271,7 +276,7 @@ impl Broker {
     fn end(&self, handle: &Handle, mut session: Box<Session>) {
         let will = lock(&self.wills).take(handle.key);
         if let Some(will) = will {
-            self.publish_will(handle, *will);
+            let _nobody_waits = self.publish_will(handle, *will);
         }
         let interests = std::mem::take(&mut *lock(&handle.interests));
         if interests.inbox.is_some() {
@@ -356,6 +361,9 @@ impl Broker {
 
 /// Sessions that are tried to find one that may go; a client may just be coming back to its own.
 const EVICTION_TRIES_MAX: usize = 10;
+
+/// How long the Wills of one sweep may wait for their readers, all together.
+const WILL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The clock counts whole milliseconds. What begins in the midst of one would end too early by the
 /// part that is over.

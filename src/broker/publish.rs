@@ -326,7 +326,7 @@ impl Broker {
 impl Handle {
     /// Slows a publisher down while this receiver's queue is nearly full. A receiver that does not
     /// read at all fills its queue soon, loses messages by itself and holds nobody up.
-    async fn wait_for_room(&self, broker: &Broker) {
+    pub(super) async fn wait_for_room(&self, broker: &Broker) {
         let drained = self.drained.notified();
         tokio::pin!(drained);
         drained.as_mut().enable();

@@ -250,6 +250,7 @@ fn subscribe(cursor: &mut Cursor, version: Version) -> Result<Subscribe, DecodeE
         if options.no_local && topic::split_shared(&filter).0.is_some() {
             return Err(DecodeError::NoLocalShared); // [MQTT-3.8.3-4]
         }
+        check_count(filters.len())?;
         filters.push(SubscribeFilter { filter, options });
     }
     if filters.is_empty() {
@@ -257,6 +258,13 @@ fn subscribe(cursor: &mut Cursor, version: Version) -> Result<Subscribe, DecodeE
     }
     let subscription_id = properties.subscription_ids.first().copied();
     Ok(Subscribe { packet_id, subscription_id, user: properties.user, filters })
+}
+
+/// Topic filters in one packet (cases D11, P20).
+const FILTERS_MAX: usize = 1 << 14;
+
+fn check_count(filters: usize) -> Result<(), DecodeError> {
+    if filters < FILTERS_MAX { Ok(()) } else { Err(DecodeError::TooManyFilters) }
 }
 
 fn filter(cursor: &mut Cursor, version: Version) -> Result<ByteString, DecodeError> {
@@ -329,6 +337,7 @@ fn unsubscribe(cursor: &mut Cursor, version: Version) -> Result<Unsubscribe, Dec
     };
     let mut filters = SmallVec::new();
     while !cursor.is_empty() {
+        check_count(filters.len())?;
         filters.push(filter(cursor, version)?);
     }
     if filters.is_empty() {

@@ -93,6 +93,10 @@ pub enum DecodeError {
     /// SUBSCRIBE, UNSUBSCRIBE: no topic filter; SUBACK, UNSUBACK: no reason code.
     #[error("no entries")]
     NoEntries,
+    /// More filters in one SUBSCRIBE or UNSUBSCRIBE than any client needs; each takes many times
+    /// the room in memory that it takes on the wire.
+    #[error("too many topic filters in one packet")]
+    TooManyFilters,
     /// SUBSCRIBE: reserved bits in the options `[MQTT-3.8.3-5]`.
     #[error("reserved subscription options")]
     SubscribeOptions,
@@ -163,6 +167,7 @@ impl DecodeError {
             | Self::AuthMethodMissing => ReasonCode::ProtocolError,
             Self::ProtocolName | Self::ProtocolLevel(_) => ReasonCode::UnsupportedProtocolVersion,
             Self::TopicAliasZero => ReasonCode::TopicAliasInvalid,
+            Self::TooManyFilters => ReasonCode::QuotaExceeded,
         }
     }
 
@@ -197,6 +202,7 @@ impl DecodeError {
             Self::SubscriptionIdFromClient => "subscription_id_from_client",
             Self::TopicFilter(_) => "topic_filter",
             Self::NoEntries => "no_entries",
+            Self::TooManyFilters => "too_many_filters",
             Self::SubscribeOptions => "subscribe_options",
             Self::RetainHandling => "retain_handling",
             Self::NoLocalShared => "no_local_shared",

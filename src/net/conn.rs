@@ -220,6 +220,8 @@ pub(super) struct Conn<S> {
     unflushed: Vec<Origin>,
     actions: Actions,
     batch: Vec<Delivery>,
+    /// Deliveries since others last had their turn.
+    in_a_row: usize,
     /// The user that the client has shown to be, if a password file was asked.
     proven: Option<Proven>,
     /// The client is showing it again.
@@ -250,6 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             unflushed: Vec::new(),
             actions: Actions::new(),
             batch: Vec::new(),
+            in_a_row: 0,
             proven,
             reauth: None,
         }
@@ -290,8 +293,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.take_frames().await?;
         loop {
             self.deliver();
-            if self.waiting != Calls::NONE {
+            if self.in_a_row >= IN_A_ROW_MAX {
                 // A long queue and a socket that takes everything hold up nobody else.
+                self.in_a_row = 0;
                 tokio::task::yield_now().await;
             }
             let events = poll_fn(|context| self.poll_events(context)).await?;
@@ -523,6 +527,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             self.waiting = left.more;
             self.blocked = self.blocked.with(left.blocked);
             let now = self.broker.now();
+            self.in_a_row += batch.len();
             batch.drain(..).for_each(|delivery| self.deliver_one(delivery, now));
             self.batch = batch;
             // What was pulled need not have filled the window: some of it was not fit to be sent,
@@ -648,6 +653,9 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// How many reads of a kilobyte a closing connection discards.
 const LINGER_READS: usize = 64;
+
+/// Deliveries after which others have their turn.
+const IN_A_ROW_MAX: usize = 1000;
 
 /// Slots for deliveries that an idle connection keeps.
 const IDLE_BATCH: usize = 16;

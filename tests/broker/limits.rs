@@ -225,3 +225,24 @@ async fn filters_count_with_their_levels() {
     client.unsubscribe("a/b/c").await;
     assert!(!client.subscribe("a/d", QoS::AtMostOnce).await.is_error());
 }
+
+#[tokio::test]
+async fn one_packet_names_only_so_many_filters() {
+    // cases D11, P20
+    let rig = Rig::start().await;
+    let options = simcast::mqtt::SubscribeOptions::default();
+    let mut client = rig.client(Dial::v5("many")).await;
+    client.subscribe_with(&vec![("a", options); 1 << 14], None).await;
+    let mut client = rig.client(Dial::v5("more")).await;
+    let filters = [0, 1, b'a', 0].repeat((1 << 14) + 1);
+    let mut packet = vec![0x82];
+    let mut left = filters.len() + 3;
+    while left > 0 {
+        packet.push(u8::try_from(left % 128).unwrap() | if left > 127 { 0x80 } else { 0 });
+        left /= 128;
+    }
+    packet.extend([0, 1, 0]);
+    packet.extend(filters);
+    client.send_raw(&packet).await;
+    assert_eq!(client.expect_goodbye().await, ReasonCode::QuotaExceeded);
+}

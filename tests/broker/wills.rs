@@ -1,6 +1,6 @@
 //! Wills of ordinary clients.
 
-use simcast::mqtt::{Disconnect, Packet, ReasonCode};
+use simcast::mqtt::{Disconnect, Packet, QoS, ReasonCode};
 
 use crate::common::{Denied, Dial, Rig};
 use crate::{VERSIONS, listener};
@@ -139,4 +139,35 @@ async fn the_end_of_the_session_publishes_a_delayed_will_at_once() {
     assert_eq!(heir.expect_payload().await, "end");
     fresh.disconnect().await;
     heir.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_holds_up_no_will() {
+    // case Q12
+    let rig = Rig::start().await;
+    let mut slow = rig.client(Dial::v5("slow").receive_maximum(1)).await;
+    slow.auto_ack = false;
+    slow.subscribe("#", QoS::AtLeastOnce).await;
+    let mut publisher = rig.client(Dial::v5("p")).await;
+    for _ in 0..800 {
+        publisher.publish("fill", "x", QoS::AtLeastOnce).await;
+    }
+    let mut fair = rig.client(Dial::v5("fair")).await;
+    fair.subscribe("will/#", QoS::AtMostOnce).await;
+    for number in 0..600 {
+        let dial = Dial::v5(&format!("c{number}")).expiry_secs(100).will("will/x", "gone");
+        rig.client(dial.will_delay_secs(4)).await.vanish().await;
+    }
+    let since = std::time::Instant::now();
+    // Its queue stays nearly full: it takes one for each that comes.
+    let reading = tokio::spawn(async move {
+        loop {
+            let publish = slow.expect_publish().await;
+            tokio::time::sleep(std::time::Duration::from_millis(4)).await;
+            slow.acknowledge(&publish).await;
+        }
+    });
+    fair.expect_payloads(600).await;
+    assert!(since.elapsed().as_secs() < 7, "{:?}", since.elapsed());
+    reading.abort();
 }
