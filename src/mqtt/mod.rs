@@ -24,7 +24,7 @@ pub use check::CheckError;
 pub use decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, frame_len, version_of_connect,
 };
-pub use encode::{PublishHead, encode, encoded_len};
+pub use encode::{PublishHead, encode, encoded_len, fitted};
 pub use message::{Message, detached};
 pub use packet::*;
 pub use reason::ReasonCode;

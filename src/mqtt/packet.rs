@@ -90,7 +90,7 @@ pub enum Packet {
 
 impl Packet {
     /// Takes out what is there for people alone: reason string and user properties.
-    pub fn strip_explanations(&mut self) {
+    pub(super) fn strip_explanations(&mut self) {
         match self {
             Self::PubAck(ack) | Self::PubRec(ack) | Self::PubRel(ack) | Self::PubComp(ack) => {
                 ack.properties = None;

@@ -24,7 +24,7 @@ use crate::metrics::{ConnectResult, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{
     DecodeError, Sender, Tolerance, decode, decode_connect, version_of_connect,
 };
-use crate::mqtt::{Connect, Packet, ReasonCode, Version, encoded_len};
+use crate::mqtt::{Connect, Packet, ReasonCode, Version, fitted};
 use crate::rsp::{IdentityError, ServerRule};
 use crate::session::{Opening, Violation, refused};
 
@@ -332,14 +332,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// Tells the peer why it does not come in, and closes.
     pub(super) async fn turn_away(mut self, why: &Unwelcome) {
         let understood = !matches!(why, Unwelcome::Violation(_, Violation::NotConnected));
-        if let Some((version, mut packet)) = why.answer().filter(|_| understood) {
-            // [MQTT-3.1.2-24], [MQTT-3.2.2-19]
-            if encoded_len(&packet, version) > self.packet_bytes_max {
-                packet.strip_explanations();
-            }
-            if encoded_len(&packet, version) <= self.packet_bytes_max {
-                self.output.packet(&packet, version);
-            }
+        if let Some((version, packet)) = why.answer().filter(|_| understood) {
+            let packet = fitted(packet, version, self.packet_bytes_max);
+            packet.iter().for_each(|packet| self.output.packet(packet, version));
         }
         if !matches!(why, Unwelcome::Closed | Unwelcome::Io(_)) {
             self.close().await;
@@ -368,8 +363,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             return Err(Unwelcome::ClientIdPrefix(version));
         }
         rules.open(&mut opening).map_err(broken)?;
-        let largest = encoded_len(&opening.accepted(true, limits, data.clone()), version);
-        if largest > opening.packet_bytes_max {
+        let largest = opening.accepted(true, limits, data.clone());
+        if fitted(largest, version, opening.packet_bytes_max).is_none() {
             return Err(Unwelcome::Violation(version, Violation::PacketSizeTooSmall));
         }
         let client_id = &*opening.client_id;

@@ -19,7 +19,7 @@ use crate::config::UserNameFrom;
 use crate::ids::Nid;
 use crate::log::Shown;
 use crate::mqtt::decode::{Sender, decode};
-use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ReasonCode, Version, encoded_len};
+use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ReasonCode, Version, fitted};
 use crate::rsp::{CertificateFacts, Identity, NameFrom};
 use crate::session::Violation;
 
@@ -184,9 +184,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         };
         let reason = ReasonCode::ContinueAuthentication;
         let packet = Packet::Auth(Auth { reason, properties: Some(Box::new(properties)) });
-        if encoded_len(&packet, Version::V5) > self.packet_bytes_max {
-            return Err(Unwelcome::Violation(Version::V5, Violation::PacketSizeTooSmall));
-        }
+        let packet = fitted(packet, Version::V5, self.packet_bytes_max)
+            .ok_or(Unwelcome::Violation(Version::V5, Violation::PacketSizeTooSmall))?;
         broker.metrics().packet_out((&packet).into());
         let Self { stream, output, .. } = self;
         output.packet(&packet, Version::V5);

@@ -39,7 +39,7 @@ pub use violation::Violation;
 use crate::ids::{PacketId, Timestamp};
 use crate::mqtt::{
     Ack, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, ReasonProperties,
-    Sender, SubAck, Subscribe, Unsubscribe, Version, Will, encoded_len,
+    Sender, SubAck, Subscribe, Unsubscribe, Version, Will, fitted,
 };
 use alias::{InboundAliases, OutboundAliases};
 use outbound::{Mismatch, Outbound};
@@ -371,19 +371,10 @@ impl Session {
         self.outbound_aliases.of(topic)
     }
 
-    /// The packet as the client takes it: without its reason string and user properties where they
-    /// would make it too large `[MQTT-3.4.2-2]`, `[MQTT-3.2.2-19]`. `None`: it is too large even
-    /// so, and must not be sent `[MQTT-3.1.2-24]`.
+    /// The packet as the client takes it, if it can be made to fit (see [`fitted`]).
     #[must_use]
-    pub fn fitted(&self, mut packet: Packet) -> Option<Packet> {
-        let fits = |packet: &Packet| {
-            self.packet_bytes_max == usize::MAX
-                || encoded_len(packet, self.version) <= self.packet_bytes_max
-        };
-        if !fits(&packet) {
-            packet.strip_explanations();
-        }
-        fits(&packet).then_some(packet)
+    pub fn fitted(&self, packet: Packet) -> Option<Packet> {
+        fitted(packet, self.version, self.packet_bytes_max)
     }
 
     /// A message in flight cannot be sent again: it does not fit the new connection.
