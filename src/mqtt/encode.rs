@@ -33,9 +33,9 @@ pub fn encoded_len(packet: &Packet, version: Version) -> usize {
     frame_len_of(body_len(packet, version))
 }
 
-/// The packet as a receiver takes it whose Maximum Packet Size is `bytes_max`: without what is there
-/// for people alone where that would make it too large `[MQTT-3.4.2-2]`, `[MQTT-3.2.2-19]`. `None`:
-/// it is too large even so, and must not be sent `[MQTT-3.1.2-24]`.
+/// The packet as a receiver takes it whose Maximum Packet Size is `bytes_max`: without what is
+/// there for people alone where that would make it too large `[MQTT-3.4.2-2]`, `[MQTT-3.2.2-19]`.
+/// `None`: it is too large even so, and must not be sent `[MQTT-3.1.2-24]`.
 #[must_use]
 pub fn fitted(mut packet: Packet, version: Version, bytes_max: usize) -> Option<Packet> {
     // Most receivers set no bound, and cost no measuring.
