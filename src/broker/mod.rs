@@ -20,7 +20,7 @@ mod signal;
 mod subscribe;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wills;
 
 use std::hash::BuildHasher;

@@ -366,32 +366,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::mqtt::{Connect, ConnectProperties, Version};
-    use crate::session::{Opening, SessionLimits, SessionRules};
+    use crate::broker::tests::{connect, session_limits};
+    use crate::session::{Opening, SessionLimits};
 
     fn session() -> Box<Session> {
-        let connect = Connect {
-            version: Version::V5,
-            bridge: false,
-            clean_start: true,
-            keep_alive_secs: 0,
-            client_id: "c".into(),
-            will: None,
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        };
-        let limits = SessionLimits {
-            receive_maximum: 10,
-            in_flight_max: 10,
-            packet_bytes_max: 1000,
-            keep_alive_secs_max: 60,
-            client_id_bytes_max: 10,
-            topic_alias_max: 0,
-            topic_alias_outbound_max: 0,
-            rules: SessionRules::default(),
-            expiry_max: Duration::MAX,
-        };
+        let limits = SessionLimits { expiry_max: Duration::MAX, ..session_limits() };
+        let connect = connect("c");
         let opening = Opening::new(&connect, &limits, || "fresh".into()).unwrap();
         Box::new(Session::new(&opening, &limits, Timestamp(0)))
     }

@@ -1,4 +1,4 @@
-//! What happens between two steps of a publish.
+//! What happens between two steps of a publish; and a small broker for the unit tests of others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use crate::mqtt::{
 use crate::rsp::{ControlOptions, Identity};
 use crate::session::{Opening, SessionRules};
 
-fn broker() -> Broker {
-    let session = SessionLimits {
+/// Bounds of sessions that end with their connections.
+pub(crate) fn session_limits() -> SessionLimits {
+    SessionLimits {
         receive_maximum: 10,
         in_flight_max: 10,
         packet_bytes_max: 1000,
@@ -22,10 +23,29 @@ fn broker() -> Broker {
         topic_alias_outbound_max: 0,
         rules: SessionRules::default(),
         expiry_max: Duration::ZERO,
-    };
+    }
+}
+
+/// A CONNECT of version 5 with nothing but a client id.
+pub(crate) fn connect(client_id: &'static str) -> Connect {
+    Connect {
+        version: Version::V5,
+        bridge: false,
+        clean_start: true,
+        keep_alive_secs: 0,
+        client_id: client_id.into(),
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// A broker with room for little.
+pub(crate) fn broker() -> Broker {
     let (messages_max, bytes_max) = (10, 10_000);
     let options = BrokerOptions {
-        session,
+        session: session_limits(),
         outbox: OutboxLimits { messages_max, bytes_max },
         retained: RetainedLimits { messages_max, messages_per_client_max: 10, bytes_max },
         inbox: InboxLimits { messages_max, bytes_max },
@@ -47,18 +67,8 @@ fn broker() -> Broker {
 }
 
 async fn member(broker: &Broker, client_id: &'static str) -> Attached {
-    let connect = Connect {
-        version: Version::V5,
-        bridge: false,
-        clean_start: true,
-        keep_alive_secs: 0,
-        client_id: client_id.into(),
-        will: None,
-        username: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    };
-    let opening = Opening::new(&connect, &broker.options.session, || "fresh".into()).unwrap();
+    let opening =
+        Opening::new(&connect(client_id), &broker.options.session, || "fresh".into()).unwrap();
     let identity = Identity::anonymous("");
     let who = Who { identity: &identity, client_id, peer: None };
     let attached = broker.attach(&who, &opening, None).await.unwrap();

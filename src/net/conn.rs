@@ -663,57 +663,15 @@ const IDLE_BATCH: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{BrokerOptions, OutboxLimits, Who};
-    use crate::clock::Clock;
+    use crate::broker::Who;
+    use crate::broker::tests::{broker, connect};
     use crate::config::{Listener, Mqtt};
-    use crate::ids::NidScheme;
-    use crate::metrics::Metrics;
     use crate::mqtt::encode::encode;
-    use crate::mqtt::{Connect, ConnectProperties, Disconnect, Will};
-    use crate::route::RetainedLimits;
-    use crate::rsp::{ControlOptions, ControlUnit, Identity, InboxLimits, TopicNames};
-    use crate::session::{Opening, SessionLimits, SessionRules};
+    use crate::mqtt::{Connect, Disconnect, Will};
+    use crate::rsp::{Identity, TopicNames};
+    use crate::session::Opening;
 
-    fn broker() -> Arc<Broker> {
-        let session = SessionLimits {
-            receive_maximum: 10,
-            in_flight_max: 10,
-            packet_bytes_max: 1000,
-            keep_alive_secs_max: 60,
-            client_id_bytes_max: 10,
-            topic_alias_max: 0,
-            topic_alias_outbound_max: 0,
-            rules: SessionRules::default(),
-            expiry_max: Duration::ZERO,
-        };
-        let options = BrokerOptions {
-            session,
-            outbox: OutboxLimits { messages_max: 10, bytes_max: 1000 },
-            retained: RetainedLimits {
-                messages_max: 10,
-                messages_per_client_max: 10,
-                bytes_max: 10_000,
-            },
-            inbox: InboxLimits { messages_max: 10, bytes_max: 1000 },
-            sessions_max: 10,
-            subscriptions_max: 10,
-            subscription_bytes_max: 10_000,
-            topic_levels_max: 10,
-            scheme: NidScheme::Eid,
-            topics: TopicNames::default(),
-            close_on_identity_violation: true,
-            untold_denial: Untold::Dropped,
-            delivers_overlap_once: true,
-            takes_bridge_notifications: false,
-            checks_payload_format: false,
-            assigned_client_id_prefix: "auto-".into(),
-        };
-        let control = ControlUnit::new(ControlOptions::default());
-        let metrics = Arc::new(Metrics::new(&[], &[]));
-        Arc::new(Broker::new(options, control, Clock::start(), metrics))
-    }
-
-    fn connect() -> Connect {
+    fn connect_with_will() -> Connect {
         let will = Will {
             qos: QoS::AtMostOnce,
             retain: true,
@@ -722,24 +680,14 @@ mod tests {
             payload: "not said".into(),
             properties: None,
         };
-        Connect {
-            version: Version::V5,
-            bridge: false,
-            clean_start: true,
-            keep_alive_secs: 0,
-            client_id: "c".into(),
-            will: Some(will),
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        }
+        Connect { will: Some(will), ..connect("c") }
     }
 
     #[tokio::test]
     async fn a_goodbye_counts_before_the_call_of_a_successor() {
-        let broker = broker();
+        let broker = Arc::new(broker());
         let limits = broker.options().session.clone();
-        let opening = Opening::new(&connect(), &limits, || "fresh".into()).unwrap();
+        let opening = Opening::new(&connect_with_will(), &limits, || "fresh".into()).unwrap();
         let peer = Peer::Unix;
         let listener = Listener::anonymous(([127, 0, 0, 1], 1).into());
         let rules = Rules::new(&listener, &Mqtt::default(), &TopicNames::default());
