@@ -60,12 +60,12 @@ impl Rig {
     /// With one more listener, a copy of the plain one with changes; its address is
     /// [`Rig::extra`].
     pub async fn with_listener(change: impl FnOnce(&mut Listener)) -> Self {
-        Self::with(|config| {
-            let mut listener = config.listeners[0].clone();
-            change(&mut listener);
-            config.listeners.push(listener);
-        })
-        .await
+        Self::with(|config| add_copy(config, 0, change)).await
+    }
+
+    /// The same with a copy of the listener with mutual TLS.
+    pub async fn with_secure_listener(change: impl FnOnce(&mut Listener)) -> Self {
+        Self::with(|config| add_copy(config, 1, change)).await
     }
 
     /// The address of the listener that was added first.
@@ -215,6 +215,12 @@ pub fn sum(metrics: &str, series: &str) -> u64 {
 /// One line of a registry file.
 pub fn registry_line(device: Nid, gids: &str) -> String {
     format!("{device},{gids},model=test\n")
+}
+
+fn add_copy(config: &mut Config, of: usize, change: impl FnOnce(&mut Listener)) {
+    let mut listener = config.listeners[of].clone();
+    change(&mut listener);
+    config.listeners.push(listener);
 }
 
 fn config(dir: &TempDir) -> Config {

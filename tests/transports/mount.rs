@@ -174,12 +174,8 @@ async fn a_session_does_not_move_to_another_mount_point() {
 
 #[tokio::test]
 async fn what_is_addressed_is_not_mounted() {
-    let rig = Rig::with(|config| {
-        let mut listener = config.listeners[1].clone();
-        listener.mount_point = "site1/".to_owned();
-        config.listeners.push(listener);
-    })
-    .await;
+    let change = |listener: &mut Listener| listener.mount_point = "site1/".to_owned();
+    let rig = Rig::with_secure_listener(change).await;
     let mut server = rig.server(Dial::v5("sm-sr")).await;
     server.subscribe(TO_SM_SR, ONE).await;
     let issued = rig.authority.issue_device(nid(1)).unwrap();
@@ -201,12 +197,8 @@ async fn what_is_addressed_is_not_mounted() {
 /// else, the two topics and the broker's own are ordinary names.
 #[tokio::test]
 async fn nothing_mounted_looks_like_what_is_addressed_or_the_brokers_own() {
-    let rig = Rig::with(|config| {
-        let mut listener = config.listeners[1].clone();
-        listener.mount_point = "site1/".to_owned();
-        config.listeners.push(listener);
-    })
-    .await;
+    let change = |listener: &mut Listener| listener.mount_point = "site1/".to_owned();
+    let rig = Rig::with_secure_listener(change).await;
     let issued = [
         rig.authority.issue_device(nid(1)).unwrap(),
         rig.authority.issue_server("sm-sr.test").unwrap(),

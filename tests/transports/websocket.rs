@@ -1,6 +1,6 @@
 //! Ordinary work over WebSocket: both protocol versions, TLS, a device with its certificate.
 
-use simcast::config::Protocol;
+use simcast::config::{Listener, Protocol};
 use simcast::mqtt::{ReasonCode, Version};
 use tokio::io::AsyncReadExt;
 
@@ -61,12 +61,8 @@ async fn a_session_and_a_will_are_what_they_are_elsewhere() {
 
 #[tokio::test]
 async fn a_device_with_its_certificate_over_websocket() {
-    let rig = Rig::with(|config| {
-        let mut listener = config.listeners[1].clone();
-        listener.protocol = Protocol::Websocket;
-        config.listeners.push(listener);
-    })
-    .await;
+    let change = |listener: &mut Listener| listener.protocol = Protocol::Websocket;
+    let rig = Rig::with_secure_listener(change).await;
     let mut server = rig.server(Dial::v5("sm-sr")).await;
     server.subscribe(TO_SM_SR, ONE).await;
     let issued = rig.authority.issue_device(nid(1)).unwrap();
