@@ -40,3 +40,4 @@ pub mod route;
 pub mod rsp;
 pub mod service;
 pub mod session;
+pub mod units;

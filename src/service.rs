@@ -21,16 +21,14 @@ use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
-    self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
+    Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, Stamp,
     WarnOrDisconnect,
 };
-use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
 use crate::net::{Access, ListenError, Port, Shared, Stop};
 use crate::route::RetainedLimits;
 use crate::rsp::{
-    ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
-    Settings, TopicNames, Ttl,
+    ControlOptions, ControlUnit, ImportReport, InboxLimits, Refusal, RspLimits, TopicNames,
 };
 use crate::session::{SessionLimits, SessionRules, Untold};
 use acl::AclFiles;
@@ -144,6 +142,7 @@ impl Service {
         }
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
+        tasks.push(tokio::spawn(send_when_due(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
         Ok(Self {
             broker,
@@ -241,6 +240,10 @@ async fn sweep(broker: Arc<Broker>) {
     }
 }
 
+async fn send_when_due(broker: Arc<Broker>) {
+    broker.send_when_due().await;
+}
+
 /// Publishes the `$SYS` tree once, and from then on whenever its interval is over.
 fn sys_tree(broker: &Arc<Broker>, every: Duration) -> Option<JoinHandle<()>> {
     if every.is_zero() {
@@ -307,24 +310,11 @@ fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
 }
 
 fn control_options(rsp: &Rsp) -> ControlOptions {
-    let ttl =
-        |ttl: &config::Ttl| Ttl { trigger: ttl.trigger, msg: ttl.msg, exchange: ttl.exchange };
-    let group = |(gid, own): (&Gid, &config::GroupSettings)| {
-        let ttl = Some(ttl(&rsp.settings_of(*gid).ttl));
-        let settings =
-            GroupSettings { initiator: own.initiator, mode: own.mode, peer: own.peer, ttl };
-        (*gid, settings)
-    };
-    let common = &rsp.settings;
     ControlOptions {
         scheme: rsp.nid,
-        settings: Settings {
-            initiator: common.initiator,
-            mode: common.mode,
-            peer: common.peer,
-            ttl: ttl(&common.ttl),
-        },
-        groups: rsp.groups.iter().map(group).collect(),
+        topics: topic_names(rsp),
+        settings: rsp.settings_table(),
+        retire: rsp.retire,
         mail_ttl: rsp.mail_ttl,
         limits: RspLimits {
             mail_messages_max: rsp.mail_messages_max,
@@ -336,6 +326,10 @@ fn control_options(rsp: &Rsp) -> ControlOptions {
             ..RspLimits::default()
         },
     }
+}
+
+fn topic_names(rsp: &Rsp) -> TopicNames {
+    TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() }
 }
 
 fn broker_options(config: &Config) -> BrokerOptions {
@@ -360,8 +354,9 @@ fn broker_options(config: &Config) -> BrokerOptions {
         subscription_bytes_max: limits.max_subscription_bytes,
         topic_levels_max: limits.max_topic_levels,
         scheme: rsp.nid,
-        topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
+        topics: topic_names(rsp),
         close_on_identity_violation: rsp.close_on_identity_violation,
+        stamps_member: rsp.stamp == Stamp::Member,
         untold_denial: match config.mqtt.denied_publish {
             DropOrDisconnect::Drop => Untold::Dropped,
             DropOrDisconnect::Disconnect => Untold::NotAuthorized,

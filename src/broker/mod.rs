@@ -39,6 +39,7 @@ pub use signal::{Calls, Signal};
 pub use sys::{Figures, SysTree};
 
 use bytestring::ByteString;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::ids::{NidScheme, SessionKey, Timestamp};
@@ -77,6 +78,8 @@ pub struct BrokerOptions {
     pub topics: TopicNames,
     /// Close a 3.x connection that spoofs a nid or a group (5 is told by reason code).
     pub close_on_identity_violation: bool,
+    /// Write the proven sender into the envelopes that servers get, as the member `src`.
+    pub stamps_member: bool,
     /// What becomes of a 3.x client that publishes what its ACL denies.
     pub untold_denial: Untold,
     /// One PUBLISH for all subscriptions of a session that match; else one for each.
@@ -102,6 +105,8 @@ pub struct Broker {
     retained: RwLock<Retained<Option<Arc<Permit>>>>,
     control: Mutex<ControlUnit>,
     inbox: Mutex<Inbox>,
+    /// What waits for others of its kind is due at another moment than before.
+    due_changed: Notify,
     fresh_ids: AtomicU64,
     hasher: std::hash::RandomState,
     complaints: Mutex<Throttle<&'static str>>,
@@ -126,6 +131,7 @@ impl Broker {
             retained: RwLock::default(),
             control: Mutex::new(control),
             inbox: Mutex::new(Inbox::new(options.inbox)),
+            due_changed: Notify::new(),
             fresh_ids: AtomicU64::new(0),
             hasher: std::hash::RandomState::new(),
             complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
@@ -201,6 +207,7 @@ impl Broker {
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);
         self.metrics.rsp_settled(RspMode::Multi, RspDelivery::Expired, to_groups);
+        self.sessions.call(&swept.wake, Calls::MAIL);
         self.metrics.rsp_exchange(RspExchange::Expired, swept.exchanges);
         for (reason, repeats) in lock(&self.complaints).quiet(now) {
             tracing::warn!("{reason}: {repeats}");

@@ -1,6 +1,7 @@
 //! The control unit at work: messages on the two RSP topics, and the mail of devices and servers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 
@@ -13,9 +14,10 @@ use crate::log::Shown;
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
+use crate::rsp::parts::Parts;
 use crate::rsp::{
-    ControlUnit, Decision, Form, Head, Identity, MessageId, Outcome, ProfileChange, Refusal,
-    RspTopic, Submission, envelope,
+    Acknowledged, ControlUnit, Decision, ForServers, Form, Head, Identity, MessageId, Outcome,
+    ProfileChange, Refusal, RspTopic, Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -34,10 +36,16 @@ impl Broker {
                 Routed::Refused(Refused {
                     reason: refusal.reason_code(),
                     name: refusal.name(),
+                    retry_after: self.retry_after(from.who.identity, refusal),
                     untold: self.untold(refusal),
                 })
             }
         }
+    }
+
+    fn retry_after(&self, identity: &Identity, refusal: Refusal) -> Option<Duration> {
+        let limited = refusal == Refusal::TriggerRate;
+        limited.then(|| lock(&self.control).retry_after(identity, self.now()))
     }
 
     fn untold(&self, refusal: Refusal) -> Untold {
@@ -55,9 +63,26 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: &Publish,
     ) -> Result<Decision, Refusal> {
-        let head = envelope::read(&publish.payload, self.options.scheme)?;
-        let submission = submission(identity, rsp_topic, &head, publish);
-        lock(&self.control).decide(&submission, self.now())
+        let read = self.read(rsp_topic, publish)?;
+        lock(&self.control).decide(&read.submission(identity, rsp_topic, publish), self.now())
+    }
+
+    /// What an envelope says: all that takes time, before any lock is taken.
+    fn read(&self, rsp_topic: RspTopic, publish: &Publish) -> Result<Envelope, Refusal> {
+        let mut head = envelope::read(&publish.payload, self.options.scheme)?;
+        if head.options.has_src && self.options.stamps_member && rsp_topic == RspTopic::ToSmSr {
+            return Err(Refusal::SrcReserved);
+        }
+        if head.options.wave.is_none() {
+            head.options.wave = wave_property(publish)?;
+        }
+        let parts = if head.options.parts {
+            let parts = Parts::read(&publish.payload, self.options.scheme);
+            Some(Arc::new(parts.map_err(|_unreadable| Refusal::UnreadableParts)?))
+        } else {
+            None
+        };
+        Ok(Envelope { head, parts })
     }
 
     fn admit(
@@ -67,8 +92,8 @@ impl Broker {
         publish: Publish,
     ) -> Result<(), Refusal> {
         let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
-        let head = envelope::read(&publish.payload, self.options.scheme)?;
-        let submission = submission(identity, rsp_topic, &head, &publish);
+        let read = self.read(rsp_topic, &publish)?;
+        let submission = read.submission(identity, rsp_topic, &publish);
         let now = self.now();
         let mut inbox = match rsp_topic {
             RspTopic::ToSmSr => Some(lock(&self.inbox)),
@@ -81,9 +106,13 @@ impl Broker {
             return Err(Refusal::OverQuota);
         }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
-        let outcome = control.commit(decision, &message, now);
+        let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
+        if control.next_due() != due {
+            self.due_changed.notify_one();
+        }
         drop(control);
-        let servers = inbox.as_mut().map(|inbox| inbox.post(&message, identity.nid));
+        let servers = outcome.to_servers && inbox.is_some();
+        let servers = inbox.as_mut().filter(|_| servers).map(|i| i.post(&message, identity.nid));
         drop(inbox);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
@@ -94,13 +123,62 @@ impl Broker {
         Ok(())
     }
 
+    /// Sends what has waited for others of its kind, whenever it is due. Ends never.
+    pub async fn send_when_due(&self) {
+        loop {
+            let changed = self.due_changed.notified();
+            let due = lock(&self.control).next_due();
+            match due {
+                None => changed.await,
+                Some(due) => {
+                    let wait = due.since(self.now());
+                    let _changed_or_due = tokio::time::timeout(wait, changed).await;
+                    self.send_due(self.now());
+                }
+            }
+        }
+    }
+
+    fn send_due(&self, now: Timestamp) {
+        let mut inbox = lock(&self.inbox);
+        let mut servers = Vec::new();
+        let wake = lock(&self.control).send_due(now, |ready| {
+            let bytes = ready.message.kept_bytes();
+            let has_room = inbox.has_room(bytes, ready.sender);
+            if has_room {
+                let message = self.from_control_unit(ready);
+                servers.extend(inbox.post(&message, ready.sender).0);
+            }
+            has_room
+        });
+        drop(inbox);
+        self.sessions.call(&wake, Calls::MAIL);
+        self.sessions.call(&servers, Calls::MAIL);
+    }
+
+    /// A message of a device as it came is stamped already; many in one are from the control unit.
+    fn from_control_unit(&self, ready: &ForServers) -> Arc<Message> {
+        if ready.sender.is_some() {
+            return Arc::clone(&ready.message);
+        }
+        let mut message = ready.message.with_payload(ready.message.payload.clone());
+        stamp_property(&mut message, CONTROL_UNIT);
+        Arc::new(message)
+    }
+
     /// What a server receives carries the proven nid of its sender, and only ours: `[0069]` needs
     /// the server to know, and `{0, gid, ret(…)}` hides it.
     fn stamped(&self, rsp_topic: RspTopic, identity: &Identity, publish: Publish) -> Message {
-        let mut message = self.message(publish);
-        if let (RspTopic::ToSmSr, Some(nid)) = (rsp_topic, identity.nid) {
-            stamp(&mut message, &nid.to_string());
-        }
+        let (RspTopic::ToSmSr, Some(nid)) = (rsp_topic, identity.nid) else {
+            return self.message(publish);
+        };
+        let payload = if self.options.stamps_member {
+            stamp::with_src(&publish.payload, nid)
+        } else {
+            publish.payload.clone()
+        };
+        let mut message = self.message(Publish { payload, ..publish });
+        stamp_property(&mut message, &nid.to_string());
         message
     }
 
@@ -174,11 +252,15 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                let arrival = lock(&self.control).acknowledge(device, number, now);
-                let Some(arrival) = arrival else { return };
-                self.metrics.rsp_delivered(mode(arrival.form), now.since(arrival.published));
-                if let Some(change) = arrival.change {
-                    self.announce(&change);
+                match lock(&self.control).acknowledge(device, number, now) {
+                    None => {}
+                    // The next piece waits.
+                    Some(Acknowledged::Piece) => handle.signal.raise(Calls::MAIL),
+                    Some(Acknowledged::Arrived(arrival)) => {
+                        let took = now.since(arrival.published);
+                        self.metrics.rsp_delivered(mode(arrival.form), took);
+                        arrival.change.iter().for_each(|change| self.announce(change));
+                    }
                 }
             }
         }
@@ -192,9 +274,10 @@ impl Broker {
             Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
-                let discarded = lock(&self.control).discard(device, number);
-                if let Some(form) = discarded {
-                    self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
+                match lock(&self.control).discard(device, number, self.now()) {
+                    Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
+                    // A piece is cut anew, for a client that takes less than before.
+                    None => handle.signal.raise(Calls::MAIL),
                 }
             }
         }
@@ -227,7 +310,7 @@ impl Broker {
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
-        stamp(&mut message, CONTROL_UNIT);
+        stamp_property(&mut message, CONTROL_UNIT);
         let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message), None);
         self.sessions.call(&wake, Calls::MAIL);
     }
@@ -258,13 +341,34 @@ impl Broker {
     }
 }
 
-fn submission<'a>(
-    from: &'a Identity,
-    topic: RspTopic,
-    head: &'a Head,
-    publish: &Publish,
-) -> Submission<'a> {
-    Submission { from, topic, head, payload_len: publish.kept_bytes(), retain: publish.retain }
+/// What was read of a message on an RSP topic.
+struct Envelope {
+    head: Head,
+    parts: Option<Arc<Parts>>,
+}
+
+impl Envelope {
+    fn submission<'a>(
+        &'a self,
+        from: &'a Identity,
+        topic: RspTopic,
+        publish: &Publish,
+    ) -> Submission<'a> {
+        let (retain, parts) = (publish.retain, self.parts.as_ref());
+        Submission {
+            retain,
+            parts,
+            ..Submission::new(from, topic, &self.head, publish.kept_bytes())
+        }
+    }
+}
+
+/// A first wave may stand in a user property: `wave` = `100` or `100;5%`.
+fn wave_property(publish: &Publish) -> Result<Option<Wave>, Refusal> {
+    let properties = publish.properties.as_ref();
+    let wave = properties.and_then(|p| p.user.iter().find(|(name, _)| &**name == "wave"));
+    let Some((_, text)) = wave else { return Ok(None) };
+    Wave::parse(text).map(Some).ok_or(Refusal::UnreadableEnvelope)
 }
 
 fn mode(form: Form) -> RspMode {
@@ -348,7 +452,7 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
     }
 }
 
-fn stamp(message: &mut Message, sender: &str) {
+fn stamp_property(message: &mut Message, sender: &str) {
     let properties = message.properties.get_or_insert_with(Box::<PublishProperties>::default);
     properties.user.retain(|(name, _)| &**name != STAMP);
     properties.user.push((STAMP.into(), sender.into()));

@@ -56,6 +56,7 @@ pub(crate) fn broker() -> Broker {
         scheme: NidScheme::Eid,
         topics: TopicNames::default(),
         close_on_identity_violation: true,
+        stamps_member: false,
         untold_denial: Untold::Dropped,
         delivers_overlap_once: true,
         takes_bridge_notifications: false,

@@ -19,7 +19,6 @@ mod listener;
 mod mistake;
 mod mqtt;
 mod rsp;
-mod units;
 mod validate;
 
 #[cfg(test)]
@@ -30,10 +29,10 @@ pub use limits::Limits;
 pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, UserNameFrom};
 pub use mistake::{ConfigErrors, Mistake};
 pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
-pub use rsp::{GroupSettings, GroupTtl, Rsp, Settings, Ttl};
-pub use units::{parse_duration, parse_size};
+pub use rsp::{Rsp, Stamp};
 
 use crate::rsp::ServerRule;
+use crate::units;
 use mistake::Lines;
 
 /// More mistakes than this are not looked for.

@@ -107,6 +107,8 @@ group_messages_max = 45
 group_bytes_max = "46KiB"
 open_requests_max = 47
 body_bytes_max = "4KiB"
+stamp = "member"
+retire = true
 [rsp.settings]
 initiator = "server"
 mode = "single"
@@ -254,10 +256,12 @@ fn check_rsp(rsp: &Rsp, dir: &Path) {
     assert_eq!((rsp.group_messages_max, rsp.group_bytes_max), (45, 46 << 10));
     assert_eq!((rsp.open_requests_max, rsp.body_bytes_max), (47, 4 << 10));
 
-    let common = rsp.settings_of(Gid::new(7).unwrap());
+    assert_eq!((rsp.stamp, rsp.retire), (Stamp::Member, true));
+    let table = rsp.settings_table();
+    let common = table.of_group(Gid::new(7).unwrap());
     assert_eq!((common.initiator, common.mode), (Initiator::Server, Mode::Single));
     assert_eq!((common.peer, common.ttl.trigger), (Peer::Off, Duration::from_secs(3_600)));
-    let own = rsp.settings_of(Gid::new(42).unwrap());
+    let own = table.of_group(Gid::new(42).unwrap());
     assert_eq!(
         (own.initiator, own.mode, own.peer),
         (Initiator::Client, Mode::Multi, Peer::ServerTriggered)

@@ -239,8 +239,8 @@ impl Check<'_> {
             self.file("rsp.registry", path);
         }
         self.positive("rsp", &rsp.positive());
-        for (gid, group) in &rsp.groups {
-            self.positive(&format!("rsp.group.{gid}.ttl"), &group.ttl.positive());
+        for (key, why) in rsp.unworkable() {
+            self.wrong(&key, why);
         }
         let packet_bytes = usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX);
         let bounds = [

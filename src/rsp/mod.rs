@@ -18,46 +18,75 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`identity`] | who is at the other end |
-//! | [`envelope`], `json`, `cbor` | the routing head of a message |
+//! | [`envelope`], `json`, `cbor`, `outline` | the routing head of a message |
+//! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
 //! | [`registry`], [`import`] | which devices and groups exist |
-//! | [`policy`] | the rules: the table of ten messages |
-//! | `flow`, `exchange` | which requests and exchanges are open |
+//! | [`policy`], `rules` | the table of ten messages, and the rules of each |
+//! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
+//! | `merging` | B1s that wait for their equals |
+//! | [`exchange`] | E1 and E2, and what follows |
+//! | `rate` | how often devices may start something |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
 //! | [`inbox`] | what waits for the servers |
-//! | [`settings`], [`refusal`] | permissions and limits; the names of refusals |
-//! | [`control`] | all of it behind one door |
+//! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
+//! | [`control`], `operate` | all of it behind one door: for messages, and for operators |
+//! | [`event`] | what is told to who watches |
 
+pub mod campaign;
+pub mod chunk;
 pub mod control;
 pub mod envelope;
+pub mod event;
+pub mod exchange;
+pub mod gathered;
 pub mod identity;
 pub mod import;
 pub mod inbox;
 pub mod mailbox;
+pub mod options;
+pub mod parts;
 pub mod policy;
 pub mod refusal;
 pub mod registry;
 pub mod settings;
+pub mod stamp;
 
 mod cbor;
-mod exchange;
-mod flow;
+mod gathering;
 mod json;
+mod ledger;
 mod mail;
+mod merging;
+mod operate;
+mod outline;
+mod package;
+mod rate;
 mod roll;
+mod rules;
 #[cfg(test)]
 mod tests;
+mod track;
+mod wishes;
 
+pub use campaign::{Campaign, CampaignId, CampaignState, Target, WaveView};
 pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
-pub use envelope::{Head, Kind, Tid};
+pub use envelope::{Head, Kind, Tid, Wave};
+pub use event::{CampaignStep, Event, Reason};
+pub use exchange::{Exchange, ExchangeState, Pair};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
 pub use inbox::{Inbox, InboxLimits};
+pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
-pub use mailbox::{Arrival, Letter, ProfileChange};
+pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};
+pub use operate::{CampaignDevice, ForServers};
+pub use options::{ControlOptions, RspLimits, RspTopic, TopicNames};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
 pub use refusal::Refusal;
 pub use registry::{Device, DeviceKey, Registry};
 pub use settings::{
-    ControlOptions, GroupSettings, Initiator, Mode, Peer, RspLimits, RspTopic, Settings,
-    TopicNames, Ttl,
+    Auto, Flow, GroupSettings, GroupTriggerRate, GroupTtl, Initiator, Mode, Peer, PeerProof, Rate,
+    Settings, SettingsTable, TriggerRate, Ttl,
 };
+pub use track::{DeviceState, Tally};

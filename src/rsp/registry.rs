@@ -6,7 +6,7 @@
 //! generation tells the old owner from the new one. A group's members are one shared array: taking
 //! a snapshot of a million members copies a pointer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -33,6 +33,8 @@ pub struct Device<'a> {
     pub gids: &'a [Gid],
     /// `name=value` pairs separated by `;`, as imported; may be empty.
     pub labels: &'a str,
+    /// It has given its profile to another device, and takes no part until it is reinstated.
+    pub replaced: bool,
 }
 
 /// All devices and groups.
@@ -42,6 +44,8 @@ pub struct Registry {
     vacant: Vec<u32>,
     by_nid: HashMap<Nid, u32, RandomState>,
     groups: BTreeMap<Gid, Arc<Vec<u32>>>,
+    /// Devices that have given their profile away.
+    replaced: BTreeSet<u32>,
 }
 
 /// 64 bytes; a million of them are to stay small.
@@ -84,12 +88,12 @@ impl Registry {
     /// What is known of a device.
     #[must_use]
     pub fn device(&self, nid: Nid) -> Option<Device<'_>> {
-        self.slots[*self.by_nid.get(&nid)? as usize].device()
+        self.device_at(*self.by_nid.get(&nid)?)
     }
 
     /// All devices, in the order of their slots.
     pub fn devices(&self) -> impl Iterator<Item = Device<'_>> {
-        self.slots.iter().filter_map(Slot::device)
+        (0..self.slots.len()).filter_map(|at| self.device_at(u32::try_from(at).ok()?))
     }
 
     /// All groups with their sizes, ascending.
@@ -125,6 +129,59 @@ impl Registry {
         }
     }
 
+    /// The groups of a registered device, by its index.
+    pub(super) fn gids_at(&self, index: u32) -> &Gids {
+        &self.slots[index as usize].gids
+    }
+
+    /// The number of a registered device, by its index.
+    pub(super) fn nid_at(&self, index: u32) -> Option<Nid> {
+        self.slots.get(index as usize)?.nid
+    }
+
+    /// Devices that have given their profile away.
+    pub(super) fn replaced_count(&self) -> usize {
+        self.replaced.len()
+    }
+
+    pub(super) fn is_replaced(&self, key: DeviceKey) -> bool {
+        self.nid(key).is_some() && self.replaced.contains(&key.index)
+    }
+
+    /// Those of some devices, in ascending order, that have given their profile away.
+    pub(super) fn replaced_in(&self, members: &[u32]) -> Vec<u32> {
+        let is_member = |index: &u32| members.binary_search(index).is_ok();
+        self.replaced.iter().copied().filter(is_member).collect()
+    }
+
+    /// The device has given its profile away; gives its key where that is news.
+    pub(super) fn replace(&mut self, nid: Nid) -> Option<DeviceKey> {
+        let key = self.key(nid)?;
+        self.replaced.insert(key.index).then_some(key)
+    }
+
+    /// The device takes part again; `false` where it did.
+    pub(super) fn reinstate(&mut self, nid: Nid) -> bool {
+        self.key(nid).is_some_and(|key| self.replaced.remove(&key.index))
+    }
+
+    /// Whether two devices have the same values of all these labels `[0071]`. Who lacks one agrees
+    /// with nobody on it.
+    pub(super) fn agree_on(&self, a: DeviceKey, b: DeviceKey, names: &[String]) -> bool {
+        let labels = |key: DeviceKey| self.slots[key.index as usize].labels();
+        let (a, b) = (labels(a), labels(b));
+        names.iter().all(|name| {
+            let value = label(a, name);
+            value.is_some() && value == label(b, name)
+        })
+    }
+
+    fn device_at(&self, index: u32) -> Option<Device<'_>> {
+        let slot = self.slots.get(index as usize)?;
+        let (labels, replaced) = (slot.labels(), self.replaced.contains(&index));
+        Some(Device { nid: slot.nid?, gids: &slot.gids, labels, replaced })
+    }
+
     pub(super) fn belongs(&self, key: DeviceKey, gid: Gid) -> bool {
         self.gids(key).binary_search(&gid).is_ok()
     }
@@ -157,6 +214,7 @@ impl Registry {
 
     pub(super) fn remove(&mut self, nid: Nid) -> Option<Removed> {
         let index = self.by_nid.remove(&nid)?;
+        self.replaced.remove(&index);
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation.wrapping_add(1);
         let gone = std::mem::replace(slot, Slot { generation, ..Slot::default() });
@@ -195,10 +253,15 @@ impl Registry {
 }
 
 impl Slot {
-    fn device(&self) -> Option<Device<'_>> {
-        let labels = self.labels.as_deref().map_or("", |labels| labels);
-        Some(Device { nid: self.nid?, gids: &self.gids, labels })
+    fn labels(&self) -> &str {
+        self.labels.as_deref().map_or("", |labels| labels)
     }
+}
+
+/// The value of a label among `name=value;name=value`.
+fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = labels.split(';').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]
