@@ -325,6 +325,7 @@ fn control_options(rsp: &Rsp) -> ControlOptions {
             ttl: ttl(&common.ttl),
         },
         groups: rsp.groups.iter().map(group).collect(),
+        scopes: rsp.server_scopes(),
         mail_ttl: rsp.mail_ttl,
         limits: RspLimits {
             mail_messages_max: rsp.mail_messages_max,
@@ -354,6 +355,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         inbox: InboxLimits {
             messages_max: rsp.server_inbox_messages_max,
             bytes_max: rsp.server_inbox_bytes_max,
+            absence_max: rsp.server_absence_max,
         },
         sessions_max: limits.max_sessions,
         subscriptions_max: limits.max_subscriptions,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use smallvec::smallvec;
 
 use super::outbox::Left;
 use super::publish::{Publisher, Who};
@@ -14,8 +15,8 @@ use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::{
-    ControlUnit, Decision, Form, Head, Identity, MessageId, Outcome, ProfileChange, Refusal,
-    RspTopic, Submission, envelope,
+    Addressee, ControlUnit, Decision, Form, Handout, Head, Identity, Inbox, MessageId, Outcome,
+    Posted, ProfileChange, Refusal, RspTopic, Submission, envelope,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -76,22 +77,26 @@ impl Broker {
         };
         let mut control = lock(&self.control);
         let decision = control.decide(&submission, now)?;
+        let to = addressee(&control, &submission);
         // Before anything changes: an answer that cannot be kept must not close its request.
-        if inbox.as_ref().is_some_and(|inbox| !inbox.has_room(payload_len, identity.nid)) {
+        let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
+        if inbox.as_deref().is_some_and(is_full) {
             return Err(Refusal::OverQuota);
         }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
         let outcome = control.commit(decision, &message, now);
         drop(control);
-        let servers = inbox.as_mut().map(|inbox| inbox.post(&message, identity.nid));
+        let posted = inbox.as_mut().map(|inbox| inbox.post(&message, identity.nid, &to, now));
         drop(inbox);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
-        if let Some((wake, full_desks)) = servers {
-            (0..full_desks).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
-            self.sessions.call(&wake, Calls::MAIL);
-        }
+        posted.iter().for_each(|posted| self.note_posted(posted));
         Ok(())
+    }
+
+    fn note_posted(&self, posted: &Posted) {
+        (0..posted.full).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
+        self.sessions.call(&posted.wake, Calls::MAIL);
     }
 
     /// What a server receives carries the proven nid of its sender, and only ours: `[0069]` needs
@@ -158,9 +163,10 @@ impl Broker {
         // A session is a device's or a server's, never both.
         if let Some(grant) = inbox {
             let room = mail_room(grant, room);
-            let letters = lock(&self.inbox).pull(handle.key, room, now);
-            left = mail_left(grant, room, letters.len());
-            batch.extend(letters.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
+            let Handout { messages, wake } = lock(&self.inbox).pull(handle.key, room, now);
+            self.sessions.call(&wake, Calls::MAIL);
+            left = mail_left(grant, room, messages.len());
+            batch.extend(messages.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
         }
         left
     }
@@ -228,8 +234,9 @@ impl Broker {
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp(&mut message, CONTROL_UNIT);
-        let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message), None);
-        self.sessions.call(&wake, Calls::MAIL);
+        let to = Addressee { asker: None, gids: smallvec![change.gid] };
+        let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
+        self.note_posted(&posted);
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -265,6 +272,17 @@ fn submission<'a>(
     publish: &Publish,
 ) -> Submission<'a> {
     Submission { from, topic, head, payload_len: publish.kept_bytes(), retain: publish.retain }
+}
+
+/// Which servers a message on `To_SM-SR` is for: those of the group it speaks for, else those of
+/// any group of its sender.
+fn addressee(control: &ControlUnit, submission: &Submission<'_>) -> Addressee {
+    let own = submission.from.nid.and_then(|nid| control.registry().device(nid));
+    let gids = match submission.head.gid {
+        Some(gid) => smallvec![gid],
+        None => own.map(|device| device.gids.into()).unwrap_or_default(),
+    };
+    Addressee { asker: None, gids }
 }
 
 fn mode(form: Form) -> RspMode {

@@ -19,6 +19,7 @@ mod listener;
 mod mistake;
 mod mqtt;
 mod rsp;
+mod servers;
 mod units;
 mod validate;
 
@@ -31,6 +32,7 @@ pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, Use
 pub use mistake::{ConfigErrors, Mistake};
 pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
 pub use rsp::{GroupSettings, GroupTtl, Rsp, Settings, Ttl};
+pub use servers::{Server, UnscopedServers};
 pub use units::{parse_duration, parse_size};
 
 use crate::rsp::ServerRule;

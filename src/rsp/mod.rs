@@ -24,6 +24,7 @@
 //! | `flow`, `exchange` | which requests and exchanges are open |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
 //! | [`inbox`] | what waits for the servers |
+//! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`refusal`] | permissions and limits; the names of refusals |
 //! | [`control`] | all of it behind one door |
 
@@ -36,6 +37,7 @@ pub mod mailbox;
 pub mod policy;
 pub mod refusal;
 pub mod registry;
+pub mod scope;
 pub mod settings;
 
 mod cbor;
@@ -51,12 +53,13 @@ pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
-pub use inbox::{Inbox, InboxLimits};
+pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxSwept, Posted};
 pub use mail::ExpiredLetters;
 pub use mailbox::{Arrival, Letter, ProfileChange};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
 pub use refusal::Refusal;
 pub use registry::{Device, DeviceKey, Registry};
+pub use scope::{Scope, ServerScopes};
 pub use settings::{
     ControlOptions, GroupSettings, Initiator, Mode, Peer, RspLimits, RspTopic, Settings,
     TopicNames, Ttl,

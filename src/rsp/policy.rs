@@ -17,8 +17,8 @@
 //!
 //! The first broken rule names the refusal, in this order: role, retain, size, direction (who
 //! sends this type on this topic), addressing (which of nid and gid are set), registry (who
-//! exists), identity (who the publisher says it is), permission (settings), ledger (what is open),
-//! room.
+//! exists), scope (which devices a server speaks with), identity (who the publisher says it is),
+//! permission (settings), ledger (what is open), room.
 //! So whoever claims to be somebody else learns nothing about anybody.
 
 use std::time::Duration;
@@ -208,8 +208,8 @@ impl ControlUnit {
         let head = s.head;
         let decision = match step(s.from.role, s.topic, head.kind)? {
             Step::Server(step) => match one_or_all(head)? {
-                Address::One(nid) => self.server_to_device(step, nid, head, now),
-                Address::All(gid) => self.server_to_group(step, gid, head, now),
+                Address::One(nid) => self.server_to_device(step, s.from, nid, head, now),
+                Address::All(gid) => self.server_to_group(step, s.from, gid, head, now),
             },
             Step::Device(step) => match (one_or_all(head)?, self.publisher(s.from)?) {
                 (Address::One(nid), own) => self.device_alone(step, own, nid, head, now),
@@ -254,11 +254,13 @@ impl ControlUnit {
     fn server_to_device(
         &self,
         step: ServerStep,
+        from: &Identity,
         nid: Nid,
         head: &Head,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
+        self.check_scope(from, self.registry.gids(key))?;
         let settings = self.settings_of_device(key);
         if settings.iter().any(|settings| settings.mode == Mode::Multi) {
             return Err(Refusal::ModeNotPermitted);
@@ -285,11 +287,13 @@ impl ControlUnit {
     fn server_to_group(
         &self,
         step: ServerStep,
+        from: &Identity,
         gid: Gid,
         head: &Head,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         self.registry.members(gid).ok_or(Refusal::UnknownGid)?;
+        self.check_scope(from, &[gid])?;
         let settings = self.settings_of_group(gid);
         if settings.mode == Mode::Single {
             return Err(Refusal::ModeNotPermitted);
@@ -310,6 +314,12 @@ impl ControlUnit {
             }
         };
         Ok(Decision { id, audience: Audience::Group(gid), form: Form::Multi, effect })
+    }
+
+    /// Whether a server speaks with the devices of these groups.
+    fn check_scope(&self, from: &Identity, gids: &[Gid]) -> Result<(), Refusal> {
+        let covered = self.options.scopes.of(&from.name).covers(gids);
+        if covered { Ok(()) } else { Err(Refusal::OutOfScope) }
     }
 
     /// A2, B2 and D1 in a device's own name.

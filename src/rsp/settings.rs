@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::scope::ServerScopes;
 use crate::ids::{Gid, NidScheme};
 
 /// Who may start provisioning `[0079]` `[0089]`.
@@ -207,6 +208,8 @@ pub struct ControlOptions {
     pub settings: Settings,
     /// For single groups.
     pub groups: HashMap<Gid, GroupSettings>,
+    /// Which server speaks with which devices.
+    pub scopes: ServerScopes,
     /// How long mail without an expiry of its own waits.
     pub mail_ttl: Duration,
     /// Bounds.
@@ -219,6 +222,7 @@ impl Default for ControlOptions {
             scheme: NidScheme::Eid,
             settings: Settings::default(),
             groups: HashMap::new(),
+            scopes: ServerScopes::default(),
             mail_ttl: 30 * DAY,
             limits: RspLimits::default(),
         }
