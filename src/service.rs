@@ -314,6 +314,7 @@ fn control_options(rsp: &Rsp) -> ControlOptions {
         scheme: rsp.nid,
         topics: topic_names(rsp),
         settings: rsp.settings_table(),
+        scopes: rsp.server_scopes(),
         retire: rsp.retire,
         mail_ttl: rsp.mail_ttl,
         limits: RspLimits {
@@ -348,6 +349,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         inbox: InboxLimits {
             messages_max: rsp.server_inbox_messages_max,
             bytes_max: rsp.server_inbox_bytes_max,
+            absence_max: rsp.server_absence_max,
         },
         sessions_max: limits.max_sessions,
         subscriptions_max: limits.max_subscriptions,

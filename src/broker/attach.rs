@@ -156,6 +156,10 @@ impl Broker {
             return;
         }
         lock(&handle.outbox).drop_at_most_once();
+        if lock(&handle.interests).inbox.is_some() {
+            let wake = lock(&self.inbox).away(handle.key);
+            self.sessions.call(&wake, super::Calls::MAIL);
+        }
         self.hand_on_from_absent(handle, &mut session);
         let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
         lock(&self.expirations).insert(until, handle.key, &handle.identity);
@@ -280,7 +284,7 @@ impl Broker {
         }
         let interests = std::mem::take(&mut *lock(&handle.interests));
         if interests.inbox.is_some() {
-            let wake = lock(&self.inbox).leave(handle.key);
+            let wake = lock(&self.inbox).leave(handle.key, self.now());
             self.sessions.call(&wake, super::Calls::MAIL);
         }
         if let Some((device, _)) = interests.mailbox {

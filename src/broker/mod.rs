@@ -44,9 +44,9 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::ids::{NidScheme, SessionKey, Timestamp};
 use crate::log::{Repeats, Throttle};
-use crate::metrics::{Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
+use crate::metrics::{DropReason, Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
-use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, TopicNames};
+use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, InboxSwept, TopicNames};
 use crate::session::{SessionLimits, Untold};
 use expirations::Expirations;
 use rights::Permit;
@@ -209,6 +209,9 @@ impl Broker {
         self.metrics.rsp_settled(RspMode::Multi, RspDelivery::Expired, to_groups);
         self.sessions.call(&swept.wake, Calls::MAIL);
         self.metrics.rsp_exchange(RspExchange::Expired, swept.exchanges);
+        let InboxSwept { expired, wake } = lock(&self.inbox).sweep(now);
+        (0..expired).for_each(|_| self.metrics.dropped(DropReason::Expired));
+        self.sessions.call(&wake, Calls::MAIL);
         for (reason, repeats) in lock(&self.complaints).quiet(now) {
             tracing::warn!("{reason}: {repeats}");
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use smallvec::smallvec;
 
 use super::outbox::Left;
 use super::publish::{Publisher, Who};
@@ -16,8 +17,9 @@ use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::{
-    Acknowledged, ControlUnit, Decision, ForServers, Form, Head, Identity, MessageId, Outcome,
-    ProfileChange, Refusal, RspTopic, Submission, Wave, envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, ForServers, Form, Handout, Head, Identity,
+    Inbox, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
+    envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -101,8 +103,10 @@ impl Broker {
         };
         let mut control = lock(&self.control);
         let decision = control.decide(&submission, now)?;
+        let to = addressee(&control, &submission, &decision);
         // Before anything changes: an answer that cannot be kept must not close its request.
-        if inbox.as_ref().is_some_and(|inbox| !inbox.has_room(payload_len, identity.nid)) {
+        let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
+        if inbox.as_deref().is_some_and(is_full) {
             return Err(Refusal::OverQuota);
         }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
@@ -111,16 +115,18 @@ impl Broker {
             self.due_changed.notify_one();
         }
         drop(control);
-        let servers = outcome.to_servers && inbox.is_some();
-        let servers = inbox.as_mut().filter(|_| servers).map(|i| i.post(&message, identity.nid));
+        let servers = inbox.as_mut().filter(|_| outcome.to_servers);
+        let posted = servers.map(|inbox| inbox.post(&message, identity.nid, &to, now));
         drop(inbox);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
-        if let Some((wake, full_desks)) = servers {
-            (0..full_desks).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
-            self.sessions.call(&wake, Calls::MAIL);
-        }
+        posted.iter().for_each(|posted| self.note_posted(posted));
         Ok(())
+    }
+
+    fn note_posted(&self, posted: &Posted) {
+        (0..posted.full).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
+        self.sessions.call(&posted.wake, Calls::MAIL);
     }
 
     /// Sends what has waited for others of its kind, whenever it is due. Ends never.
@@ -143,17 +149,18 @@ impl Broker {
         let mut inbox = lock(&self.inbox);
         let mut servers = Vec::new();
         let wake = lock(&self.control).send_due(now, |ready| {
-            let bytes = ready.message.kept_bytes();
-            let has_room = inbox.has_room(bytes, ready.sender);
+            let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
+            let to = Addressee { asker: None, gids: smallvec![ready.gid] };
+            let has_room = inbox.has_room(bytes, sender, &to, now);
             if has_room {
                 let message = self.from_control_unit(ready);
-                servers.extend(inbox.post(&message, ready.sender).0);
+                servers.push(inbox.post(&message, sender, &to, now));
             }
             has_room
         });
         drop(inbox);
         self.sessions.call(&wake, Calls::MAIL);
-        self.sessions.call(&servers, Calls::MAIL);
+        servers.iter().for_each(|posted| self.note_posted(posted));
     }
 
     /// A message of a device as it came is stamped already; many in one are from the control unit.
@@ -236,9 +243,10 @@ impl Broker {
         // A session is a device's or a server's, never both.
         if let Some(grant) = inbox {
             let room = mail_room(grant, room);
-            let letters = lock(&self.inbox).pull(handle.key, room, now);
-            left = mail_left(grant, room, letters.len());
-            batch.extend(letters.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
+            let Handout { messages, wake } = lock(&self.inbox).pull(handle.key, room, now);
+            self.sessions.call(&wake, Calls::MAIL);
+            left = mail_left(grant, room, messages.len());
+            batch.extend(messages.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
         }
         left
     }
@@ -311,8 +319,9 @@ impl Broker {
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp_property(&mut message, CONTROL_UNIT);
-        let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message), None);
-        self.sessions.call(&wake, Calls::MAIL);
+        let to = Addressee { asker: None, gids: smallvec![change.gid] };
+        let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
+        self.note_posted(&posted);
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -369,6 +378,17 @@ fn wave_property(publish: &Publish) -> Result<Option<Wave>, Refusal> {
     let wave = properties.and_then(|p| p.user.iter().find(|(name, _)| &**name == "wave"));
     let Some((_, text)) = wave else { return Ok(None) };
     Wave::parse(text).map(Some).ok_or(Refusal::UnreadableEnvelope)
+}
+
+/// Which servers a message on `To_SM-SR` is for: the one that asked; else those of the group it
+/// speaks for, or of any group of its sender.
+fn addressee(control: &ControlUnit, submission: &Submission<'_>, decision: &Decision) -> Addressee {
+    let own = submission.from.nid.and_then(|nid| control.registry().device(nid));
+    let gids = match submission.head.gid {
+        Some(gid) => smallvec![gid],
+        None => own.map(|device| device.gids.into()).unwrap_or_default(),
+    };
+    Addressee { asker: control.asker(decision), gids }
 }
 
 fn mode(form: Form) -> RspMode {

@@ -96,7 +96,9 @@ impl Broker {
                 Target::Mailbox
             }
             Subscription::Servers { group } => {
-                lock(&self.inbox).subscribe(handle.key, group);
+                let server = &handle.identity.name;
+                let scope = lock(&self.control).options().scopes.of(server).clone();
+                lock(&self.inbox).subscribe(handle.key, group, server, &scope);
                 interests.inbox = Some(grant);
                 handle.signal.raise(Calls::MAIL);
                 Target::Inbox
@@ -193,7 +195,7 @@ impl Broker {
                 }
             }
             Target::Inbox => {
-                let wake = lock(&self.inbox).unsubscribe(handle.key, group);
+                let wake = lock(&self.inbox).unsubscribe(handle.key, group, self.now());
                 if !interests.filters.values().any(|other| *other == Target::Inbox) {
                     interests.inbox = None;
                 }

@@ -48,7 +48,7 @@ pub(crate) fn broker() -> Broker {
         session: session_limits(),
         outbox: OutboxLimits { messages_max, bytes_max },
         retained: RetainedLimits { messages_max, messages_per_client_max: 10, bytes_max },
-        inbox: InboxLimits { messages_max, bytes_max },
+        inbox: InboxLimits { messages_max, bytes_max, absence_max: Duration::ZERO },
         sessions_max: 10,
         subscriptions_max: 10,
         subscription_bytes_max: 10_000,

@@ -19,6 +19,7 @@ mod listener;
 mod mistake;
 mod mqtt;
 mod rsp;
+mod servers;
 mod validate;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, Use
 pub use mistake::{ConfigErrors, Mistake};
 pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
 pub use rsp::{Rsp, Stamp};
+pub use servers::{Server, UnscopedServers};
 
 use crate::rsp::ServerRule;
 use crate::units;

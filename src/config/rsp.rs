@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::servers::{Server, UnscopedServers};
 use crate::ids::{Gid, NidScheme};
-use crate::rsp::{GroupSettings, Settings, SettingsTable};
+use crate::rsp::{GroupSettings, ServerScopes, Settings, SettingsTable};
 use crate::units;
 
 /// Topics, registry, mailboxes and what the control unit permits.
@@ -35,6 +36,15 @@ pub struct Rsp {
     /// Bytes that wait for an SM-SR that is away.
     #[serde(deserialize_with = "units::size")]
     pub server_inbox_bytes_max: usize,
+    /// How long answers are kept for an SM-SR that has gone without a session; then any other may
+    /// have them.
+    #[serde(deserialize_with = "units::duration")]
+    pub server_absence_max: Duration,
+    /// Which devices a server speaks with that is not among `servers`.
+    pub unscoped_servers: UnscopedServers,
+    /// Servers that speak with some groups alone.
+    #[serde(rename = "server")]
+    pub servers: BTreeMap<String, Server>,
     /// Messages addressed to one device that may wait for it.
     pub mail_messages_max: usize,
     /// Bytes addressed to one device that may wait for it.
@@ -72,6 +82,9 @@ impl Default for Rsp {
             close_on_identity_violation: true,
             server_inbox_messages_max: 100_000,
             server_inbox_bytes_max: 64 << 20,
+            server_absence_max: Duration::from_secs(300),
+            unscoped_servers: UnscopedServers::default(),
+            servers: BTreeMap::new(),
             mail_messages_max: 1_000,
             mail_bytes_max: 4 << 20,
             group_messages_max: 1_000,
@@ -91,6 +104,13 @@ impl Rsp {
     #[must_use]
     pub fn settings_table(&self) -> SettingsTable {
         SettingsTable::new(self.settings.clone(), self.groups.clone())
+    }
+
+    /// The scopes of all servers.
+    #[must_use]
+    pub fn server_scopes(&self) -> ServerScopes {
+        let named = self.servers.iter().map(|(name, server)| (name.as_str().into(), server.into()));
+        ServerScopes::new(named, self.unscoped_servers.into())
     }
 
     /// What must not be zero, by key.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::{Gid, NidScheme};
 use crate::mqtt::{QoS, Version};
-use crate::rsp::{Initiator, Mode, Peer};
+use crate::rsp::{Initiator, Mode, Peer, Scope};
 
 /// Every documented key, none with its default.
 const EVERY_KEY: &str = r#"
@@ -101,6 +101,8 @@ mail_ttl = "7d"
 close_on_identity_violation = false
 server_inbox_messages_max = 41
 server_inbox_bytes_max = "42MiB"
+server_absence_max = "48s"
+unscoped_servers = "none"
 mail_messages_max = 43
 mail_bytes_max = "44KiB"
 group_messages_max = 45
@@ -119,6 +121,8 @@ initiator = "client"
 mode = "multi"
 peer = "server-triggered"
 ttl = { exchange = "1m" }
+[rsp.server."sm-sr-a.example"]
+groups = [77, 42, "18446744073709551615"]
 
 [admin]
 bind = "127.0.0.1:9000"
@@ -252,6 +256,7 @@ fn check_rsp(rsp: &Rsp, dir: &Path) {
     assert_eq!((rsp.nid, rsp.close_on_identity_violation), (NidScheme::Decimal, false));
     assert_eq!(rsp.mail_ttl, Duration::from_secs(604_800));
     assert_eq!((rsp.server_inbox_messages_max, rsp.server_inbox_bytes_max), (41, 42 << 20));
+    assert_eq!(rsp.server_absence_max, Duration::from_secs(48));
     assert_eq!((rsp.mail_messages_max, rsp.mail_bytes_max), (43, 44 << 10));
     assert_eq!((rsp.group_messages_max, rsp.group_bytes_max), (45, 46 << 10));
     assert_eq!((rsp.open_requests_max, rsp.body_bytes_max), (47, 4 << 10));
@@ -268,6 +273,60 @@ fn check_rsp(rsp: &Rsp, dir: &Path) {
     );
     assert_eq!(own.ttl.exchange, Duration::from_secs(60));
     assert_eq!(own.ttl.msg, Duration::from_secs(7_200), "what a group leaves out is common");
+
+    let scopes = rsp.server_scopes();
+    let groups = [42, 77, u64::MAX].map(|number| Gid::new(number).unwrap());
+    assert_eq!(scopes.of("sm-sr-a.example"), &Scope::groups(groups));
+    assert_eq!(scopes.of("sm-sr-b.example"), &Scope::none());
+}
+
+#[test]
+fn servers_speak_with_every_device_where_nothing_else_is_said() {
+    let scopes = Config::default().rsp.server_scopes();
+    assert_eq!(scopes.of("sm-sr.example"), &Scope::All);
+    let text = "[rsp.server.a]\ngroups = [42]\n";
+    let scopes = Config::from_toml(text, Path::new("")).unwrap().rsp.server_scopes();
+    assert_eq!(scopes.of("a"), &Scope::groups(Gid::new(42)));
+    assert_eq!(scopes.of("b"), &Scope::All);
+}
+
+#[test]
+fn a_scope_that_is_none_is_named_with_its_line() {
+    let text = "[rsp]\nunscoped_servers = \"nobody\"\nserver_absence_max = 5\n\
+                [rsp.server.\"a.example\"]\ngroup = [1]\n\
+                [rsp.server.b]\ngroups = [1,\n 0]\n[rsp.server.c]\ngroups = [-1]\n\
+                [rsp.server.d]\ngroups = [\"x\"]\n[rsp.server.e]\ngroups = 7\n\
+                [rsp.server.f]\n";
+    let found = mistakes(text);
+    let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
+    assert_eq!(
+        keys,
+        [
+            ("rsp.unscoped_servers", 2),
+            ("rsp.server_absence_max", 3),
+            ("rsp.server.a.example.group", 5),
+            ("rsp.server.b.groups", 8),
+            ("rsp.server.c.groups", 10),
+            ("rsp.server.d.groups", 12),
+            ("rsp.server.e.groups", 14),
+            ("rsp.server.f", 15),
+        ]
+    );
+    assert_eq!(found[2].2, "unknown key `group`; did you mean `groups`?");
+    for (_, _, message) in &found[3..6] {
+        assert!(
+            message.ends_with(
+                "expected the number of a group, from 1 to \
+                                   18446744073709551615"
+            ),
+            "{message}"
+        );
+    }
+
+    let found =
+        mistakes("[rsp.server.\"a.example\"]\ngroups = []\n[rsp.server.\"\"]\ngroups = [1]\n");
+    let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
+    assert_eq!(keys, [("rsp.server.a.example.groups", 2), ("rsp.server.", 3)]);
 }
 
 #[test]

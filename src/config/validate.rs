@@ -242,6 +242,7 @@ impl Check<'_> {
         for (key, why) in rsp.unworkable() {
             self.wrong(&key, why);
         }
+        self.servers(rsp);
         let packet_bytes = usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX);
         let bounds = [
             ("limits.max_packet_size", packet_bytes),
@@ -252,6 +253,20 @@ impl Check<'_> {
         for (name, bytes) in bounds.into_iter().filter(|(_, bytes)| *bytes < rsp.body_bytes_max) {
             let message = format!("more than {name}, which is {bytes} bytes");
             self.at_odds("rsp.body_bytes_max", name, message);
+        }
+    }
+
+    fn servers(&mut self, rsp: &Rsp) {
+        for (name, server) in &rsp.servers {
+            if name.is_empty() {
+                self.wrong("rsp.server.", "no server has this name");
+            }
+            // Whoever leaves it empty may mean all of them.
+            if server.groups.is_empty() {
+                let message = "name at least one; unscoped_servers = \"none\" shuts out servers \
+                               without a section";
+                self.wrong(&format!("rsp.server.{name}.groups"), message);
+            }
         }
     }
 

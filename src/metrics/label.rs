@@ -216,7 +216,7 @@ label! {
         NoSubscribers = "no_subscribers",
         /// The receiver's queue is full.
         QueueFull = "queue_full",
-        /// One of several SM-SR servers does not fetch what waits for it; another has it.
+        /// An SM-SR server does not fetch what waits for it, and there is no more room.
         InboxFull = "inbox_full",
         /// QoS 0 to a receiver that does not read fast enough.
         SlowReader = "slow_reader",

@@ -53,8 +53,6 @@ pub struct Outcome {
     pub wake: Vec<SessionKey>,
     /// The message is for the servers: they get it by their subscriptions, not by mail.
     pub to_servers: bool,
-    /// The server that asked, where the message is an answer.
-    pub asker: Option<Arc<str>>,
     /// Devices it is addressed to, connected or not.
     pub reached: u32,
     /// The campaign it has opened.
@@ -64,7 +62,7 @@ pub struct Outcome {
 impl Outcome {
     fn new(id: MessageId, form: Form) -> Self {
         let (wake, to_servers, reached) = (Vec::new(), false, 0);
-        Self { id, form, wake, to_servers, asker: None, reached, campaign: None }
+        Self { id, form, wake, to_servers, reached, campaign: None }
     }
 }
 
@@ -619,7 +617,6 @@ impl ControlUnit {
     fn enter_answer(&mut self, found: Found, rc: i64, outcome: &mut Outcome, now: Timestamp) {
         let Some(request) = self.ledger.request(found.id) else { return };
         outcome.to_servers = true;
-        outcome.asker = Some(Arc::clone(&request.asker));
         let (asked, index) = (request.asked, found.index);
         let gids: Gids = match &request.whom {
             Whom::One { .. } => self.registry.gids_at(index).clone(),

@@ -29,6 +29,7 @@
 //! | `rate` | how often devices may start something |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
 //! | [`inbox`] | what waits for the servers |
+//! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
 //! | [`control`], `operate` | all of it behind one door: for messages, and for operators |
 //! | [`event`] | what is told to who watches |
@@ -49,6 +50,7 @@ pub mod parts;
 pub mod policy;
 pub mod refusal;
 pub mod registry;
+pub mod scope;
 pub mod settings;
 pub mod stamp;
 
@@ -76,7 +78,7 @@ pub use event::{CampaignStep, Event, Reason};
 pub use exchange::{Exchange, ExchangeState, Pair};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
-pub use inbox::{Inbox, InboxLimits};
+pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxSwept, Posted};
 pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
 pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};
@@ -85,6 +87,7 @@ pub use options::{ControlOptions, RspLimits, RspTopic, TopicNames};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
 pub use refusal::Refusal;
 pub use registry::{Device, DeviceKey, Registry};
+pub use scope::{Scope, ServerScopes};
 pub use settings::{
     Auto, Flow, GroupSettings, GroupTriggerRate, GroupTtl, Initiator, Mode, Peer, PeerProof, Rate,
     Settings, SettingsTable, TriggerRate, Ttl,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::scope::ServerScopes;
 use super::settings::{DAY, SettingsTable};
 use crate::ids::NidScheme;
 
@@ -130,6 +131,8 @@ pub struct ControlOptions {
     pub topics: TopicNames,
     /// What is permitted.
     pub settings: SettingsTable,
+    /// Which devices each server speaks with.
+    pub scopes: ServerScopes,
     /// A device that has given its profile away gets no B1 and C1 until it is reinstated.
     pub retire: bool,
     /// How long mail without an expiry of its own waits.
@@ -144,6 +147,7 @@ impl Default for ControlOptions {
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
             settings: SettingsTable::default(),
+            scopes: ServerScopes::default(),
             retire: false,
             mail_ttl: 30 * DAY,
             limits: RspLimits::default(),

@@ -17,8 +17,9 @@
 //!
 //! The first broken rule names the refusal, in this order: role, retain, size, direction (who
 //! sends this type on this topic), options (which members of the envelope belong here), addressing
-//! (which of nid and gid are set), registry (who exists), identity (who the publisher says it is),
-//! permission (settings), ledger (what is open), rate, room.
+//! (which of nid and gid are set), registry (who exists), scope (which devices a server speaks
+//! with), identity (who the publisher says it is), permission (settings), ledger (what is open),
+//! rate, room.
 //! So whoever claims to be somebody else learns nothing about anybody. The rules of each of the
 //! ten messages are in [`super::rules`].
 
@@ -264,6 +265,13 @@ impl ControlUnit {
         }?;
         self.check_room(&decision, s.kept_bytes)?;
         Ok(decision)
+    }
+
+    /// The server that asked for what this message answers.
+    #[must_use]
+    pub fn asker(&self, decision: &Decision) -> Option<Arc<str>> {
+        let Effect::Answer { found, .. } = &decision.effect else { return None };
+        self.ledger.request(found.id).map(|request| Arc::clone(&request.asker))
     }
 
     /// What a subscription means, by its filter as sent (`$share/…` included). Wildcards never

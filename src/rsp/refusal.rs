@@ -80,6 +80,8 @@ refusals! {
         "No such device in the registry; import it first.";
     UnknownGid "unknown_gid" ImplementationSpecificError
         "No such group, or it has no members; put devices into it first.";
+    OutOfScope "out_of_scope" NotAuthorized
+        "The device or group is not in the server's scope; leave it to the server in charge of it.";
     SpoofedNid "spoofed_nid" NotAuthorized
         "The nid is not the publisher's own; a device speaks for itself alone.";
     ForeignGid "foreign_gid" NotAuthorized

@@ -31,6 +31,7 @@ impl ControlUnit {
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
+        self.check_scope(s.from, self.registry.gids(key))?;
         let settings = self.settings_of_device(key);
         if settings.iter().any(|settings| settings.mode == Mode::Multi) {
             return Err(Refusal::ModeNotPermitted);
@@ -56,6 +57,12 @@ impl ControlUnit {
             }
         };
         Ok(Decision { id, audience: Audience::Device(nid), form: Form::Single, effect })
+    }
+
+    /// Whether a server speaks with the devices of these groups.
+    fn check_scope(&self, from: &Identity, gids: &[Gid]) -> Result<(), Refusal> {
+        let covered = self.options.scopes.of(&from.name).covers(gids);
+        if covered { Ok(()) } else { Err(Refusal::OutOfScope) }
     }
 
     /// Whether a device may be given a B1.
@@ -120,6 +127,7 @@ impl ControlUnit {
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         self.registry.members(gid).ok_or(Refusal::UnknownGid)?;
+        self.check_scope(s.from, &[gid])?;
         let settings = self.options.settings.of_group(gid);
         if settings.mode == Mode::Single {
             return Err(Refusal::ModeNotPermitted);

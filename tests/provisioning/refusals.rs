@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use simcast::config::{Config, GroupSettings};
+use simcast::config::Config;
 use simcast::mqtt::{QoS, Version};
+use simcast::rsp::GroupSettings;
 use simcast::rsp::{Initiator, Mode, Peer, Refusal};
 
 use crate::common::{TO_EUICC, TO_SM_SR, envelope, envelope_with, gid, kind_of, nid};
