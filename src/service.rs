@@ -4,6 +4,7 @@
 
 mod acl;
 mod files;
+mod issuers;
 mod passwords;
 
 use std::io;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use files::FileError;
+pub use issuers::trusted_issuers;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
@@ -28,6 +30,7 @@ use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
 use crate::net::{Access, ListenError, Port, Shared, Stop};
 use crate::route::RetainedLimits;
+use crate::rsp::proof::TrustedIssuers;
 use crate::rsp::{
     ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
     Settings, TopicNames, Ttl,
@@ -43,6 +46,7 @@ pub struct Service {
     config: Config,
     passwords: PasswordFiles,
     acls: AclFiles,
+    trusted_issuers: TrustedIssuers,
     readiness: Arc<Readiness>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
@@ -62,7 +66,7 @@ pub enum StartError {
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// A file of users or of rights.
+    /// A file of users, of rights or of CI certificates.
     #[error(transparent)]
     File(#[from] FileError),
     /// The system has no random numbers.
@@ -116,6 +120,7 @@ impl Service {
         let control = control_unit(&config.rsp)?;
         let passwords = PasswordFiles::load(&config)?;
         let acls = AclFiles::load(&config)?;
+        let trusted_issuers = trusted_issuers(&config.rsp.proof_issuers)?;
         let options = broker_options(&config);
         let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
@@ -150,6 +155,7 @@ impl Service {
             config,
             passwords,
             acls,
+            trusted_issuers,
             readiness,
             addresses,
             admin_address,
@@ -174,6 +180,12 @@ impl Service {
     #[must_use]
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// The certificate issuers whose eUICCs can prove that they have deleted a profile.
+    #[must_use]
+    pub fn trusted_issuers(&self) -> &TrustedIssuers {
+        &self.trusted_issuers
     }
 
     /// Reads the registry file again and puts it in place of what is known. A file with broken

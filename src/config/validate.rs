@@ -238,6 +238,9 @@ impl Check<'_> {
         if let Some(path) = &rsp.registry {
             self.file("rsp.registry", path);
         }
+        for (i, path) in rsp.proof_issuers.iter().enumerate() {
+            self.file(&format!("rsp.proof_issuers[{i}]"), path);
+        }
         self.positive("rsp", &rsp.positive());
         for (gid, group) in &rsp.groups {
             self.positive(&format!("rsp.group.{gid}.ttl"), &group.ttl.positive());

@@ -19,6 +19,43 @@ pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
     Some(Members { nid: map.nid?, gid: map.gid?, kind: map.kind?, tid: map.tid, rc: map.rc })
 }
 
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: payload };
+    let map = reader.start().filter(|start| start.major == MAP)?;
+    let (mut left, mut body) = (map.argument, None);
+    while reader.more(&mut left) {
+        let is_body = matches!(reader.name()?, Name::Body);
+        let from = reader.rest;
+        reader.skip(2)?;
+        if is_body {
+            once(&mut body, &from[..from.len() - reader.rest.len()])?;
+        }
+    }
+    body.filter(|_| reader.rest.is_empty())
+}
+
+/// The bytes that an item is, or that a map has under this name, once.
+pub(super) fn bytes_in<'a>(item: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut reader = Reader { rest: item };
+    if reader.peek()?.major != MAP {
+        return reader.bytes().filter(|_| reader.rest.is_empty());
+    }
+    let (mut left, mut bytes) = (reader.start()?.argument, None);
+    while reader.more(&mut left) {
+        let is_text = reader.peek()?.major == TEXT;
+        if is_text && reader.text()? == name {
+            once(&mut bytes, reader.bytes()?)?;
+            continue;
+        }
+        if !is_text {
+            reader.skip(2)?;
+        }
+        reader.skip(2)?;
+    }
+    bytes.filter(|_| reader.rest.is_empty())
+}
+
 #[derive(Default)]
 struct Map<'a> {
     nid: Option<Number>,
@@ -179,6 +216,11 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Option<&'a str> {
         let start = self.start()?;
         self.take_text(start.argument.filter(|_| start.major == TEXT)?)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let start = self.start()?;
+        self.take(start.argument.filter(|_| start.major == BYTES)?)
     }
 
     /// Passes one well-formed item; `level` counts the containers around it, itself included.

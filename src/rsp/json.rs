@@ -10,10 +10,7 @@ use super::envelope::{MAX_DEPTH, Members, Number, TID_BYTES_MAX, Tid};
 
 /// The members of one JSON object that fills the whole payload; `None` when it is no such thing.
 pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
-    let text = std::str::from_utf8(payload).ok()?;
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let object = reader.deserialize_map(ObjectVisitor).ok()?;
-    reader.end().ok()?;
+    let object = object(payload)?;
     object.body?;
     Some(Members {
         nid: number(object.nid?)?,
@@ -22,6 +19,19 @@ pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
         tid: object.tid.map_or(Some(None), |value| tid(value).map(Some))?,
         rc: object.rc.map_or(Some(None), |value| value.get().parse().ok().map(Some))?,
     })
+}
+
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&str> {
+    object(payload)?.body.map(RawValue::get)
+}
+
+fn object(payload: &[u8]) -> Option<Object<'_>> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let object = reader.deserialize_map(ObjectVisitor).ok()?;
+    reader.end().ok()?;
+    Some(object)
 }
 
 /// The raw text of each member; a view of the payload.

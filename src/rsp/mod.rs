@@ -21,6 +21,7 @@
 //! | [`envelope`], `json`, `cbor` | the routing head of a message |
 //! | [`registry`], [`import`] | which devices and groups exist |
 //! | [`policy`] | the rules: the table of ten messages |
+//! | [`proof`] | whether an old eUICC has deleted the profile |
 //! | `flow`, `exchange` | which requests and exchanges are open |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
 //! | [`inbox`] | what waits for the servers |
@@ -34,6 +35,7 @@ pub mod import;
 pub mod inbox;
 pub mod mailbox;
 pub mod policy;
+pub mod proof;
 pub mod refusal;
 pub mod registry;
 pub mod settings;
