@@ -34,7 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(found) = extract(body) else { return };
     match body {
         Body::Json(text) => assert!(text.len() >= found.len().div_ceil(3) * 4 + 2),
-        Body::Cbor(item) => assert!(item.windows(found.len().max(1)).any(|w| w.starts_with(&found))),
+        Body::Cbor(item) => {
+            assert!(item.windows(found.len().max(1)).any(|w| w.starts_with(&found)))
+        }
     }
     proves(&found, &ISSUERS);
 });

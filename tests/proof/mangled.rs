@@ -1,6 +1,7 @@
 //! Damaged proofs: whatever is changed, cut, added or written as BER is refused.
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 use simcast::rsp::proof::{ProofError, verify};
 
 use super::forge::{Forge, tlv};
@@ -76,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_change_passes(changes in prop::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..4)) {
+    fn no_change_passes(changes in prop::collection::vec((any::<Index>(), 1u8..), 1..4)) {
         let genuine = Genuine::new();
         let mut bytes = genuine.notification.clone();
         for (at, mask) in &changes {
