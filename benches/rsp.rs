@@ -6,13 +6,19 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use divan::{Bencher, black_box};
+use simcast::client::envelope::{self as sent, Envelope, Wire};
+use simcast::client::payload::{EuiccCa, sample_eid};
 use simcast::ids::{Gid, Nid, NidScheme, SessionKey, Timestamp};
 use simcast::mqtt::Message;
+use simcast::rsp::proof::{self, TrustedIssuers};
 use simcast::rsp::{
     ControlOptions, ControlUnit, Head, Identity, Kind, RspLimits, RspTopic, Submission, envelope,
 };
+use x509_parser::pem::parse_x509_pem;
 
 /// Shows what each benchmark allocates.
 #[global_allocator]
@@ -154,4 +160,39 @@ fn read_cbor(bencher: Bencher<'_, '_>, size: usize) {
     })();
     written.expect("a Vec takes everything");
     bencher.bench(|| envelope::read(black_box(&bytes), NidScheme::Eid));
+}
+
+/// The answer to an exchange with a proof that the profile is deleted: found, read, and verified
+/// with three signatures.
+#[divan::bench(args = [Wire::Json, Wire::Cbor])]
+fn check_proof(bencher: Bencher<'_, '_>, wire: Wire) {
+    let eid = sample_eid(1);
+    let ca = EuiccCa::new(NOW).expect("P-256 is there");
+    let notification = ca.euicc(eid).and_then(|euicc| euicc.delete_notification(1, None));
+    let notification = notification.expect("P-256 is there");
+    let body = match wire {
+        Wire::Json => sent::Body::Value(STANDARD.encode(notification).into()),
+        Wire::Cbor => sent::Body::Bytes(notification),
+    };
+    let kind = sent::Kind::Profile(eid.get());
+    let payload = Envelope::new(sample_eid(2).get(), 42, kind).with_body(body).encode(wire);
+    let (_, ci) = parse_x509_pem(ca.ci_pem().as_bytes()).expect("is PEM");
+    let mut issuers = TrustedIssuers::default();
+    issuers.add(&ci.contents).expect("is a CI certificate");
+    bencher.bench(|| proof::check(black_box(&payload), eid, &issuers, NOW).expect("is a proof"));
+}
+
+/// What the reference client needs for a notification, its eUICC and the chain being there.
+#[divan::bench]
+fn sign_notification(bencher: Bencher<'_, '_>) {
+    let ca = EuiccCa::new(NOW).expect("P-256 is there");
+    let euicc = ca.euicc(sample_eid(1)).expect("P-256 is there");
+    bencher.bench(|| euicc.delete_notification(black_box(1), None));
+}
+
+/// … and for an eUICC: its key and its certificate.
+#[divan::bench]
+fn make_euicc(bencher: Bencher<'_, '_>) {
+    let ca = EuiccCa::new(NOW).expect("P-256 is there");
+    bencher.bench(|| ca.euicc(black_box(sample_eid(1))));
 }

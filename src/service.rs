@@ -4,6 +4,7 @@
 
 mod acl;
 mod files;
+mod issuers;
 mod passwords;
 
 use std::io;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use files::FileError;
+pub use issuers::trusted_issuers;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
 use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
@@ -27,6 +29,7 @@ use crate::config::{
 use crate::metrics::{Certificate, Metrics};
 use crate::net::{Access, ListenError, Port, Shared, Stop};
 use crate::route::RetainedLimits;
+use crate::rsp::proof::TrustedIssuers;
 use crate::rsp::{
     ControlOptions, ControlUnit, ImportReport, InboxLimits, Refusal, RspLimits, TopicNames,
 };
@@ -60,7 +63,7 @@ pub enum StartError {
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// A file of users or of rights.
+    /// A file of users, of rights or of CI certificates.
     #[error(transparent)]
     File(#[from] FileError),
     /// The system has no random numbers.
@@ -114,7 +117,8 @@ impl Service {
         let control = control_unit(&config.rsp)?;
         let passwords = PasswordFiles::load(&config)?;
         let acls = AclFiles::load(&config)?;
-        let options = broker_options(&config);
+        let trusted_issuers = trusted_issuers(&config.rsp.proof_issuers)?;
+        let options = BrokerOptions { issuers: trusted_issuers, ..broker_options(&config) };
         let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
@@ -173,6 +177,12 @@ impl Service {
     #[must_use]
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// The certificate issuers whose eUICCs can prove that they have deleted a profile.
+    #[must_use]
+    pub fn trusted_issuers(&self) -> &TrustedIssuers {
+        &self.broker.options().issuers
     }
 
     /// Reads the registry file again and puts it in place of what is known. A file with broken
@@ -314,6 +324,7 @@ fn control_options(rsp: &Rsp) -> ControlOptions {
         scheme: rsp.nid,
         topics: topic_names(rsp),
         settings: rsp.settings_table(),
+        can_prove: !rsp.proof_issuers.is_empty(),
         scopes: rsp.server_scopes(),
         retire: rsp.retire,
         mail_ttl: rsp.mail_ttl,
@@ -359,6 +370,7 @@ fn broker_options(config: &Config) -> BrokerOptions {
         topics: topic_names(rsp),
         close_on_identity_violation: rsp.close_on_identity_violation,
         stamps_member: rsp.stamp == Stamp::Member,
+        issuers: TrustedIssuers::default(),
         untold_denial: match config.mqtt.denied_publish {
             DropOrDisconnect::Drop => Untold::Dropped,
             DropOrDisconnect::Disconnect => Untold::NotAuthorized,

@@ -46,6 +46,7 @@ use crate::ids::{NidScheme, SessionKey, Timestamp};
 use crate::log::{Repeats, Throttle};
 use crate::metrics::{DropReason, Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
+use crate::rsp::proof::TrustedIssuers;
 use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, InboxSwept, TopicNames};
 use crate::session::{SessionLimits, Untold};
 use expirations::Expirations;
@@ -80,6 +81,8 @@ pub struct BrokerOptions {
     pub close_on_identity_violation: bool,
     /// Write the proven sender into the envelopes that servers get, as the member `src`.
     pub stamps_member: bool,
+    /// Whose eUICCs can prove that they have deleted a profile.
+    pub issuers: TrustedIssuers,
     /// What becomes of a 3.x client that publishes what its ACL denies.
     pub untold_denial: Untold,
     /// One PUBLISH for all subscriptions of a session that match; else one for each.

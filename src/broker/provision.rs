@@ -16,9 +16,10 @@ use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::parts::Parts;
+use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
     Acknowledged, Addressee, ControlUnit, Decision, ForServers, Form, Handout, Head, Identity,
-    Inbox, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
+    Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
     envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
@@ -84,7 +85,29 @@ impl Broker {
         } else {
             None
         };
-        Ok(Envelope { head, parts })
+        Ok(Envelope { head, parts, proof: None })
+    }
+
+    /// Verifies the proof in an E2, where one is asked for and all else is as it should be. Takes
+    /// longer than anything else, so no lock is held meanwhile.
+    fn look_for_proof(
+        &self,
+        read: &mut Envelope,
+        identity: &Identity,
+        rsp_topic: RspTopic,
+        publish: &Publish,
+        now: Timestamp,
+    ) {
+        let (Kind::Profile(_), Some(nid)) = (read.head.kind, identity.nid) else { return };
+        let submission = read.submission(identity, rsp_topic, publish);
+        let is_missing = lock(&self.control).decide(&submission, now).err();
+        if is_missing == Some(Refusal::ProofMissing) {
+            let proof = proof::check(&publish.payload, nid, &self.options.issuers, now);
+            if let Err(error) = &proof {
+                tracing::debug!(nid = %nid, proof = error.name(), "no proof of deletion: {error}");
+            }
+            read.proof = Some(proof);
+        }
     }
 
     fn admit(
@@ -94,9 +117,10 @@ impl Broker {
         publish: Publish,
     ) -> Result<(), Refusal> {
         let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
-        let read = self.read(rsp_topic, &publish)?;
-        let submission = read.submission(identity, rsp_topic, &publish);
         let now = self.now();
+        let mut read = self.read(rsp_topic, &publish)?;
+        self.look_for_proof(&mut read, identity, rsp_topic, &publish, now);
+        let submission = read.submission(identity, rsp_topic, &publish);
         let mut inbox = match rsp_topic {
             RspTopic::ToSmSr => Some(lock(&self.inbox)),
             RspTopic::ToEuicc => None,
@@ -354,6 +378,7 @@ impl Broker {
 struct Envelope {
     head: Head,
     parts: Option<Arc<Parts>>,
+    proof: Option<Result<Deletion, ProofError>>,
 }
 
 impl Envelope {
@@ -363,10 +388,11 @@ impl Envelope {
         topic: RspTopic,
         publish: &Publish,
     ) -> Submission<'a> {
-        let (retain, parts) = (publish.retain, self.parts.as_ref());
+        let (retain, parts, proof) = (publish.retain, self.parts.as_ref(), self.proof);
         Submission {
             retain,
             parts,
+            proof,
             ..Submission::new(from, topic, &self.head, publish.kept_bytes())
         }
     }

@@ -57,6 +57,7 @@ pub(crate) fn broker() -> Broker {
         topics: TopicNames::default(),
         close_on_identity_violation: true,
         stamps_member: false,
+        issuers: Default::default(),
         untold_denial: Untold::Dropped,
         delivers_overlap_once: true,
         takes_bridge_notifications: false,

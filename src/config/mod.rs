@@ -233,7 +233,7 @@ impl Config {
         for auth in own.chain([&mut self.auth]) {
             auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
-        self.rsp.registry.iter_mut().for_each(resolve);
+        self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers).for_each(resolve);
         self
     }
 }

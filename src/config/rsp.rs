@@ -22,6 +22,8 @@ pub struct Rsp {
     pub to_sm_sr: String,
     /// CSV file of the known devices: `nid,gids,labels`.
     pub registry: Option<PathBuf>,
+    /// CI certificates that a proof of deletion may lead to, PEM, any number in each file.
+    pub proof_issuers: Vec<PathBuf>,
     /// How devices are numbered.
     #[serde(deserialize_with = "nid_scheme")]
     pub nid: NidScheme,
@@ -77,6 +79,7 @@ impl Default for Rsp {
             to_euicc: "To_eUICC".to_owned(),
             to_sm_sr: "To_SM-SR".to_owned(),
             registry: None,
+            proof_issuers: Vec::new(),
             nid: NidScheme::Eid,
             mail_ttl: Duration::from_secs(21 * 86_400),
             close_on_identity_violation: true,

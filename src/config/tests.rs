@@ -96,6 +96,7 @@ interval = "11s"
 to_euicc = "down"
 to_sm_sr = "up"
 registry = "devices.csv"
+proof_issuers = ["ca.pem", "ci.pem"]
 nid = "decimal"
 mail_ttl = "7d"
 close_on_identity_violation = false
@@ -147,7 +148,7 @@ fn the_mistake(text: &str) -> (String, Option<usize>, String) {
 fn every_documented_key_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let files = ["broker.pem", "broker.key", "ca.pem", "crl.pem", "devices.csv", "passwords"];
-    for name in files.into_iter().chain(["acl", "simcast.toml"]) {
+    for name in files.into_iter().chain(["acl", "ci.pem", "simcast.toml"]) {
         std::fs::write(dir.path().join(name), EVERY_KEY).unwrap();
     }
     let config = Config::load(&dir.path().join("simcast.toml")).unwrap();
@@ -253,6 +254,7 @@ fn check_limits(limits: &Limits) {
 fn check_rsp(rsp: &Rsp, dir: &Path) {
     assert_eq!((rsp.to_euicc.as_str(), rsp.to_sm_sr.as_str()), ("down", "up"));
     assert_eq!(rsp.registry, Some(dir.join("devices.csv")));
+    assert_eq!(rsp.proof_issuers, [dir.join("ca.pem"), dir.join("ci.pem")]);
     assert_eq!((rsp.nid, rsp.close_on_identity_violation), (NidScheme::Decimal, false));
     assert_eq!(rsp.mail_ttl, Duration::from_secs(604_800));
     assert_eq!((rsp.server_inbox_messages_max, rsp.server_inbox_bytes_max), (41, 42 << 20));
@@ -464,6 +466,11 @@ max_client_id_bytes = 70000
 to_euicc = "a/#"
 to_sm_sr = "a/#"
 registry = "absent.csv"
+proof_issuers = [
+    "/dev/null",
+    "absent.pem",
+    "/dev",
+]
 body_bytes_max = "5MiB"
 [rsp.group.7]
 ttl = { msg = "0s" }
@@ -494,9 +501,11 @@ bind = "0.0.0.0:9883"
             ("rsp.to_sm_sr", 23),
             ("rsp.to_sm_sr", 23),
             ("rsp.registry", 24),
-            ("rsp.body_bytes_max", 25),
-            ("rsp.group.7.ttl.msg", 27),
-            ("admin.bind", 29),
+            ("rsp.proof_issuers[1]", 27),
+            ("rsp.proof_issuers[2]", 28),
+            ("rsp.body_bytes_max", 30),
+            ("rsp.group.7.ttl.msg", 32),
+            ("admin.bind", 34),
         ]
     );
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::UserNameFrom;
 use super::mistake::{Lines, Mistake};
 use super::{Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol, Rsp, Tls};
+use crate::rsp::PeerProof;
 
 /// Largest packet MQTT can express: five bytes of fixed header, 28 bits of remaining length.
 const LARGEST_PACKET_BYTES: u32 = 5 + (1 << 28) - 1;
@@ -238,9 +239,18 @@ impl Check<'_> {
         if let Some(path) = &rsp.registry {
             self.file("rsp.registry", path);
         }
+        for (i, path) in rsp.proof_issuers.iter().enumerate() {
+            self.file(&format!("rsp.proof_issuers[{i}]"), path);
+        }
         self.positive("rsp", &rsp.positive());
         for (key, why) in rsp.unworkable() {
             self.wrong(&key, why);
+        }
+        let table = rsp.settings_table();
+        let groups = rsp.groups.keys().map(|gid| table.of_group(*gid));
+        let mut all = groups.chain([table.common()]);
+        if rsp.proof_issuers.is_empty() && all.any(|s| s.peer_proof == PeerProof::Required) {
+            self.wrong("rsp.proof_issuers", "name a file: peer_proof = \"required\" needs issuers");
         }
         self.servers(rsp);
         let packet_bytes = usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX);

@@ -69,6 +69,44 @@ pub(super) fn put_start(out: &mut Vec<u8>, major: u8, argument: u64) {
     out.extend_from_slice(&digits[8 - count..]);
 }
 
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: payload };
+    let map = reader.start().filter(|start| start.major == MAP)?;
+    let (mut left, mut body) = (map.argument, None);
+    while reader.more(&mut left) {
+        let is_body = matches!(reader.name()?, Name::Body);
+        let from = reader.rest;
+        reader.skip(2)?;
+        if is_body {
+            let item = &from[..from.len() - reader.rest.len()];
+            body.replace(item).is_none().then_some(())?;
+        }
+    }
+    body.filter(|_| reader.rest.is_empty())
+}
+
+/// The bytes that an item is, or that a map has under this name, once.
+pub(super) fn bytes_in<'a>(item: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut reader = Reader { rest: item };
+    if reader.peek()?.major != MAP {
+        return reader.bytes().filter(|_| reader.rest.is_empty());
+    }
+    let (mut left, mut bytes) = (reader.start()?.argument, None);
+    while reader.more(&mut left) {
+        let is_text = reader.peek()?.major == TEXT;
+        if is_text && reader.text()? == name {
+            bytes.replace(reader.bytes()?).is_none().then_some(())?;
+            continue;
+        }
+        if !is_text {
+            reader.skip(2)?;
+        }
+        reader.skip(2)?;
+    }
+    bytes.filter(|_| reader.rest.is_empty())
+}
+
 #[derive(Default)]
 struct Map<'a> {
     nid: Option<Number>,
@@ -281,6 +319,11 @@ impl<'a> Reader<'a> {
     pub(super) fn text(&mut self) -> Option<&'a str> {
         let start = self.start()?;
         self.take_text(start.argument.filter(|_| start.major == TEXT)?)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let start = self.start()?;
+        self.take(start.argument.filter(|_| start.major == BYTES)?)
     }
 
     /// Passes one well-formed item; `level` counts the containers around it, itself included.

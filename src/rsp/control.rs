@@ -21,6 +21,7 @@ use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
 use super::roll::Roll;
 use super::settings::Flow;
+use super::spent::Spent;
 use super::track::{DeviceState, Tally};
 use super::wishes::Wishes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
@@ -34,6 +35,7 @@ pub struct ControlUnit {
     pub(super) ledger: Ledger,
     pub(super) wishes: Wishes,
     pub(super) exchanges: Exchanges,
+    pub(super) spent: Spent,
     pub(super) mail: Mail,
     pub(super) gathering: Gathering,
     pub(super) merging: Merging,
@@ -131,6 +133,7 @@ impl ControlUnit {
             ledger: Ledger::new(limits),
             wishes: Wishes::new(limits.open_triggers_max),
             exchanges: Exchanges::new(&limits),
+            spent: Spent::default(),
             mail: Mail::new(limits),
             gathering: Gathering::new(&limits),
             merging: Merging::new(limits.merged_max),
@@ -257,7 +260,8 @@ impl ControlUnit {
                 };
                 self.forward(audience, &message, form, None, &mut outcome, now);
             }
-            Effect::AnswerExchange { pair, gid } => {
+            Effect::AnswerExchange { pair, gid, proof } => {
+                proof.iter().for_each(|proof| self.spent.insert(pair.from, proof.seq_number));
                 self.exchanges.answer(pair, now);
                 self.events.push(Event::Exchange(pair, gid, ExchangeState::Transferred));
                 let change = Some(ProfileChange { from: pair.from, to: pair.to, gid });
@@ -455,6 +459,7 @@ impl ControlUnit {
             self.ledger.remove(index, &gids);
             self.wishes.remove(index);
         }
+        nids.iter().for_each(|nid| self.spent.forget(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
         readers

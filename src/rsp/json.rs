@@ -43,6 +43,16 @@ pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
     })
 }
 
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&str> {
+    let mut body = None;
+    walk(std::str::from_utf8(payload).ok()?, |name, value| match Name::of_text(name) {
+        Name::Body => once(&mut body, value),
+        _ => Some(()),
+    })?;
+    body.map(RawValue::get)
+}
+
 /// Sets what must not be there yet.
 fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
     place.replace(value).is_none().then_some(())

@@ -26,6 +26,7 @@
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
 //! | `merging` | B1s that wait for their equals |
 //! | [`exchange`] | E1 and E2, and what follows |
+//! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
 //! | `rate` | how often devices may start something |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
 //! | [`inbox`] | what waits for the servers |
@@ -48,6 +49,7 @@ pub mod mailbox;
 pub mod options;
 pub mod parts;
 pub mod policy;
+pub mod proof;
 pub mod refusal;
 pub mod registry;
 pub mod scope;
@@ -66,6 +68,7 @@ mod package;
 mod rate;
 mod roll;
 mod rules;
+mod spent;
 #[cfg(test)]
 mod tests;
 mod track;

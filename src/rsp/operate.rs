@@ -16,7 +16,7 @@ use super::mail::Publication;
 use super::merging::EqualMessages;
 use super::policy::{Ask, Audience, Form, MessageId};
 use super::roll::Roll;
-use super::settings::{GroupSettings, Settings, SettingsTable};
+use super::settings::{GroupSettings, PeerProof, Settings, SettingsTable};
 use super::track::DeviceState;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::{Message, QoS};
@@ -55,9 +55,9 @@ impl ControlUnit {
     /// # Errors
     /// The key that has no workable value, and what it has to be; then nothing has changed.
     pub fn set_settings(&mut self, settings: Settings) -> Result<(), (String, &'static str)> {
-        settings.check().map_err(|(key, why)| (key.to_owned(), why))?;
+        self.check_settings(&settings).map_err(|(key, why)| (key.to_owned(), why))?;
         for (gid, group) in self.options.settings.groups() {
-            let both = settings.with(group).check();
+            let both = self.check_settings(&settings.with(group));
             both.map_err(|(key, why)| (format!("{key} of group {gid}"), why))?;
         }
         self.options.settings.set_common(settings);
@@ -73,8 +73,16 @@ impl ControlUnit {
         gid: Gid,
         group: GroupSettings,
     ) -> Result<(), (&'static str, &'static str)> {
-        self.options.settings.common().with(&group).check()?;
+        self.check_settings(&self.options.settings.common().with(&group))?;
         self.options.settings.set_group(gid, group);
+        Ok(())
+    }
+
+    fn check_settings(&self, settings: &Settings) -> Result<(), (&'static str, &'static str)> {
+        settings.check()?;
+        if settings.peer_proof == PeerProof::Required && !self.options.can_prove {
+            return Err(("peer_proof", "needs rsp.proof_issuers in the configuration file"));
+        }
         Ok(())
     }
 

@@ -131,6 +131,8 @@ pub struct ControlOptions {
     pub topics: TopicNames,
     /// What is permitted.
     pub settings: SettingsTable,
+    /// Some issuer of eUICC certificates is trusted: proofs of deletion can be asked for.
+    pub can_prove: bool,
     /// Which devices each server speaks with.
     pub scopes: ServerScopes,
     /// A device that has given its profile away gets no B1 and C1 until it is reinstated.
@@ -147,6 +149,7 @@ impl Default for ControlOptions {
             scheme: NidScheme::Eid,
             topics: TopicNames::default(),
             settings: SettingsTable::default(),
+            can_prove: false,
             scopes: ServerScopes::default(),
             retire: false,
             mail_ttl: 30 * DAY,

@@ -33,6 +33,7 @@ use super::identity::{Identity, Role};
 use super::ledger::{Asked, Found};
 use super::options::{RspTopic, TopicNames};
 use super::parts::Parts;
+use super::proof::{Deletion, ProofError};
 use super::refusal::Refusal;
 use super::registry::DeviceKey;
 use super::wishes::Wished;
@@ -136,13 +137,16 @@ pub struct Submission<'a> {
     pub retain: bool,
     /// Where the parts of its body are, if it says that it has some.
     pub parts: Option<&'a Arc<Parts>>,
+    /// What its body proves, if that has been looked at: it takes longer than all else, so it is
+    /// looked at only when nothing else is wrong.
+    pub proof: Option<Result<Deletion, ProofError>>,
 }
 
 impl<'a> Submission<'a> {
     /// A message without properties and parts.
     #[must_use]
     pub fn new(from: &'a Identity, topic: RspTopic, head: &'a Head, kept_bytes: usize) -> Self {
-        Self { from, topic, head, kept_bytes, retain: false, parts: None }
+        Self { from, topic, head, kept_bytes, retain: false, parts: None, proof: None }
     }
 }
 
@@ -191,6 +195,7 @@ pub(super) enum Effect {
     AnswerExchange {
         pair: Pair,
         gid: Gid,
+        proof: Option<Deletion>,
     },
 }
 
@@ -260,7 +265,7 @@ impl ControlUnit {
                 let (nid, gid) = both(head)?;
                 let own = self.publisher(s.from)?;
                 self.check_exchange(own, nid, gid, x)?;
-                self.device_to_device(step, own, nid, gid, now)
+                self.device_to_device(step, own, (nid, gid), s.proof, now)
             }
         }?;
         self.check_room(&decision, s.kept_bytes)?;

@@ -16,9 +16,10 @@ use super::policy::{
     Ask, Audience, Decision, DeviceStep, Effect, Form, MessageId, PeerStep, Publisher, ServerStep,
     Submission,
 };
+use super::proof::{Deletion, ProofError};
 use super::refusal::Refusal;
 use super::registry::DeviceKey;
-use super::settings::{Auto, Flow, Initiator, Mode, Peer, Settings};
+use super::settings::{Auto, Flow, Initiator, Mode, Peer, PeerProof, Settings};
 use crate::ids::{Gid, Nid, Timestamp};
 
 impl ControlUnit {
@@ -326,8 +327,8 @@ impl ControlUnit {
         &self,
         step: PeerStep,
         own: Publisher,
-        other: Nid,
-        gid: Gid,
+        (other, gid): (Nid, Gid),
+        proof: Option<Result<Deletion, ProofError>>,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         let (id, effect) = match step {
@@ -335,10 +336,32 @@ impl ControlUnit {
             PeerStep::Profile => {
                 let pair = Pair { from: own.nid, to: other };
                 self.exchanges.may_answer(pair, gid, now)?;
-                (MessageId::E2, Effect::AnswerExchange { pair, gid })
+                let proof = self.proven(own.nid, gid, proof)?;
+                (MessageId::E2, Effect::AnswerExchange { pair, gid, proof })
             }
         };
         Ok(Decision { id, audience: Audience::Device(other), form: Form::Peer, effect })
+    }
+
+    /// What proves that the old eUICC has deleted the profile, where the group asks for it.
+    fn proven(
+        &self,
+        from: Nid,
+        gid: Gid,
+        proof: Option<Result<Deletion, ProofError>>,
+    ) -> Result<Option<Deletion>, Refusal> {
+        match (self.options.settings.of_group(gid).peer_proof, proof) {
+            (PeerProof::Off, _) => Ok(None),
+            (PeerProof::Required, None | Some(Err(ProofError::Missing))) => {
+                Err(Refusal::ProofMissing)
+            }
+            (PeerProof::Required, Some(Ok(deletion)))
+                if !self.spent.contains(from, deletion.seq_number) =>
+            {
+                Ok(Some(deletion))
+            }
+            (PeerProof::Required, Some(_)) => Err(Refusal::ProofInvalid),
+        }
     }
 
     fn open_exchange(
