@@ -8,7 +8,7 @@ use super::outbox::Left;
 use super::publish::{Publisher, Who};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
-use crate::ids::Timestamp;
+use crate::ids::{Nid, NidScheme, Timestamp};
 use crate::log::Shown;
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
@@ -27,17 +27,28 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: Publish,
     ) -> Routed {
-        match self.admit(from, rsp_topic, publish) {
+        match self.submit(from, rsp_topic, publish) {
             Ok(()) => Routed::Accepted,
-            Err(refusal) => {
-                self.note_refusal(&from.who, refusal);
-                Routed::Refused(Refused {
-                    reason: refusal.reason_code(),
-                    name: refusal.name(),
-                    untold: self.untold(refusal),
-                })
-            }
+            Err(refusal) => Routed::Refused(Refused {
+                reason: refusal.reason_code(),
+                name: refusal.name(),
+                untold: self.untold(refusal),
+            }),
         }
+    }
+
+    /// The same for who can be told more than a reason code and a name.
+    ///
+    /// # Errors
+    /// The [`Refusal`], counted and logged; then nobody receives the message.
+    pub fn submit(
+        &self,
+        from: &Publisher<'_>,
+        rsp_topic: RspTopic,
+        publish: Publish,
+    ) -> Result<(), Refusal> {
+        let admitted = self.admit(from, rsp_topic, publish);
+        admitted.inspect_err(|refusal| self.note_refusal(&from.who, *refusal))
     }
 
     fn untold(&self, refusal: Refusal) -> Untold {
@@ -346,6 +357,16 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
         share: None,
         message,
     }
+}
+
+/// Who sent a message that a server receives, as [`stamp`] says it; nobody where the control unit
+/// itself did.
+#[must_use]
+pub fn proven_sender(message: &Message) -> Option<Nid> {
+    let user = &message.properties.as_ref()?.user;
+    let (_, digits) = user.iter().find(|(name, _)| &**name == STAMP)?;
+    // Whatever the scheme is: the number has been read before it was written.
+    Nid::parse(digits, NidScheme::Decimal).ok()
 }
 
 fn stamp(message: &mut Message, sender: &str) {
