@@ -359,7 +359,7 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
     }
 }
 
-/// Who sent a message that a server receives, as [`stamp`] says it; nobody where the control unit
+/// The device that sent a message to the servers, by the stamp on it; none where the control unit
 /// itself did.
 #[must_use]
 pub fn proven_sender(message: &Message) -> Option<Nid> {

@@ -217,9 +217,8 @@ impl SmSr {
         if let Some(refused) = reasons.iter().find(|reason| reason.is_error()) {
             return Err(OpenError::NotSubscribed(*refused));
         }
-        let (client, identity) = (Shown(client_id), Shown(name));
-        tracing::info!(%client, %identity, role = ?handle.identity.role, peer = %Peer::Embedding,
-            "connected");
+        let (client, identity, peer) = (Shown(client_id), Shown(name), Peer::Embedding);
+        tracing::info!(%client, %identity, role = ?handle.identity.role, %peer, "connected");
         Ok(sm_sr)
     }
 
@@ -325,8 +324,9 @@ impl SmSr {
         let Seat { broker, handle, ended, .. } = &*self.seat;
         ended.store(true, Ordering::Release);
         broker.detach(handle, session, Parting::Ended);
-        let client = Shown(handle.client_id.as_str());
-        tracing::info!(%client, peer = %Peer::Embedding, "disconnected: {why}");
+        let (client, peer) = (Shown(handle.client_id.as_str()), Peer::Embedding);
+        let identity = Shown(&handle.identity.name);
+        tracing::info!(%client, %identity, %peer, "disconnected: {why}");
     }
 }
 

@@ -18,15 +18,14 @@ use crate::rsp::{Head, Tid};
 /// [`SmSr::publish`](super::SmSr::publish).
 ///
 /// ```
-/// # use simcast::ids::{Nid, NidScheme};
+/// # use simcast::ids::Gid;
 /// # use simcast::service::embedded::Envelope;
-/// # let nid = Nid::parse("89049032123451234512345678901235", NidScheme::Eid)?;
-/// let a1 = Envelope::trigger_device(nid).with_tid("t-1").with_body(serde_json::json!({"a": 1}));
+/// # let group = Gid::new(42).unwrap();
+/// let a1 = Envelope::trigger_group(group).with_tid("t-1").with_body(serde_json::json!([1, 2]));
 /// assert_eq!(
 ///     bytes::Bytes::from(a1),
-///     r#"{"nid":"89049032123451234512345678901235","gid":0,"type":"trigger","tid":"t-1","body":{"a":1}}"#
+///     r#"{"nid":"0","gid":42,"type":"trigger","tid":"t-1","body":[1,2]}"#
 /// );
-/// # Ok::<(), simcast::ids::NidError>(())
 /// ```
 #[derive(Clone, PartialEq, Serialize)]
 #[must_use = "an envelope reaches nobody until it is published"]
