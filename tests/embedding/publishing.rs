@@ -123,7 +123,7 @@ async fn what_is_of_no_use_later_is_not_delivered_later() {
     let sm_sr = house.sm_sr().await;
     let letter = |n| Envelope::message_device(nid(1)).with_body(json!(n));
     sm_sr.publish_expiring(letter(1), Duration::ZERO).await.unwrap();
-    sm_sr.publisher().publish_expiring(letter(2), Duration::from_hours(1)).await.unwrap();
+    sm_sr.publisher().publish_expiring(letter(2), Duration::from_secs(3600)).await.unwrap();
     sm_sr.publish(letter(3)).await.unwrap();
     let mail = house.device(1).await.mail();
     assert_eq!(mail, [2, 3].map(|n| text(&bytes::Bytes::from(letter(n)))));

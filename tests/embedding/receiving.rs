@@ -1,6 +1,8 @@
 //! What an in-process server hears: at least once, in order, within bounds.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use simcast::client::envelope::{Envelope, Kind as Type, Tid as ClientTid, Wire};
 use simcast::rsp::{Kind, Refusal, Tid};
@@ -247,3 +249,30 @@ async fn members_of_a_share_group_divide_the_work_and_inherit_it() {
         assert_eq!(next(&mut other).await, wish(1, number), "another group has its own copy");
     }
 }
+
+#[tokio::test]
+async fn a_busy_server_leaves_others_their_turn() {
+    let house = House::open().await;
+    let (mut sm_sr, device) = (house.sm_sr().await, house.device(1).await);
+    device.ask(0).await;
+    let publisher = sm_sr.publisher();
+    let mut receiving = Box::pin(async move {
+        for _ in 0..BUSY {
+            drop(hold(&mut sm_sr).await);
+        }
+        sm_sr
+    });
+    let mut publishing = Box::pin(async move {
+        for _ in 0..BUSY {
+            publisher.publish("refused").await.unwrap_err();
+        }
+    });
+    // Nothing that they do waits for anybody, and yet neither goes through in one turn.
+    assert!(poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context).is_pending())).await);
+    tokio::task::yield_now().await;
+    assert!(poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context).is_pending())).await);
+    in_time("both", async { tokio::join!(receiving, publishing) }).await;
+}
+
+/// More than the budget of a task in one turn.
+const BUSY: usize = 1000;
