@@ -52,7 +52,7 @@ pub(crate) async fn run() -> Outcome<()> {
     let (service, port) = broker(&authority, files.path()).await?;
 
     // The registry alone says who is in which group. A program may also name a CSV file in
-    // `config.rsp.registry`, or give its text to `Service::import_devices`.
+    // `config.rsp.registry`, or give its text to `Service::add_to_registry`.
     let group = Gid::new(42).ok_or("42 is not 0")?;
     let (one, two) = (sample_eid(1), sample_eid(2));
     for nid in [one, two] {

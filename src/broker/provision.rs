@@ -8,7 +8,7 @@ use super::outbox::Left;
 use super::publish::{Publisher, Who};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
-use crate::ids::{Nid, NidScheme, Timestamp};
+use crate::ids::Timestamp;
 use crate::log::Shown;
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
@@ -359,14 +359,12 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
     }
 }
 
-/// The device that sent a message to the servers, by the stamp on it; none where the control unit
-/// itself did.
+/// Who sent a message to the servers, as the broker has stamped it: the digits of a proven nid, or
+/// another word where the control unit itself did.
 #[must_use]
-pub fn proven_sender(message: &Message) -> Option<Nid> {
+pub fn stamped_sender(message: &Message) -> Option<&str> {
     let user = &message.properties.as_ref()?.user;
-    let (_, digits) = user.iter().find(|(name, _)| &**name == STAMP)?;
-    // Whatever the scheme is: the number has been read before it was written.
-    Nid::parse(digits, NidScheme::Decimal).ok()
+    user.iter().find(|(name, _)| &**name == STAMP).map(|(_, sender)| &**sender)
 }
 
 fn stamp(message: &mut Message, sender: &str) {

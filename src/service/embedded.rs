@@ -67,8 +67,10 @@ use tokio::task::coop;
 pub use envelope::{Body, Envelope};
 
 use super::Service;
-use crate::broker::{Attached, Broker, Calls, Handle, Parting, Peer, Rejected, Who, proven_sender};
-use crate::ids::{Nid, PacketId};
+use crate::broker::{
+    Attached, Broker, Calls, Handle, Parting, Peer, Rejected, Who, stamped_sender,
+};
+use crate::ids::{Nid, NidScheme, PacketId};
 use crate::log::Shown;
 use crate::metrics::DropReason;
 use crate::mqtt::{
@@ -433,7 +435,8 @@ impl Received {
     /// control unit itself, which tells of a profile that has moved `[0098]`.
     #[must_use]
     pub fn sender(&self) -> Option<Nid> {
-        proven_sender(&self.message)
+        // Whatever the scheme is: the number was one before it was written down.
+        Nid::parse(stamped_sender(&self.message)?, NidScheme::Decimal).ok()
     }
 
     /// The message need not come again. Without effect when the [`SmSr`] has ended meanwhile:
