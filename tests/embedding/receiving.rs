@@ -8,7 +8,7 @@ use simcast::client::envelope::{Envelope, Kind as Type, Tid as ClientTid, Wire};
 use simcast::rsp::{Kind, Refusal, Tid};
 use simcast::session::Routed;
 
-use crate::common::{TO_SM_SR, in_time, nid};
+use crate::common::{TO_EUICC, TO_SM_SR, envelope, in_time, kind_of, nid};
 use crate::house::{Device, House, at_once, hold, next, text, wish};
 
 #[tokio::test]
@@ -171,6 +171,21 @@ async fn cbor_is_read_like_json() {
     assert_eq!(received.payload(), &asked);
     let head = received.head().unwrap();
     assert_eq!((head.nid, head.tid), (Some(nid(1)), Some(Tid::from("t"))));
+}
+
+#[tokio::test]
+async fn what_the_control_unit_says_itself_has_no_sender() {
+    let house = House::open().await;
+    let (mut sm_sr, new, old) = (house.sm_sr().await, house.device(1).await, house.device(2).await);
+    let e1 = envelope(2, 7, &kind_of("req", 1));
+    assert_eq!(new.publish(TO_EUICC, e1).await, Routed::Accepted);
+    assert_eq!(old.mail().len(), 1);
+    let e2 = envelope(1, 7, &kind_of("profile", 2));
+    assert_eq!(old.publish(TO_EUICC, e2).await, Routed::Accepted);
+    assert!(at_once(&mut sm_sr).await.is_none(), "not before it has arrived");
+    assert_eq!(new.mail().len(), 1);
+    let notice = hold(&mut sm_sr).await;
+    assert_eq!((notice.sender(), notice.head().unwrap().kind), (None, Kind::Profile(nid(2))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
