@@ -209,7 +209,9 @@ impl Config {
     /// socket at all, neither a listener nor health and metrics.
     #[must_use]
     pub fn without_sockets() -> Self {
-        Self { listeners: Vec::new(), admin: Admin { bind: None }, ..Self::default() }
+        let mut config = Self { listeners: Vec::new(), ..Self::default() };
+        config.admin.bind = None;
+        config
     }
 
     /// Checks what is not a matter of one value alone: bounds, files, contradictions.
