@@ -1,8 +1,11 @@
 //! A whole broker, made from a configuration: wires `broker`, `net` and `admin` together.
 //!
-//! `simcast serve` runs one; so do the demo and the tests, in their own process.
+//! `simcast serve` runs one; so do the demo and the tests, in their own process, and so may any
+//! other program: see [`embedded`] for one that is the SM-SR itself.
 
 mod acl;
+mod devices;
+pub mod embedded;
 mod files;
 mod issuers;
 mod passwords;

@@ -138,7 +138,7 @@ impl Broker {
     }
 
     /// A connection is over. Publishes the Will where one is due, and parks or ends the session.
-    pub async fn detach(&self, handle: &Arc<Handle>, mut session: Box<Session>, parting: Parting) {
+    pub fn detach(&self, handle: &Arc<Handle>, mut session: Box<Session>, parting: Parting) {
         let will = session.close();
         if let (Some(will), Parting::Ended) = (will, parting) {
             *lock(&handle.peer) = None;

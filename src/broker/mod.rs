@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use attach::{Attached, Parting, Rejected};
 pub use outbox::OutboxLimits;
 pub use peer::Peer;
-pub use provision::Waiting;
+pub use provision::{Waiting, stamped_sender};
 pub use publish::{Publisher, Who};
 pub use rights::AclSlot;
 pub use sessions::Handle;

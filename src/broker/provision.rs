@@ -32,18 +32,29 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: Publish,
     ) -> Routed {
-        match self.admit(from, rsp_topic, publish) {
+        match self.submit(from, rsp_topic, publish) {
             Ok(()) => Routed::Accepted,
-            Err(refusal) => {
-                self.note_refusal(&from.who, refusal);
-                Routed::Refused(Refused {
-                    reason: refusal.reason_code(),
-                    name: refusal.name(),
-                    retry_after: self.retry_after(from.who.identity, refusal),
-                    untold: self.untold(refusal),
-                })
-            }
+            Err(refusal) => Routed::Refused(Refused {
+                reason: refusal.reason_code(),
+                name: refusal.name(),
+                retry_after: self.retry_after(from.who.identity, refusal),
+                untold: self.untold(refusal),
+            }),
         }
+    }
+
+    /// The same for who can be told more than a reason code and a name.
+    ///
+    /// # Errors
+    /// The [`Refusal`], counted and logged; then nobody receives the message.
+    pub fn submit(
+        &self,
+        from: &Publisher<'_>,
+        rsp_topic: RspTopic,
+        publish: Publish,
+    ) -> Result<(), Refusal> {
+        let admitted = self.admit(from, rsp_topic, publish);
+        admitted.inspect_err(|refusal| self.note_refusal(&from.who, *refusal))
     }
 
     fn retry_after(&self, identity: &Identity, refusal: Refusal) -> Option<Duration> {
@@ -496,6 +507,14 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
         share: None,
         message,
     }
+}
+
+/// Who sent a message to the servers, as the broker has stamped it: the digits of a proven nid, or
+/// another word where the control unit itself did.
+#[must_use]
+pub fn stamped_sender(message: &Message) -> Option<&str> {
+    let user = &message.properties.as_ref()?.user;
+    user.iter().find(|(name, _)| &**name == STAMP).map(|(_, sender)| &**sender)
 }
 
 fn stamp_property(message: &mut Message, sender: &str) {

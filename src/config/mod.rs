@@ -44,7 +44,8 @@ const MISTAKES_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients connect. A file that names none gets an anonymous one on loopback, port 1883.
+    /// Where clients connect. A file that names none gets an anonymous one on loopback, port 1883;
+    /// a program may do without any and speak to the broker in its own process.
     #[serde(rename = "listener")]
     pub listeners: Vec<Listener>,
     /// Every bound by name.
@@ -169,7 +170,12 @@ impl Config {
         let (config, lines) =
             read(text).map_err(|mistakes| ConfigErrors { path: None, mistakes })?;
         let config = config.with_paths_from(base_dir);
-        let mistakes = config.mistakes(&lines);
+        let mut mistakes = config.mistakes(&lines);
+        // Nobody but a program can be without listeners and still be served.
+        if config.listeners.is_empty() {
+            let (key, message) = ("listener".to_owned(), "there is none".to_owned());
+            mistakes.insert(0, Mistake { line: lines.line(&key), key, message });
+        }
         if mistakes.is_empty() { Ok(config) } else { Err(ConfigErrors { path: None, mistakes }) }
     }
 
@@ -198,6 +204,15 @@ impl Config {
             rsp: Rsp { registry: Some(dir.join("registry.csv")), ..Rsp::default() },
             ..Self::default()
         }
+    }
+
+    /// What a program may start from that runs the broker within itself: the defaults, and no
+    /// socket at all, neither a listener nor health and metrics.
+    #[must_use]
+    pub fn without_sockets() -> Self {
+        let mut config = Self { listeners: Vec::new(), ..Self::default() };
+        config.admin.bind = None;
+        config
     }
 
     /// Checks what is not a matter of one value alone: bounds, files, contradictions.

@@ -538,6 +538,16 @@ fn the_admin_side_can_be_off() {
 }
 
 #[test]
+fn only_a_program_may_do_without_listeners() {
+    assert_eq!(Config::from_toml("", Path::new("")).unwrap().listeners.len(), 1);
+    let mistake = the_mistake("\nlistener = []\n");
+    assert_eq!(mistake, ("listener".to_owned(), Some(2), "there is none".to_owned()));
+    let config = Config::without_sockets();
+    config.validate().unwrap();
+    assert!(config.listeners.is_empty() && config.admin.bind.is_none());
+}
+
+#[test]
 fn the_configuration_of_the_readme_is_one() {
     let readme = include_str!("../../README.md");
     let (_, rest) = readme.split_once("```toml\n").unwrap();

@@ -188,9 +188,6 @@ impl Check<'_> {
     }
 
     fn binds(&mut self, config: &Config) {
-        if config.listeners.is_empty() {
-            self.wrong("listener", "there is none");
-        }
         let mut taken: Vec<(String, Bind)> = Vec::new();
         let listeners = config.listeners.iter().enumerate();
         let binds = listeners.map(|(i, l)| (format!("listener[{i}].bind"), l.bind.clone()));

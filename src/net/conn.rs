@@ -278,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let goodbye = goodbye.and_then(|packet| session.fitted(packet));
         let version = session.version();
         // The session goes back first: a slow socket must not keep a take-over waiting.
-        broker.detach(&handle, session, end.parting()).await;
+        broker.detach(&handle, session, end.parting());
         if let Some(packet) = goodbye {
             broker.metrics().packet_out((&packet).into());
             link.output.packet(&packet, version);
