@@ -25,11 +25,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["ids", "mqtt", "rsp"]),
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
+    ("audit", &["ids", "clock", "config", "log"]),
     ("pki", &["ids"]),
     ("client", &["ids", "clock", "pki"]),
     (
         "broker",
-        &["ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log"],
+        &[
+            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
+            "audit",
+        ],
     ),
     (
         "net",
@@ -42,21 +46,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "admin",
         &[
             "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker",
+            "audit", "broker",
         ],
     ),
     (
         "service",
         &[
             "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker", "net", "admin",
+            "audit", "broker", "net", "admin",
         ],
     ),
     (
         "cli",
         &[
             "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker", "net", "admin", "service", "client", "pki",
+            "audit", "broker", "net", "admin", "service", "client", "pki",
         ],
     ),
 ];
