@@ -87,7 +87,7 @@ impl FormatTime for Utc {
     }
 }
 
-/// A moment in UTC as `2026-11-23T14:05:09.042Z`. Whatever is later than the year 9999, which has no
+/// A moment in UTC as `2026-11-23T14:05:09.042Z`. What is later than the year 9999, which has no
 /// such form, prints as its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Rfc3339(pub Timestamp);

@@ -1,8 +1,8 @@
 //! The files of the log: appended to, synced, rotated, and found again after a crash or a failure.
 //!
 //! A line stays in memory until it is known to be on the disk. After a failure the file is opened
-//! anew, cut to what was known, and the rest is written again: so nothing is lost or doubled as long
-//! as there is room for what waits.
+//! anew, cut to what was known, and the rest is written again: so nothing is lost or doubled as
+//! long as there is room for what waits.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ pub enum AuditError {
     #[error("audit log {}: is no regular file", .0.display())]
     NotAFile(PathBuf),
     /// Another process writes it; two would break the chain.
-    #[error("audit log {}: another simcast writes it; give each its own [audit] path", .0.display())]
+    #[error("audit log {}: another simcast writes it; each needs its own", .0.display())]
     Locked(PathBuf),
     /// There is no chain that could be continued.
     #[error(
@@ -337,8 +337,7 @@ impl Tail {
     fn of(file: &File, bytes: u64, path: &Path) -> Result<Self, AuditError> {
         let wrong = |flaw| AuditError::Tail { path: path.to_owned(), flaw };
         let start = bytes.saturating_sub(TAIL_BYTES_MAX);
-        let mut tail = Vec::new();
-        tail.resize(usize::try_from(bytes - start).unwrap_or(0), 0);
+        let mut tail = vec![0; usize::try_from(bytes - start).unwrap_or(0)];
         file.read_exact_at(&mut tail, start).map_err(failed(path))?;
         let newline = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n');
         let Some(end) = newline(&tail) else {

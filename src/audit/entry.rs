@@ -192,10 +192,10 @@ mod tests {
             any::<u64>().prop_map(Value::from),
             "[\u{0}-\u{20}é€😀]{0,700}".prop_map(Value::from),
         ];
-        leaf.prop_recursive(10, 200, 30, |inner| {
+        leaf.prop_recursive(10, 60, 8, |inner| {
             prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..30).prop_map(Value::from),
-                proptest::collection::btree_map("[\u{0}-\u{20}a-z]{0,40}", inner, 0..30)
+                proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+                proptest::collection::btree_map("[\u{0}-\u{20}a-z]{0,40}", inner, 0..8)
                     .prop_map(|members| Value::Object(members.into_iter().collect())),
             ]
         })

@@ -11,9 +11,9 @@
 //! zeros in the first. What an event says stands in `details`, apart from the chain's own members,
 //! so that none of its names can be taken for one of theirs.
 //!
-//! [`AuditLog`] writes, [`Verifier`] checks. The chain shows that a line was changed, taken out, put
-//! in or moved. It has no key: whoever may write the file can cut lines off its end or write all of
-//! it anew; against that a hash noted elsewhere helps ([`Verifier::expecting`]).
+//! [`AuditLog`] writes, [`Verifier`] checks. The chain shows that a line was changed, taken out,
+//! put in or moved. It has no key: whoever may write the file can cut lines off its end or write
+//! all of it anew; against that a hash noted elsewhere helps ([`Verifier::expecting`]).
 //!
 //! No body, password or key gets into it: callers see to that.
 

@@ -15,8 +15,8 @@ pub struct Page {
     pub newest: u64,
 }
 
-/// Bytes of a line for which there is room, taken over all lines. Most are a third of it; peers with
-/// long names shorten what is remembered and do not make it larger.
+/// Bytes of a line for which there is room, taken over all lines. Most are a third of it; peers
+/// with long names shorten what is remembered and do not make it larger.
 const LINE_BYTES: usize = 1024;
 
 /// The latest lines. Their numbers have no gaps.

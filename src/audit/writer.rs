@@ -162,6 +162,13 @@ impl AuditLog {
     }
 }
 
+/// The answer to whoever closes the log.
+#[derive(Debug)]
+struct Closing {
+    done: SyncSender<bool>,
+    settled: bool,
+}
+
 /// The thread's side.
 #[derive(Debug)]
 struct Writer {
@@ -196,20 +203,31 @@ impl Writer {
         loop {
             match self.messages.recv_timeout(self.wait()) {
                 Ok(message) => {
-                    if self.take_batch(message) {
-                        return;
+                    if let Some(closing) = self.take_batch(message) {
+                        return self.close(&closing);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     self.note_dropped();
-                    self.settle(true);
+                    self.settle_at_once();
                     return;
                 }
             }
             self.note_dropped();
             self.settle(false);
         }
+    }
+
+    /// Lets go of everything before it says so: whoever hears it may open the file.
+    fn close(self, closing: &Closing) {
+        let Self { messages, shared, disk, .. } = self;
+        drop(disk);
+        let late = messages.try_iter().filter(|late| matches!(late, Message::Entry(..))).count();
+        shared.dropped.fetch_add(late as u64, Ordering::Relaxed);
+        drop(messages);
+        // Nobody listens any more if it took too long.
+        let _heard_or_not = closing.done.send(closing.settled);
     }
 
     /// How long nothing has to be done, unless something comes in.
@@ -221,38 +239,36 @@ impl Writer {
         SYNC_INTERVAL.saturating_sub(self.clock.now().since(self.synced_at))
     }
 
-    /// Takes a message and some of those behind it. `true`: the log was closed.
-    fn take_batch(&mut self, first: Message) -> bool {
-        let mut closed = self.take(first);
+    /// Takes a message and some of those behind it, until one closes the log.
+    fn take_batch(&mut self, first: Message) -> Option<Closing> {
+        let mut closing = self.take(first);
         let mut taken = 1;
-        while !closed
+        while closing.is_none()
             && taken < BATCH_ENTRIES_MAX
             && let Ok(message) = self.messages.try_recv()
         {
-            closed = self.take(message);
+            closing = self.take(message);
             taken += 1;
         }
-        closed
+        closing
     }
 
-    fn take(&mut self, message: Message) -> bool {
-        match message {
+    fn take(&mut self, message: Message) -> Option<Closing> {
+        let (done, end) = match message {
             Message::Entry(time, entry) => {
                 self.take_entry(time, &entry);
-                false
+                return None;
             }
-            Message::Settle { done, end } => {
-                self.note_dropped();
-                let settled = self.settle_at_once();
-                if end {
-                    // Whoever gets the answer may open the file.
-                    self.disk = None;
-                }
-                // Nobody listens any more if it took too long.
-                let _heard_or_not = done.send(settled);
-                end
-            }
+            Message::Settle { done, end } => (done, end),
+        };
+        self.note_dropped();
+        let settled = self.settle_at_once();
+        if end {
+            return Some(Closing { done, settled });
         }
+        // Nobody listens any more if it took too long.
+        let _heard_or_not = done.send(settled);
+        None
     }
 
     fn take_entry(&mut self, time: Timestamp, entry: &Entry) {

@@ -1,5 +1,6 @@
 //! Files in a folder of the test; failures are real ones.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -284,9 +285,9 @@ fn a_failed_sync_makes_all_be_written_again() {
     place.push(&mut disk, 3);
     disk.write().unwrap();
     fs::write(place.path(), b"{\"seq\":1\0\0\0").unwrap();
-    // A device that cannot be synced.
-    let null = OpenOptions::new().append(true).open("/proc/self/oom_score_adj").unwrap();
-    disk.open.as_mut().unwrap().file = null;
+    // A pipe cannot be synced.
+    let (_reader, pipe) = io::pipe().unwrap();
+    disk.open.as_mut().unwrap().file = File::from(OwnedFd::from(pipe));
     disk.sync().unwrap_err();
     assert_eq!(disk.settled(), 0);
     place.settle(&mut disk, 1);

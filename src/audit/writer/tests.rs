@@ -29,14 +29,20 @@ impl Place {
     }
 
     fn verified(&self) -> Verified {
-        let mut verifier = Verifier::new();
-        verifier.file(&*fs::read(self.path()).unwrap()).unwrap();
-        verifier.finish().unwrap()
+        verified(&[self.path()])
     }
 
     fn text(&self) -> String {
         fs::read_to_string(self.path()).unwrap()
     }
+}
+
+fn verified(files: &[PathBuf]) -> Verified {
+    let mut verifier = Verifier::new();
+    for file in files {
+        verifier.file(&*fs::read(file).unwrap()).unwrap();
+    }
+    verifier.finish().unwrap()
 }
 
 fn refusal(i: u64) -> Entry {
@@ -156,13 +162,13 @@ fn a_disk_that_fails_and_comes_back_leaves_a_gap_entry() {
     log.record(refusal(1));
     assert!(!log.flush(LONG), "it says so, and at once");
     assert!(!log.flush(LONG));
-    assert_eq!((log.errors(), log.dropped(), log.written()), (2, 0, 1));
+    assert_eq!((log.dropped(), log.written()), (0, 1));
+    assert!(log.errors() >= 2);
     assert_eq!(log.since(0, 9).newest, 2, "memory has it");
     fs::remove_dir(place.path()).unwrap();
-    fs::rename(aside, place.path()).unwrap();
     log.record(refusal(2));
     assert!(log.flush(LONG));
-    let verified = place.verified();
+    let verified = verified(&[aside, place.path()]);
     assert_eq!((verified.lines, verified.holes), (4, 1));
     let gap = &json(&log.since(3, 1).lines)[0];
     assert_eq!((&gap["event"], &gap["details"]["lost"]), (&GAP.into(), &0.into()));
