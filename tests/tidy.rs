@@ -26,13 +26,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["ids", "mqtt", "rsp", "units"]),
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
+    ("audit", &["ids", "clock", "config", "log"]),
     ("pki", &["ids"]),
     ("client", &["ids", "clock", "pki"]),
     (
         "broker",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log",
+            "metrics", "log", "audit",
         ],
     ),
     (
@@ -46,21 +47,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "admin",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "broker",
+            "metrics", "log", "audit", "broker",
         ],
     ),
     (
         "service",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "broker", "net", "admin",
+            "metrics", "log", "audit", "broker", "net", "admin",
         ],
     ),
     (
         "cli",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "broker", "net", "admin", "service", "client", "pki",
+            "metrics", "log", "audit", "broker", "net", "admin", "service", "client", "pki",
         ],
     ),
 ];

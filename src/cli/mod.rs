@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::config::ConfigErrors;
 use crate::service::StartError;
 
+pub mod audit;
 pub mod certs;
 pub mod convert;
 pub mod demo;
@@ -39,6 +40,7 @@ enum Command {
     Certs(certs::Certs),
     Passwd(passwd::Passwd),
     Convert(convert::Convert),
+    Audit(audit::Audit),
     Device(device::Device),
     Server(server::Server),
     Version(version::Version),
@@ -50,6 +52,7 @@ impl Command {
             Self::Serve(command) => command.run().await,
             Self::Demo(command) => command.run().await.map_err(Failure::failed),
             Self::Convert(command) => command.run(),
+            Self::Audit(command) => command.run().map_err(Failure::failed),
             Self::Certs(command) => command.run().map_err(Failure::failed),
             Self::Passwd(command) => command.run(),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
@@ -84,6 +87,7 @@ First steps:
   simcast passwd --create passwords ann   a user with a password
   simcast convert /etc/mosquitto/mosquitto.conf
                                           a configuration for mosquitto becomes one for simcast
+  simcast audit verify audit.log          has anybody changed the audit log?
   simcast COMMAND --help                  more on each command
 
 Environment:

@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error as _, IntoDeserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
+mod audit;
 mod auth;
 mod limits;
 mod listener;
@@ -25,6 +26,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use audit::Audit;
 pub use auth::{Auth, WiderSubscription};
 pub use limits::Limits;
 pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, UserNameFrom};
@@ -58,6 +60,8 @@ pub struct Config {
     pub rsp: Rsp,
     /// Health and metrics.
     pub admin: Admin,
+    /// Who did what, for later.
+    pub audit: Audit,
     /// What is written to standard error.
     pub log: Log,
     /// The `$SYS` tree.
@@ -73,6 +77,7 @@ impl Default for Config {
             auth: Auth::default(),
             rsp: Rsp::default(),
             admin: Admin::default(),
+            audit: Audit::default(),
             log: Log::default(),
             sys: Sys::default(),
         }
@@ -248,7 +253,8 @@ impl Config {
         for auth in own.chain([&mut self.auth]) {
             auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
-        self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers).for_each(resolve);
+        let files = self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers);
+        files.chain(&mut self.audit.path).for_each(resolve);
         self
     }
 }

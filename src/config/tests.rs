@@ -128,6 +128,12 @@ groups = [77, 42, "18446744073709551615"]
 [admin]
 bind = "127.0.0.1:9000"
 
+[audit]
+path = "log/audit.log"
+max_bytes = "1MiB"
+keep = 48
+recent = 49
+
 [log]
 format = "json"
 level = "debug"
@@ -172,6 +178,8 @@ fn every_documented_key_is_read() {
     assert_eq!(config.sys.interval, Duration::from_secs(11));
     assert_eq!(config.admin.bind, Some("127.0.0.1:9000".parse().unwrap()));
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
+    let path = Some(dir.path().join("log/audit.log"));
+    assert_eq!(config.audit, Audit { path, max_bytes: 1 << 20, keep: 48, recent: 49 });
     check_limits(&config.limits);
     check_rsp(&config.rsp, dir.path());
 }
@@ -476,6 +484,11 @@ body_bytes_max = "5MiB"
 ttl = { msg = "0s" }
 [admin]
 bind = "0.0.0.0:9883"
+[audit]
+path = "absent/audit.log"
+max_bytes = 65535
+keep = 0
+recent = 0
 "#;
     let found = mistakes(text);
     let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
@@ -506,6 +519,10 @@ bind = "0.0.0.0:9883"
             ("rsp.body_bytes_max", 30),
             ("rsp.group.7.ttl.msg", 32),
             ("admin.bind", 34),
+            ("audit.path", 36),
+            ("audit.max_bytes", 37),
+            ("audit.keep", 38),
+            ("audit.recent", 39),
         ]
     );
 }
@@ -517,6 +534,32 @@ fn an_identity_is_taken_from_one_place() {
                 tls = { cert = \"/dev/null\", key = \"/dev/null\", client_ca = \"/dev/null\" }\n";
     let (key, line, _) = the_mistake(text);
     assert_eq!((key.as_str(), line), ("listener[0].insecure_identity_from_client_id", Some(3)));
+}
+
+#[test]
+fn the_audit_log_may_make_its_folder_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let read = |path: &str| {
+        Config::from_toml(&format!("[audit]\npath = \"{path}\"\n"), dir.path())
+            .map(|config| config.audit.path)
+            .map_err(|errors| errors.to_string())
+    };
+    for path in ["audit.log", "new/audit.log", "file", "/new/audit.log"] {
+        assert_eq!(read(path), Ok(Some(dir.path().join(path))), "{path}");
+    }
+    for (path, message) in [
+        ("new/er/audit.log", "there is no directory"),
+        ("file/audit.log", "is no directory"),
+        ("file/new/audit.log", "there is no directory"),
+        (".", "is a directory"),
+        ("new/..", "is a directory"),
+    ] {
+        let error = read(path).unwrap_err();
+        assert!(error.starts_with("line 2: audit.path: ") && error.contains(message), "{error}");
+    }
+    let (key, line, message) = the_mistake("[audit]\nkeep = 1001\nmax_bytes = \"64KiB\"\n");
+    assert_eq!((&*key, line, &*message), ("audit.keep", Some(2), "at most 1000"));
 }
 
 #[test]

@@ -5,13 +5,17 @@ use std::path::Path;
 
 use super::UserNameFrom;
 use super::mistake::{Lines, Mistake};
-use super::{Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol, Rsp, Tls};
+use super::{Audit, Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol, Rsp, Tls};
 use crate::rsp::PeerProof;
 
 /// Largest packet MQTT can express: five bytes of fixed header, 28 bits of remaining length.
 const LARGEST_PACKET_BYTES: u32 = 5 + (1 << 28) - 1;
 /// Longest beginning of a topic or client id that the broker makes.
 const PREFIX_BYTES_MAX: usize = 1_000;
+/// The smallest file of the audit log: room for two of its longest lines.
+const AUDIT_BYTES_MIN: u64 = 64 << 10;
+/// Most files of the audit log. They are renamed one by one.
+const AUDIT_KEEP_MAX: u16 = 1_000;
 /// Longest string of MQTT.
 const LONGEST_STRING_BYTES: usize = 65_535;
 
@@ -26,6 +30,7 @@ impl Config {
         check.mqtt(&self.mqtt);
         check.binds(self);
         check.admin(self);
+        check.audit(&self.audit);
         check.limits(&self.limits);
         check.rsp(&self.rsp, &self.limits);
         let mut mistakes = check.mistakes;
@@ -207,6 +212,34 @@ impl Check<'_> {
         }
     }
 
+    fn audit(&mut self, audit: &Audit) {
+        self.positive("audit", &audit.positive());
+        if (1..AUDIT_BYTES_MIN).contains(&audit.max_bytes) {
+            self.wrong("audit.max_bytes", format!("at least {AUDIT_BYTES_MIN} bytes"));
+        }
+        if audit.keep > AUDIT_KEEP_MAX {
+            self.wrong("audit.keep", format!("at most {AUDIT_KEEP_MAX}"));
+        }
+        if let Some(path) = &audit.path {
+            self.audit_path(path);
+        }
+    }
+
+    /// The file and its folder may be missing: the log makes them.
+    fn audit_path(&mut self, path: &Path) {
+        let (folder, above) = (folder_of(path), folder_of(folder_of(path)));
+        let message = if path.is_dir() || path.file_name().is_none() {
+            format!("{} is a directory", path.display())
+        } else if folder.exists() && !folder.is_dir() {
+            format!("{} is no directory", folder.display())
+        } else if !folder.exists() && !above.is_dir() {
+            format!("there is no directory {}", above.display())
+        } else {
+            return;
+        };
+        self.wrong("audit.path", message);
+    }
+
     fn limits(&mut self, limits: &Limits) {
         self.positive("limits", &limits.positive());
         if limits.max_packet_size > LARGEST_PACKET_BYTES {
@@ -291,6 +324,11 @@ impl Check<'_> {
             self.wrong(&format!("{section}.{name}"), "must not be zero");
         }
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let here = Path::new(".");
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(here)
 }
 
 /// Whether both cannot be bound at once. Port 0 is whatever is free.
