@@ -1,10 +1,12 @@
 //! The control unit: what one publish costs, and what a registered device costs.
 //!
 //! The cost of a single-mode publish must not depend on how many devices there are, and that of a
-//! group publish not on how many members are away.
+//! group publish not on how many members are away. What a server fetches must not depend on how
+//! much waits for others.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +18,8 @@ use simcast::ids::{Gid, Nid, NidScheme, SessionKey, Timestamp};
 use simcast::mqtt::Message;
 use simcast::rsp::proof::{self, TrustedIssuers};
 use simcast::rsp::{
-    ControlOptions, ControlUnit, Head, Identity, Kind, RspLimits, RspTopic, Submission, envelope,
+    Addressee, ControlOptions, ControlUnit, Head, Identity, Inbox, InboxLimits, Kind, RspLimits,
+    RspTopic, Scope, Submission, envelope,
 };
 use x509_parser::pem::parse_x509_pem;
 
@@ -118,6 +121,72 @@ fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
     let head = Head { gid: Some(group()), ..Head::new(Kind::Msg) };
     let message = message();
     bencher.bench_local(|| assert_eq!(publish(&mut unit, &head, &message), online));
+}
+
+/// An inbox with this much waiting of as many devices, for the servers of one group of devices.
+fn inbox(waiting: usize, message: &Arc<Message>, to: &Addressee) -> Inbox {
+    let absence_max = Duration::from_secs(300);
+    let limits = InboxLimits { messages_max: usize::MAX, bytes_max: usize::MAX, absence_max };
+    let mut inbox = Inbox::new(limits);
+    for (slot, server, gid) in [(1, "a", 42), (2, "b", 77)] {
+        let scope = Scope::groups(Gid::new(gid));
+        inbox.subscribe(SessionKey { slot, generation: 0 }, Some("g"), &server.into(), &scope);
+    }
+    for number in 0..waiting {
+        inbox.post(message, Some(nid(number)), to, NOW);
+    }
+    inbox
+}
+
+fn to(asker: Option<&str>, gid: u64) -> Addressee {
+    Addressee { asker: asker.map(Arc::from), gids: Gid::new(gid).into_iter().collect() }
+}
+
+/// What waits costs beside the messages themselves, as "alloc" and "grow" less "dealloc" by 100,000.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn inbox_with_100_000_waiting(bencher: Bencher<'_, '_>) {
+    let message = message();
+    bencher.bench_local(|| inbox(100_000, &message, &to(None, 42)));
+}
+
+/// The second server of a share group fetches 20 messages, while so many wait for the first.
+#[divan::bench(args = [0, 1_000, 100_000])]
+fn inbox_pull_of_20_beside(bencher: Bencher<'_, '_>, waiting: usize) {
+    pull_beside(bencher, waiting, &to(None, 42));
+}
+
+/// The same where answers wait that the first has asked for.
+#[divan::bench(args = [0, 1_000, 100_000])]
+fn inbox_pull_of_20_beside_answers(bencher: Bencher<'_, '_>, waiting: usize) {
+    pull_beside(bencher, waiting, &to(Some("a"), 77));
+}
+
+fn pull_beside(bencher: Bencher<'_, '_>, waiting: usize, others: &Addressee) {
+    let message = message();
+    let mut inbox = inbox(waiting, &message, others);
+    let (key, to) = (SessionKey { slot: 2, generation: 0 }, to(None, 77));
+    bencher.bench_local(|| {
+        for _ in 0..20 {
+            inbox.post(&message, Some(nid(7)), &to, NOW);
+        }
+        let fetched = inbox.pull(key, 20, NOW).messages;
+        assert_eq!(fetched.len(), 20);
+        fetched.iter().for_each(|(number, _)| inbox.acknowledge(key, *number));
+    });
+}
+
+/// A server goes with all that waits for it, and comes back for it.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
+    let message = message();
+    let mut inbox = inbox(waiting, &message, &to(None, 42));
+    let key = SessionKey { slot: 1, generation: 0 };
+    let scope = Scope::groups(Gid::new(42));
+    bencher.bench_local(|| {
+        inbox.leave(key, NOW);
+        inbox.subscribe(key, Some("g"), &"a".into(), &scope);
+        assert_eq!(inbox.len(), waiting);
+    });
 }
 
 const SIZES: [usize; 3] = [256, 12_500, 32_768];

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use simcast::config::Config;
+use simcast::config::{Config, Server, UnscopedServers};
 use simcast::mqtt::{QoS, Version};
 use simcast::rsp::GroupSettings;
 use simcast::rsp::{Initiator, Mode, Peer, Refusal};
@@ -96,6 +96,7 @@ fn cases() -> Vec<Case> {
     let mut cases = envelope_cases();
     cases.extend(direction_cases());
     cases.extend(identity_cases());
+    cases.extend(scope_cases());
     cases.extend(permission_cases());
     cases.extend(answer_cases());
     cases.extend(exchange_cases());
@@ -181,6 +182,26 @@ fn identity_cases() -> Vec<Case> {
         case(Refusal::CrossGroupExchange, down(A, 4, 7, &kind_of("req", 1))),
         case(Refusal::CrossGroupExchange, down(A, 4, 8, &kind_of("req", 1))),
         case(Refusal::CrossGroupExchange, down(A, 5, 8, &kind_of("req", 1))),
+    ]
+}
+
+fn scope_cases() -> Vec<Case> {
+    let of_8 = |config: &mut Config| {
+        config.rsp.servers.insert("sm-sr.test".to_owned(), Server { groups: vec![gid(8)] });
+    };
+    let of_none = |config: &mut Config| config.rsp.unscoped_servers = UnscopedServers::None;
+    vec![
+        case(Refusal::OutOfScope, down(SERVER, 1, 0, "trigger")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 1, 0, "msg")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 6, 0, "msg")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 0, 7, "trigger")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 0, 7, "msg")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 1, 0, "ret(trigger)"))
+            .with(of_8)
+            .given([up(A, 1, 0, "trigger")]),
+        case(Refusal::OutOfScope, down(SERVER, 0, 8, "msg")).with(of_none),
+        // Who is unknown is in nobody's scope.
+        case(Refusal::UnknownNid, down(SERVER, 50, 0, "trigger")).with(of_8),
     ]
 }
 
