@@ -448,9 +448,7 @@ fn a_contradiction_with_a_default_is_on_the_line_that_says_something() {
     }
 }
 
-#[test]
-fn all_contradictions_are_found_at_once() {
-    let text = r#"
+const CONTRADICTIONS: &str = r#"
 [[listener]]
 bind = "0.0.0.0:8883"
 max_connections = 0
@@ -490,7 +488,10 @@ max_bytes = 65535
 keep = 0
 recent = 0
 "#;
-    let found = mistakes(text);
+
+#[test]
+fn all_contradictions_are_found_at_once() {
+    let found = mistakes(CONTRADICTIONS);
     let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
     assert_eq!(
         keys,
