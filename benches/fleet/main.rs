@@ -1,0 +1,191 @@
+//! A fleet of a million devices in a thousand groups, simulated without sockets: what it costs in
+//! time and memory, and that nothing is lost or delivered to anybody else.
+//!
+//! `cargo bench --bench fleet` prints a table; with `-- --json`, the same for machines. Whatever
+//! goes wrong, a bound that is broken included, ends it with an exit code other than 0.
+
+#![allow(clippy::print_stdout, reason = "the output of a benchmark")]
+#![allow(unreachable_pub, reason = "a program of its own: nobody reaches into it")]
+
+mod flows;
+mod heap;
+mod locks;
+mod times;
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use serde::Serialize;
+use simcast::ids::NidScheme;
+use simcast::rsp::{DeviceState, Flow, Settings, envelope};
+
+use flows::Coalesced;
+use world::{Shape, World, message, to_device};
+
+/// Bytes that the control unit may need for each registered device with a campaign open.
+const BYTES_PER_DEVICE_MAX: f64 = 400.0;
+
+/// Longest time for which the control unit may be busy with one thing.
+const HELD_MAX: Duration = Duration::from_millis(20);
+
+/// Simulates a fleet
+#[derive(Parser)]
+struct Args {
+    /// Devices
+    #[arg(long, default_value_t = 1_000_000)]
+    devices: u32,
+    /// Groups
+    #[arg(long, default_value_t = 1_000)]
+    groups: u32,
+    /// What chances are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Prints JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One figure.
+#[derive(Serialize)]
+struct Figure {
+    of: &'static str,
+    what: String,
+    value: f64,
+    unit: &'static str,
+}
+
+#[derive(Serialize)]
+struct Report {
+    devices: u32,
+    groups: u32,
+    seed: u64,
+    figures: Vec<Figure>,
+}
+
+impl Report {
+    fn add(&mut self, of: &'static str, what: impl Into<String>, value: f64, unit: &'static str) {
+        self.figures.push(Figure { of, what: what.into(), value, unit });
+    }
+
+    fn add_time(&mut self, of: &'static str, what: impl Into<String>, time: Duration) {
+        self.add(of, what, time.as_secs_f64() * 1e6, "µs");
+    }
+
+    fn add_bytes(&mut self, of: &'static str, what: &str, bytes: f64) {
+        self.add(of, what, bytes, "bytes per device");
+    }
+
+    fn print(&self) {
+        println!("{} devices in {} groups, seed {}", self.devices, self.groups, self.seed);
+        let mut of = "";
+        for figure in &self.figures {
+            if figure.of != of {
+                of = figure.of;
+                println!("\n{of}");
+            }
+            println!("  {:60} {:>14.1} {}", figure.what, figure.value, figure.unit);
+        }
+    }
+}
+
+fn main() {
+    let Args { devices, groups, seed, json, bench: _ } = Args::parse();
+    let shape = Shape { devices, groups, seed };
+    let mut report = Report { devices, groups, seed, figures: Vec::new() };
+    lenient(shape, &mut report);
+    strict(shape, &mut report);
+    each_alone(shape, &mut report);
+    coalescing(seed, &mut report);
+    held(shape, &mut report);
+    if json {
+        let text = serde_json::to_string_pretty(&report).expect("numbers and names");
+        println!("{text}");
+    } else {
+        report.print();
+    }
+}
+
+fn lenient(shape: Shape, report: &mut Report) {
+    let of = "one C1 to each group, 1 % connected, the others within 6 h";
+    let mut world = World::new(shape, Settings::default(), heap::live);
+    report.add_time(of, "register a device", world.registering / shape.devices);
+    let bytes = flows::lenient(&mut world);
+    flow(of, &world, &bytes, report);
+}
+
+fn strict(shape: Shape, report: &mut Report) {
+    let of = "the same in strict flow, after an A1 to each group";
+    let settings = Settings { flow: Flow::Strict, ..Settings::default() };
+    let mut world = World::new(shape, settings, heap::live);
+    let bytes = flows::strict(&mut world);
+    flow(of, &world, &bytes, report);
+}
+
+fn flow(of: &'static str, world: &World, bytes: &flows::Bytes, report: &mut Report) {
+    let times = &world.times;
+    report.add_time(of, "publish, median", times.publish.median());
+    report.add_time(of, "publish, longest", times.publish.max());
+    report.add_time(of, "a device comes, answers and goes, median", times.arrival.median());
+    report.add_time(of, "sweep, longest", times.sweep.max());
+    report.add_bytes(of, "registered", bytes.registered);
+    report.add_bytes(of, "with the campaign open", bytes.open);
+    report.add_bytes(of, "when all is over", bytes.ended);
+    expect_small(bytes.open);
+}
+
+fn expect_small(bytes: f64) {
+    assert!(bytes <= BYTES_PER_DEVICE_MAX, "{bytes:.0} bytes per device are too many");
+}
+
+/// A B1 to each device.
+fn each_alone(shape: Shape, report: &mut Report) {
+    let of = "one B1 to each device, all of them away";
+    let mut world = World::new(shape, Settings::default(), heap::live);
+    let registered = world.bytes_per_device();
+    // The payload is one for all: what counts is what it takes to keep track of it.
+    let same = Bytes::from(to_device(0, "msg"));
+    let head = envelope::read(&same, NidScheme::Eid).expect("is an envelope");
+    let one = message("To_eUICC", same.clone());
+    for device in 0..shape.devices {
+        let head = simcast::rsp::Head { nid: Some(world::nid(device)), ..head.clone() };
+        let outcome = world.publish_with(&head, &Arc::clone(&one)).expect("is permitted");
+        assert_eq!(outcome.reached, 1);
+    }
+    let open = world.bytes_per_device();
+    let tally = world.unit.stats().campaign_devices;
+    assert_eq!(tally.of(DeviceState::Queued), shape.devices);
+    report.add_time(of, "publish, median", world.times.publish.median());
+    report.add_time(of, "publish, longest", world.times.publish.max());
+    report.add_bytes(of, "registered", registered);
+    report.add_bytes(of, "with all campaigns open, payload apart", open);
+    report.add_bytes(of, "a message apart from its payload", size_of_val(&*one) as f64 + 16.0);
+}
+
+fn coalescing(seed: u64, report: &mut Report) {
+    let of = "D1s of one group within its window";
+    for devices in [100, 10_000] {
+        let window = Duration::from_secs(2);
+        let settings = Settings { coalesce: window, ..Settings::default() };
+        let shape = Shape { devices, groups: 1, seed };
+        let mut world = World::new(shape, settings, heap::live);
+        let Coalesced { triggers, messages, sending } = flows::coalesced(&mut world, window);
+        let what = format!("{triggers} D1s: messages to the servers");
+        report.add(of, what, messages as f64, "");
+        report.add(of, "saved", (triggers - messages) as f64, "messages");
+        report.add_time(of, "sending, longest", sending.max());
+    }
+}
+
+fn held(shape: Shape, report: &mut Report) {
+    let of = "all devices in one group: how long one thing takes";
+    for (what, time) in locks::measure(shape.devices, shape.seed, heap::live) {
+        let mark = if time > HELD_MAX { " (long)" } else { "" };
+        report.add_time(of, format!("{what}{mark}"), time);
+    }
+}
