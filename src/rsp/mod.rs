@@ -19,7 +19,7 @@
 //! |---|---|
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor` | the routing head of a message |
-//! | [`registry`], [`import`] | which devices and groups exist |
+//! | [`registry`], [`import`], `intake` | which devices and groups exist |
 //! | [`policy`] | the rules: the table of ten messages |
 //! | `flow`, `exchange` | which requests and exchanges are open |
 //! | `mail`, [`mailbox`], `roll` | what waits for whom |
@@ -41,6 +41,7 @@ pub mod settings;
 mod cbor;
 mod exchange;
 mod flow;
+mod intake;
 mod json;
 mod mail;
 mod roll;
@@ -52,6 +53,7 @@ pub use envelope::{Head, Kind, Tid};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
 pub use inbox::{Inbox, InboxLimits};
+pub use intake::Intake;
 pub use mail::ExpiredLetters;
 pub use mailbox::{Arrival, Letter, ProfileChange};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
