@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 pub use files::FileError;
 
 use crate::admin::{self, AdminState, Phase, Readiness};
-use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
+use crate::broker::{Broker, BrokerOptions, NotReplaced, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
     self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
@@ -184,18 +184,13 @@ impl Service {
     pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
         let Some(path) = &self.config.rsp.registry else { return Ok(None) };
         let csv = read_registry(path)?;
-        if csv.trim().is_empty() {
-            return Err(RegistryError::Emptied(path.clone()));
+        match self.broker.replace_registry(&csv) {
+            Ok(report) => Ok(Some(report)),
+            Err(NotReplaced::Empty) => Err(RegistryError::Emptied(path.clone())),
+            Err(NotReplaced::Broken(report)) => {
+                Err(RegistryError::Broken { path: path.clone(), report })
+            }
         }
-        // A rehearsal on an empty control unit: all or nothing.
-        let rehearsal = ControlUnit::new(control_options(&self.config.rsp)).import(&csv);
-        if rehearsal.rejected > 0 {
-            return Err(RegistryError::Broken { path: path.clone(), report: rehearsal });
-        }
-        let report = self.broker.with_control(|control| control.replace_registry(&csv));
-        // Their mailboxes are gone: they connect again and are told so.
-        self.broker.kick(&report.orphans);
-        Ok(Some(report))
     }
 
     /// Reads the password files again and puts them in place of what is known; clients whose

@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error as _, IntoDeserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
+mod admin;
 mod auth;
 mod limits;
 mod listener;
@@ -25,6 +26,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{Admin, AdminTls, Token, TokenError};
 pub use auth::{Auth, WiderSubscription};
 pub use limits::Limits;
 pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, UserNameFrom};
@@ -54,7 +56,7 @@ pub struct Config {
     pub auth: Auth,
     /// The provisioning control unit.
     pub rsp: Rsp,
-    /// Health and metrics.
+    /// Health, metrics and the API of operators.
     pub admin: Admin,
     /// What is written to standard error.
     pub log: Log,
@@ -74,21 +76,6 @@ impl Default for Config {
             log: Log::default(),
             sys: Sys::default(),
         }
-    }
-}
-
-/// `[admin]`: the HTTP side.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Address and port, or `None` for `"off"`.
-    #[serde(deserialize_with = "address_or_off")]
-    pub bind: Option<SocketAddr>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { bind: Some(loopback(9883)) }
     }
 }
 
@@ -233,6 +220,11 @@ impl Config {
             auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
         self.rsp.registry.iter_mut().for_each(resolve);
+        let Admin { token_file, read_token_file, tls, .. } = &mut self.admin;
+        token_file.iter_mut().chain(read_token_file).for_each(resolve);
+        for AdminTls { cert, key, client_ca, crl, .. } in tls {
+            [cert, key].into_iter().chain(client_ca).chain(crl).for_each(resolve);
+        }
         self
     }
 }
