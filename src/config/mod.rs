@@ -222,7 +222,7 @@ impl Config {
         self.rsp.registry.iter_mut().for_each(resolve);
         let Admin { token_file, read_token_file, tls, .. } = &mut self.admin;
         token_file.iter_mut().chain(read_token_file).for_each(resolve);
-        for AdminTls { cert, key, client_ca, crl, .. } in tls {
+        if let Some(AdminTls { cert, key, client_ca, crl, .. }) = tls {
             [cert, key].into_iter().chain(client_ca).chain(crl).for_each(resolve);
         }
         self

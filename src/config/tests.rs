@@ -501,7 +501,9 @@ fn errors_print_as_file_and_line() {
 fn the_api_is_elsewhere_only_with_tls_and_a_proof() {
     // case S16
     let dir = tempfile::tempdir().unwrap();
-    ["c", "k", "ca"].map(|name| std::fs::write(dir.path().join(name), name).unwrap());
+    for name in ["c", "k", "ca"] {
+        std::fs::write(dir.path().join(name), name).unwrap();
+    }
     write_secret(dir.path(), "token", "0123456789abcdef");
     let wrong = |text: &str| -> Vec<String> {
         let errors = Config::from_toml(&format!("[admin]\n{text}"), dir.path());
@@ -534,7 +536,9 @@ fn an_api_that_everybody_could_use_by_mistake_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let files =
         [("c", "c"), ("k", "k"), ("ca", "ca"), ("copy", "ca"), ("open", "0123456789abcdef")];
-    files.map(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
     write_secret(dir.path(), "token", "0123456789abcdef");
     write_secret(dir.path(), "again", "0123456789abcdef\n");
     write_secret(dir.path(), "short", "0123456789abcde");
