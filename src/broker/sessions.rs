@@ -345,7 +345,8 @@ impl Sessions {
         let slots = self.slots();
         let rest = slots.slots.get(from as usize..).unwrap_or_default();
         let handles = rest.iter().map(|slot| slot.handle.clone().filter(|h| wanted(h)));
-        Page::collect((from..).zip(handles), limit)
+        // In this order: behind the last slot there may be no number any more.
+        Page::collect(handles.zip(from..).map(|(handle, slot)| (slot, handle)), limit)
     }
 
     /// Looks at sessions by key; hold it briefly, and across no `.await`.

@@ -97,7 +97,8 @@ impl Registry {
     /// time, and wants to know where it was. A vacant slot costs a look, too.
     pub fn slots_from(&self, slot: u32) -> impl Iterator<Item = (u32, Option<Device<'_>>)> {
         let slots = self.slots.get(slot as usize..).unwrap_or_default();
-        (slot..).zip(slots).map(|(slot, device)| (slot, device.device()))
+        // In this order: behind the last slot there may be no number any more.
+        slots.iter().zip(slot..).map(|(device, slot)| (slot, device.device()))
     }
 
     /// The same for the members of a group.
@@ -292,6 +293,7 @@ mod tests {
             assert_eq!(seen(registry.members_from(gid(7), from).collect()), members);
         }
         assert_eq!(registry.members_from(gid(8), 0).count(), 0);
+        assert_eq!(registry.slots_from(u32::MAX).count(), 0);
     }
 
     #[test]
