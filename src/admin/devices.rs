@@ -162,7 +162,7 @@ async fn import(
         Err(why @ NotReplaced::Empty) => Err(Problem::unprocessable(format!("The file: {why}."))),
         Err(NotReplaced::Broken(report)) => {
             let rejected = report.rejected;
-            let detail = format!("The file has {rejected} broken lines; nothing has changed.");
+            let detail = format!("Broken lines: {rejected}; nothing has changed.");
             let report = json!(ImportAnswer::from(&report));
             Err(Problem::unprocessable(detail).with("report", report))
         }

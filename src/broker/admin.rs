@@ -120,7 +120,7 @@ pub enum NotReplaced {
     #[error("it is empty; leave the header line to have no devices")]
     Empty,
     /// It has broken lines.
-    #[error("{} broken lines", .0.rejected)]
+    #[error("broken lines: {}", .0.rejected)]
     Broken(ImportReport),
 }
 
