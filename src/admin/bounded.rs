@@ -30,19 +30,36 @@ use tokio::time::{Sleep, sleep, timeout};
 const CONNECTIONS_MAX: usize = 64;
 /// Wait after a failed accept: it mostly means that file descriptors are used up (case D17).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(500);
-/// For a TLS handshake.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-/// For the head of a request, and between two requests.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of the head of a request.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// From accept on; then the request at hand is the last one. Whoever keeps its connection opens
-/// another one then.
-const LIFETIME: Duration = Duration::from_secs(60);
-/// What the last request may take.
-const LAST_REQUEST_PATIENCE: Duration = Duration::from_secs(60);
-/// Without a byte to or from the other end.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// For its TLS handshake.
+    handshake: Duration,
+    /// For the head of a request, and between two requests.
+    head: Duration,
+    /// From accept on; then the request at hand is the last one. Whoever keeps its connection
+    /// opens another one then.
+    life: Duration,
+    /// For that last request, unless it is one that may take long.
+    last_request: Duration,
+    /// Without a byte to or from the other end.
+    idle: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            life: Duration::from_secs(60),
+            last_request: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
 
 /// A connection, secure or not.
 pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -90,6 +107,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     secure: Option<Secure>,
+    times: Times,
     refused: impl Fn(SocketAddr, String) + Clone + Send + 'static,
 ) -> Infallible {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -108,8 +126,8 @@ pub(super) async fn serve(
         };
         let (router, secure, refused) = (router.clone(), secure.clone(), refused.clone());
         connections.spawn(async move {
-            match open(socket, secure).await {
-                Ok(opened) => attend(opened, address, router).await,
+            match open(socket, secure, times).await {
+                Ok(opened) => attend(opened, address, router, times).await,
                 Err(why) => refused(address, why),
             }
             drop(place);
@@ -117,15 +135,15 @@ pub(super) async fn serve(
     }
 }
 
-async fn open(socket: TcpStream, secure: Option<Secure>) -> Result<Opened, String> {
+async fn open(socket: TcpStream, secure: Option<Secure>, times: Times) -> Result<Opened, String> {
     let Some(secure) = secure else {
         return Ok(Opened { channel: Box::new(socket), operator: false });
     };
-    let opened = timeout(HANDSHAKE_PATIENCE, secure(socket)).await;
+    let opened = timeout(times.handshake, secure(socket)).await;
     opened.unwrap_or_else(|_elapsed| Err("no TLS handshake within its time".to_owned()))
 }
 
-async fn attend(opened: Opened, address: SocketAddr, router: Router) {
+async fn attend(opened: Opened, address: SocketAddr, router: Router, times: Times) {
     let peer = Peer { address, operator: opened.operator };
     let lifetime = Lifetime::default();
     let extended = lifetime.clone();
@@ -140,18 +158,18 @@ async fn attend(opened: Opened, address: SocketAddr, router: Router) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(times.head)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Watched::new(opened.channel)), service);
+        .serve_connection(TokioIo::new(Watched::new(opened.channel, times.idle)), service);
     let mut connection = pin!(connection);
     // How it ends is up to the other end, and nobody needs to know.
     tokio::select! {
         _ended = connection.as_mut() => return,
-        () = sleep(LIFETIME) => connection.as_mut().graceful_shutdown(),
+        () = sleep(times.life) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ended = connection.as_mut() => return,
-        () = sleep(LAST_REQUEST_PATIENCE) => {}
+        () = sleep(times.last_request) => {}
     }
     if extended.is_extended() {
         let _ended = connection.await;
@@ -166,11 +184,7 @@ struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    fn new(stream: S) -> Self {
-        Self::with(stream, IDLE_MAX)
-    }
-
-    fn with(stream: S, patience: Duration) -> Self {
+    fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, idle: Box::pin(sleep(patience)) }
     }
 
@@ -225,13 +239,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Extension;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn a_connection_ends_when_nothing_happens_on_it() {
         let (near, mut far) = tokio::io::duplex(1);
-        let mut connection = Watched::with(near, Duration::from_millis(1));
+        let mut connection = Watched::new(near, Duration::from_millis(1));
         far.write_u8(7).await.unwrap();
         assert_eq!(connection.read_u8().await.unwrap(), 7);
         let error = connection.read_u8().await.unwrap_err();
@@ -243,21 +258,77 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test]
-    async fn a_full_house_serves_again_when_one_leaves_and_closes_with_its_server() {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    const SHORT: Duration = Duration::from_millis(1);
+    /// Long enough for what is sent at once to be read at once, also on a busy machine.
+    const LONGER: Duration = Duration::from_millis(300);
+
+    /// A server whose requests take as long as the other end wants.
+    async fn start(times: Times) -> (SocketAddr, tokio::task::JoinHandle<Infallible>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", get(|| async { "here" }));
-        let serving = tokio::spawn(serve(listener, router, None, |_, why| panic!("{why}")));
+        let long = |Extension(lifetime): Extension<Lifetime>| async move {
+            lifetime.extend();
+            std::future::pending::<()>().await;
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/never", get(|| std::future::pending::<()>()))
+            .route("/long", get(long));
+        let refused = |_, why| panic!("{why}");
+        (address, tokio::spawn(serve(listener, router, None, times, refused)))
+    }
+
+    async fn say(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut guest = TcpStream::connect(address).await.unwrap();
+        guest.write_all(bytes).await.unwrap();
+        guest
+    }
+
+    /// Everything it is told, to the end.
+    async fn told(mut guest: TcpStream) -> String {
+        let mut text = String::new();
+        guest.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_finish_the_head_of_a_request_has_to_go() {
+        let (address, _serving) = start(Times { head: SHORT, ..Times::default() }).await;
+        for bytes in [&b""[..], b"GET", &REQUEST[..REQUEST.len() - 1]] {
+            let text = told(say(address, bytes).await).await;
+            assert!(!text.contains(" 200 "), "{text}");
+        }
+        // Nor may it stay without another request.
+        let (address, _serving) = start(Times { head: LONGER, ..Times::default() }).await;
+        assert!(told(say(address, REQUEST).await).await.ends_with("here"));
+    }
+
+    #[tokio::test]
+    async fn a_request_takes_no_longer_than_its_connection_lives_unless_it_may() {
+        let never = b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n";
+        let long = b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n";
+        let short = Times { life: LONGER, last_request: SHORT, ..Times::default() };
+        let (address, _serving) = start(short).await;
+        let mut long_lived = say(address, long).await;
+        assert_eq!(told(say(address, never).await).await, "");
+        assert_eq!(told(TcpStream::connect(address).await.unwrap()).await, "", "no request");
+        assert!(timeout(Duration::from_millis(20), long_lived.read_u8()).await.is_err());
+
+        let (address, _serving) = start(Times { idle: SHORT, ..short }).await;
+        assert_eq!(told(say(address, long).await).await, "", "as long as bytes go to and fro");
+    }
+
+    #[tokio::test]
+    async fn a_full_house_serves_again_when_one_leaves_and_closes_with_its_server() {
+        let (address, serving) = start(Times::default()).await;
         let mut guests = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
-            let mut guest = TcpStream::connect(address).await.unwrap();
-            guest.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut guest = say(address, REQUEST).await;
             assert_eq!(guest.read_u8().await.unwrap(), b'H');
             guests.push(guest);
         }
-        let mut next = TcpStream::connect(address).await.unwrap();
-        next.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut next = say(address, REQUEST).await;
         assert!(timeout(Duration::from_millis(20), next.read_u8()).await.is_err());
         drop(guests.pop());
         assert_eq!(next.read_u8().await.unwrap(), b'H');

@@ -46,6 +46,7 @@ pub use auth::{Access, Tokens};
 pub use bounded::{Channel, Opened, Secure, Securing};
 pub use health::{Phase, Readiness};
 
+use bounded::Times;
 use problem::Problem;
 use resource::Resource;
 
@@ -92,7 +93,7 @@ pub async fn serve(
             tracing::warn!(%peer, repeats = repeats.field(), "admin: {why}");
         }
     };
-    bounded::serve(listener, router(state), secure, refused).await
+    bounded::serve(listener, router(state), secure, Times::default(), refused).await
 }
 
 fn router(state: Arc<AdminState>) -> Router {
