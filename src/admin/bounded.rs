@@ -160,6 +160,7 @@ async fn attend(opened: Opened, address: SocketAddr, router: Router, times: Time
         .timer(TokioTimer::new())
         .header_read_timeout(times.head)
         .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(Watched::new(opened.channel, times.idle)), service);
     let mut connection = pin!(connection);
     // How it ends is up to the other end, and nobody needs to know.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -57,6 +57,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         expect_type(request.headers(), "application/json")?;
         let body = read(request.into_body(), JSON_BYTES_MAX, JSON_PATIENCE).await?;
+        // To serde, an array may be an object whose members have lost their names.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::bad_request("The body must be a JSON object."));
+        }
         let value = serde_json::from_slice(&body);
         value.map(Self).map_err(|error| Problem::bad_request(format!("The body: {error}.")))
     }
@@ -95,6 +99,14 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn read(body: Body, bytes_max: usize, patience: Duration) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("A body here has at most {bytes_max} bytes.");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", detail)
+    };
+    // What is said to be too large is not waited for.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
     let Ok(read) = tokio::time::timeout(patience, to_bytes(body, bytes_max)).await else {
         let detail = format!("The body took longer than {} s.", patience.as_secs());
         return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail));
@@ -103,8 +115,7 @@ async fn read(body: Body, bytes_max: usize, patience: Duration) -> Result<Bytes,
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(error) = cause {
             if error.is::<LengthLimitError>() {
-                let detail = format!("A body here has at most {bytes_max} bytes.");
-                return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", detail);
+                return too_large();
             }
             cause = error.source();
         }
