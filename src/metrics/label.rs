@@ -388,12 +388,28 @@ label! {
 }
 
 label! {
+    /// What the control unit decided by itself `[0119]`.
+    RspDecision {
+        /// Several triggers of a group reached the servers as one.
+        Coalesced = "coalesced",
+        /// Several equal messages to devices were delivered as one to their group.
+        Merged = "merged",
+        /// They were too few for that.
+        NotMerged = "not_merged",
+    }
+}
+
+label! {
     /// What became of a profile exchange between two devices.
     RspExchange {
         /// The new device asked.
         Requested = "requested",
         /// The new device has acknowledged the profile.
         Completed = "completed",
+        /// The new device has reported the change to the servers.
+        Confirmed = "confirmed",
+        /// It has not, and its time is over.
+        Unconfirmed = "unconfirmed",
         /// The time was over.
         Expired = "expired",
     }
