@@ -83,7 +83,7 @@ fn address_each_of_a_million(bencher: Bencher<'_, '_>) {
     bencher.with_inputs(|| fleet(FLEET)).bench_local_values(|mut unit| {
         for number in 0..FLEET {
             let nid = Some(nid(number));
-            let head = Head { nid, gid: None, kind: Kind::Msg, tid: None, rc: None };
+            let head = Head { nid, ..Head::new(Kind::Msg) };
             publish(&mut unit, &head, &message);
         }
         unit
@@ -96,8 +96,7 @@ fn single_publish_among(bencher: Bencher<'_, '_>, devices: usize) {
     let mut unit = fleet(devices);
     let reader = SessionKey { slot: 7, generation: 0 };
     let device = unit.attach(nid(devices / 2), reader).expect("is registered");
-    let head =
-        Head { nid: Some(nid(devices / 2)), gid: None, kind: Kind::Msg, tid: None, rc: None };
+    let head = Head { nid: Some(nid(devices / 2)), ..Head::new(Kind::Msg) };
     let message = message();
     bencher.bench_local(|| {
         publish(&mut unit, &head, &message);
@@ -116,7 +115,7 @@ fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
         let reader = SessionKey { slot, generation: 0 };
         unit.attach(nid(number * (FLEET / online)), reader).expect("is registered");
     }
-    let head = Head { nid: None, gid: Some(group()), kind: Kind::Msg, tid: None, rc: None };
+    let head = Head { gid: Some(group()), ..Head::new(Kind::Msg) };
     let message = message();
     bencher.bench_local(|| assert_eq!(publish(&mut unit, &head, &message), online));
 }

@@ -1,14 +1,17 @@
 //! The envelope as a CBOR map (RFC 8949), for narrow-band networks.
 //!
 //! Member names are the texts of the JSON form or the integers 1 nid, 2 gid, 3 type, 4 body,
-//! 5 tid, 6 rc. A nid is an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of
+//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk. A nid is an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of
 //! BCD: the digits of an EID in reading order, high nibble first, as in tag '5A' of the GSMA
 //! wire. Names and values that matter here must be of definite length; everything else may be
 //! anything well-formed.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use super::envelope::{MAX_DEPTH, Members, Number, TID_BYTES_MAX, Tid};
+use super::envelope::{
+    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, percent, permille,
+};
 
 /// The members of one CBOR map that fills the whole payload; `None` when it is no such thing.
 pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
@@ -16,7 +19,54 @@ pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
     let map = reader.map()?;
     reader.rest.is_empty().then_some(())?;
     map.body?;
-    Some(Members { nid: map.nid?, gid: map.gid?, kind: map.kind?, tid: map.tid, rc: map.rc })
+    let (tid, rc, options) = (map.tid, map.rc, map.options);
+    Some(Members { nid: map.nid?, gid: map.gid?, kind: map.kind?, tid, rc, options })
+}
+
+/// Gives the members of the CBOR map that fills `item` to `each`, in their order: the name as
+/// `name` reads it, and the places of the member and of its value. `None` when it is no such
+/// thing, or when `each` gives up.
+pub(super) fn spans<'a, N>(
+    item: &'a [u8],
+    mut name: impl FnMut(&mut Reader<'a>) -> Option<N>,
+    mut each: impl FnMut(N, Range<usize>, Range<usize>) -> Option<()>,
+) -> Option<()> {
+    let mut reader = Reader { rest: item };
+    let at = |reader: &Reader<'_>| item.len() - reader.rest.len();
+    let start = reader.start()?;
+    let mut left = start.argument;
+    (start.major == MAP).then_some(())?;
+    while reader.more(&mut left) {
+        let start = at(&reader);
+        let name = name(&mut reader)?;
+        let value = at(&reader);
+        reader.skip(2)?;
+        each(name, start..at(&reader), value..at(&reader))?;
+    }
+    reader.rest.is_empty().then_some(())
+}
+
+/// What the byte string that fills `item` holds; `None` for anything else, and for a string in
+/// pieces.
+pub(super) fn byte_string(item: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: item };
+    let start = reader.start()?;
+    let bytes = reader.take(start.argument.filter(|_| start.major == BYTES)?)?;
+    reader.rest.is_empty().then_some(bytes)
+}
+
+/// Writes the first bytes of an item in their shortest form.
+pub(super) fn put_start(out: &mut Vec<u8>, major: u8, argument: u64) {
+    let digits = argument.to_be_bytes();
+    let (low, count) = match argument {
+        0..=23 => (digits[7], 0),
+        24..=0xFF => (24, 1),
+        0x100..=0xFFFF => (25, 2),
+        0x1_0000..=0xFFFF_FFFF => (26, 4),
+        _ => (27, 8),
+    };
+    out.push(major << 5 | low);
+    out.extend_from_slice(&digits[8 - count..]);
 }
 
 #[derive(Default)]
@@ -27,30 +77,27 @@ struct Map<'a> {
     body: Option<()>,
     tid: Option<Tid>,
     rc: Option<i64>,
+    options: Options,
 }
 
-#[derive(Clone, Copy)]
-enum Name {
-    Nid,
-    Gid,
-    Kind,
-    Body,
-    Tid,
-    Rc,
-    Other,
-}
-
-const UNSIGNED: u8 = 0;
+pub(super) const UNSIGNED: u8 = 0;
 const NEGATIVE: u8 = 1;
-const BYTES: u8 = 2;
-const TEXT: u8 = 3;
-const ARRAY: u8 = 4;
-const MAP: u8 = 5;
+pub(super) const BYTES: u8 = 2;
+pub(super) const TEXT: u8 = 3;
+pub(super) const ARRAY: u8 = 4;
+pub(super) const MAP: u8 = 5;
 const TAG: u8 = 6;
 const SIMPLE: u8 = 7;
 
 const TAG_BIGNUM: u64 = 2;
 const BREAK: u8 = 0xFF;
+
+const FALSE: u64 = 20;
+const TRUE: u64 = 21;
+/// First bytes of floating-point numbers of 16, 32 and 64 bits.
+const HALF: u8 = 0xF9;
+const SINGLE: u8 = 0xFA;
+const DOUBLE: u8 = 0xFB;
 
 /// The first bytes of an item: its major type and its argument, `None` for indefinite length.
 #[derive(Clone, Copy)]
@@ -59,13 +106,8 @@ struct Start {
     argument: Option<u64>,
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
-}
-
-/// Sets a member that must not be there yet.
-fn once<T>(member: &mut Option<T>, value: T) -> Option<()> {
-    member.replace(value).is_none().then_some(())
 }
 
 impl<'a> Reader<'a> {
@@ -76,18 +118,47 @@ impl<'a> Reader<'a> {
         }
         let mut map = Map::default();
         let mut left = start.argument;
+        let mut seen = 0_u16;
         while self.more(&mut left) {
-            match self.name()? {
-                Name::Nid => once(&mut map.nid, self.nid()?)?,
-                Name::Gid => once(&mut map.gid, self.gid()?)?,
-                Name::Kind => once(&mut map.kind, Cow::Borrowed(self.text()?))?,
-                Name::Body => once(&mut map.body, self.skip(2)?)?,
-                Name::Tid => once(&mut map.tid, self.tid()?)?,
-                Name::Rc => once(&mut map.rc, i64::try_from(self.integer()?).ok()?)?,
-                Name::Other => self.skip(2)?,
+            let name = self.name()?;
+            if name == Name::Other {
+                self.skip(2)?;
+                continue;
+            }
+            let bit = 1 << name as u16;
+            if seen & bit != 0 {
+                return None;
+            }
+            seen |= bit;
+            match name {
+                Name::Nid => map.nid = Some(self.nid()?),
+                Name::Gid => map.gid = Some(self.gid()?),
+                Name::Kind => map.kind = Some(Cow::Borrowed(self.text()?)),
+                Name::Body => map.body = Some(self.skip(2)?),
+                Name::Tid => map.tid = Some(self.tid()?),
+                Name::Rc => map.rc = Some(i64::try_from(self.integer()?).ok()?),
+                _ => self.option(name, &mut map.options)?,
             }
         }
         Some(map)
+    }
+
+    /// A member that says what the envelope asks for besides: a rare one.
+    #[inline(never)]
+    fn option(&mut self, name: Name, options: &mut Options) -> Option<()> {
+        match name {
+            Name::Parts => options.parts = self.boolean()?,
+            Name::Chunks => options.chunks = self.boolean()?,
+            Name::Reinstate => options.reinstate = self.boolean()?,
+            Name::Wave => options.wave = Some(self.wave()?),
+            Name::Campaign => options.campaign = Some(envelope::campaign(self.text()?)?),
+            Name::Src => {
+                self.skip(2)?;
+                options.has_src = true;
+            }
+            _ => self.skip(2)?,
+        }
+        Some(())
     }
 
     /// Whether a container has another element: counts down, or looks for the break.
@@ -107,35 +178,21 @@ impl<'a> Reader<'a> {
     }
 
     /// A member's name. A text in pieces could spell a known name behind our back: refused.
-    fn name(&mut self) -> Option<Name> {
-        let start = self.peek()?;
-        match start {
-            Start { major: TEXT, .. } => Some(match self.text()? {
-                "nid" => Name::Nid,
-                "gid" => Name::Gid,
-                "type" => Name::Kind,
-                "body" => Name::Body,
-                "tid" => Name::Tid,
-                "rc" => Name::Rc,
-                _ => Name::Other,
-            }),
-            Start { major: UNSIGNED, argument } => {
-                self.start()?;
-                Some(match argument? {
-                    1 => Name::Nid,
-                    2 => Name::Gid,
-                    3 => Name::Kind,
-                    4 => Name::Body,
-                    5 => Name::Tid,
-                    6 => Name::Rc,
-                    _ => Name::Other,
-                })
-            }
+    pub(super) fn name(&mut self) -> Option<Name> {
+        match self.peek()? {
+            Start { major: TEXT, .. } => self.text().map(Name::of_text),
+            Start { major: UNSIGNED, .. } => self.start()?.argument.map(Name::of_number),
             _ => self.skip(2).map(|()| Name::Other),
         }
     }
 
-    fn nid(&mut self) -> Option<Number> {
+    /// A member's name, and whether it is an integer.
+    pub(super) fn name_and_form(&mut self) -> Option<(Name, bool)> {
+        let major = self.peek()?.major;
+        self.name().map(|name| (name, matches!(major, UNSIGNED | NEGATIVE)))
+    }
+
+    pub(super) fn nid(&mut self) -> Option<Number> {
         let start = self.start()?;
         match (start.major, start.argument?) {
             (UNSIGNED, number) => Some(Number::Value(number.into())),
@@ -163,8 +220,52 @@ impl<'a> Reader<'a> {
         if self.peek()?.major != TEXT {
             return self.integer().map(Tid::Number);
         }
-        let text = self.text()?;
-        (text.len() <= TID_BYTES_MAX).then(|| Tid::Text(text.into()))
+        envelope::short(self.text()?, TID_BYTES_MAX).map(Tid::Text)
+    }
+
+    fn boolean(&mut self) -> Option<bool> {
+        let start = self.start()?;
+        match (start.major, start.argument?) {
+            (SIMPLE, FALSE) => Some(false),
+            (SIMPLE, TRUE) => Some(true),
+            _ => None,
+        }
+    }
+
+    fn wave(&mut self) -> Option<Wave> {
+        let start = self.start()?;
+        if start.major == UNSIGNED {
+            return Wave::new(start.argument?, None);
+        }
+        let (mut first, mut failures_max) = (None, None);
+        let mut left = start.argument;
+        (start.major == MAP).then_some(())?;
+        while self.more(&mut left) {
+            match self.text()? {
+                "first" if first.is_none() => {
+                    let start = self.start()?;
+                    first = Some(start.argument.filter(|_| start.major == UNSIGNED)?);
+                }
+                "failures_max" if failures_max.is_none() => failures_max = Some(self.ratio()?),
+                _ => return None,
+            }
+        }
+        Wave::new(first?, failures_max)
+    }
+
+    /// A ratio as a number or in percent.
+    fn ratio(&mut self) -> Option<u16> {
+        let first = *self.rest.first()?;
+        let start = self.start()?;
+        let argument = start.argument?;
+        match (first, start.major) {
+            (_, TEXT) => percent(self.take_text(argument)?),
+            (_, UNSIGNED) => permille(argument as f64),
+            (HALF, _) => permille(half(u16::try_from(argument).ok()?)),
+            (SINGLE, _) => permille(f32::from_bits(u32::try_from(argument).ok()?).into()),
+            (DOUBLE, _) => permille(f64::from_bits(argument)),
+            _ => None,
+        }
     }
 
     fn integer(&mut self) -> Option<i128> {
@@ -176,7 +277,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    pub(super) fn text(&mut self) -> Option<&'a str> {
         let start = self.start()?;
         self.take_text(start.argument.filter(|_| start.major == TEXT)?)
     }
@@ -281,4 +382,16 @@ fn big_endian(bytes: &[u8]) -> Number {
         return Number::TooLarge;
     }
     Number::Value(digits.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+}
+
+/// A number of 16 bits, by RFC 8949 appendix D.
+fn half(bits: u16) -> f64 {
+    let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1F), f64::from(bits & 0x3FF));
+    let magnitude = match exponent {
+        0 => mantissa * 2_f64.powi(-24),
+        31 if mantissa == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (mantissa + 1024.0) * 2_f64.powi(exponent - 25),
+    };
+    if bits >> 15 == 0 { magnitude } else { -magnitude }
 }

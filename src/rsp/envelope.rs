@@ -5,11 +5,16 @@
 //! something that breaks its parser. A document that names a member twice is refused: two readers
 //! could take two different addressees from it.
 //!
-//! Optional members: `tid`, the transaction an answer belongs to, and `rc`, the result of a
-//! `ret(…)`. Unknown members are ignored.
+//! Optional members: `tid`, the transaction an answer belongs to, `rc`, the result of a `ret(…)`,
+//! and the [`Options`]. Members of other names are ignored, whatever they hold; one that is named
+//! here and does not hold what stands here makes the envelope unreadable, so that no wish is
+//! silently left undone. An envelope that uses such a name for something of its own is refused.
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
+use super::outline::Outline;
 use super::refusal::Refusal;
 use super::{cbor, json};
 use crate::ids::{Gid, Nid, NidScheme, decimal};
@@ -19,6 +24,9 @@ pub const MAX_DEPTH: usize = 64;
 
 /// Longest `tid` in bytes.
 pub const TID_BYTES_MAX: usize = 64;
+
+/// Longest `campaign` in bytes.
+pub const CAMPAIGN_BYTES_MAX: usize = 64;
 
 /// What a message is for (`type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,44 @@ pub struct Head {
     pub tid: Option<Tid>,
     /// Result code, if any; 0 is success.
     pub rc: Option<i64>,
+    /// What it asks for besides.
+    pub options: Options,
+}
+
+impl Head {
+    /// The head of a message to nobody, with nothing optional: to be filled in.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self { nid: None, gid: None, kind, tid: None, rc: None, options: Options::default() }
+    }
+}
+
+/// What an envelope may ask for besides its route, or say; all of it optional.
+#[derive(Default, Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `parts`: the body holds a part for each of several members of the group (see
+    /// [`super::parts`]).
+    pub parts: bool,
+    /// `chunks`: the body may be cut for receivers that take small packets alone (see
+    /// [`super::chunk`]).
+    pub chunks: bool,
+    /// `reinstate`: a device that gave its profile away takes part again.
+    pub reinstate: bool,
+    /// `wave`: some members of the group first, the others when that went well.
+    pub wave: Option<Wave>,
+    /// A member `src` is there; what it says is nothing that anyone may rely on.
+    pub has_src: bool,
+    /// `campaign`: a name that gathers several messages; 1 to [`CAMPAIGN_BYTES_MAX`] bytes.
+    pub campaign: Option<Box<str>>,
+}
+
+/// The canaries of a group message: `"wave": n` or `"wave": {"first": n, "failures_max": 0.05}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wave {
+    /// How many members get it at first; at least 1.
+    pub first: u32,
+    /// The others get it as long as at most so many of the first failed, in permille.
+    pub failures_max: Option<u16>,
 }
 
 /// Reads the head of an envelope. The first byte tells JSON from CBOR.
@@ -75,6 +121,76 @@ pub fn read(payload: &[u8], scheme: NidScheme) -> Result<Head, Refusal> {
     members.ok_or(Refusal::UnreadableEnvelope)?.head(scheme)
 }
 
+/// The bytes of the body as they stand in a checked envelope: JSON text, or a CBOR item. A slice of
+/// the payload; `None` when that is no envelope.
+#[must_use]
+pub fn raw_body(payload: &Bytes) -> Option<Bytes> {
+    let outline = Outline::read(payload)?;
+    outline.value(Name::Body).map(|body| payload.slice(body))
+}
+
+/// The names of members that mean something; their numbers are the integer keys of the CBOR form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// Any other.
+    Other = 0,
+    Nid = 1,
+    Gid = 2,
+    Kind = 3,
+    Body = 4,
+    Tid = 5,
+    Rc = 6,
+    Parts = 7,
+    Chunks = 8,
+    Wave = 9,
+    Reinstate = 10,
+    Campaign = 11,
+    Src = 12,
+    /// Says which piece of a body this is; only ever written here (see [`super::chunk`]).
+    Chunk = 13,
+}
+
+impl Name {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    /// Each with its text, at the place of its number.
+    const ALL: [(Self, &'static str); 14] = [
+        (Self::Other, ""),
+        (Self::Nid, "nid"),
+        (Self::Gid, "gid"),
+        (Self::Kind, "type"),
+        (Self::Body, "body"),
+        (Self::Tid, "tid"),
+        (Self::Rc, "rc"),
+        (Self::Parts, "parts"),
+        (Self::Chunks, "chunks"),
+        (Self::Wave, "wave"),
+        (Self::Reinstate, "reinstate"),
+        (Self::Campaign, "campaign"),
+        (Self::Src, "src"),
+        (Self::Chunk, "chunk"),
+    ];
+
+    pub(super) fn of_text(text: &str) -> Self {
+        Self::ALL[1..]
+            .iter()
+            .find(|(_, known)| *known == text)
+            .map_or(Self::Other, |(name, _)| *name)
+    }
+
+    pub(super) fn of_number(number: u64) -> Self {
+        usize::try_from(number)
+            .ok()
+            .and_then(|at| Self::ALL.get(at))
+            .map_or(Self::Other, |(n, _)| *n)
+    }
+
+    pub(super) fn text(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
 /// The members of an envelope that matter here, as either format delivers them.
 pub(super) struct Members<'a> {
     pub(super) nid: Number,
@@ -82,6 +198,7 @@ pub(super) struct Members<'a> {
     pub(super) kind: Cow<'a, str>,
     pub(super) tid: Option<Tid>,
     pub(super) rc: Option<i64>,
+    pub(super) options: Options,
 }
 
 /// The value of `nid` or `gid`.
@@ -101,17 +218,22 @@ impl Number {
         }
         decimal(text).map_or(Self::TooLarge, Self::Value)
     }
+
+    /// The device with this number; `None` for 0, which is no device.
+    pub(super) fn nid(self, scheme: NidScheme) -> Result<Option<Nid>, Refusal> {
+        match self {
+            Self::Value(0) => Ok(None),
+            Self::Value(number) => {
+                Nid::new(number, scheme).map(Some).map_err(|_error| Refusal::BadEid)
+            }
+            Self::TooLarge | Self::NoDigits => Err(Refusal::BadEid),
+        }
+    }
 }
 
 impl Members<'_> {
     fn head(self, scheme: NidScheme) -> Result<Head, Refusal> {
-        let nid = match self.nid {
-            Number::Value(0) => None,
-            Number::Value(number) => {
-                Some(Nid::new(number, scheme).map_err(|_error| Refusal::BadEid)?)
-            }
-            Number::TooLarge | Number::NoDigits => return Err(Refusal::BadEid),
-        };
+        let nid = self.nid.nid(scheme)?;
         let gid = match self.gid {
             Number::Value(number) => {
                 Gid::new(u64::try_from(number).map_err(|_error| Refusal::UnknownGid)?)
@@ -120,7 +242,7 @@ impl Members<'_> {
             Number::NoDigits => return Err(Refusal::UnreadableEnvelope),
         };
         let kind = kind(&self.kind, scheme)?;
-        Ok(Head { nid, gid, kind, tid: self.tid, rc: self.rc })
+        Ok(Head { nid, gid, kind, tid: self.tid, rc: self.rc, options: self.options })
     }
 }
 
@@ -143,4 +265,34 @@ fn kind(text: &str, scheme: NidScheme) -> Result<Kind, Refusal> {
         return Err(Refusal::UnknownType);
     }
     Nid::parse(digits, scheme).map(of).map_err(|_error| Refusal::BadEid)
+}
+
+/// A text of at most so many bytes, kept.
+pub(super) fn short(text: &str, bytes_max: usize) -> Option<Box<str>> {
+    (text.len() <= bytes_max).then(|| text.into())
+}
+
+pub(super) fn campaign(text: &str) -> Option<Box<str>> {
+    short(text, CAMPAIGN_BYTES_MAX).filter(|name| !name.is_empty())
+}
+
+impl Wave {
+    pub(super) fn new(first: u64, failures_max: Option<u16>) -> Option<Self> {
+        let first = u32::try_from(first).ok().filter(|first| *first > 0)?;
+        Some(Self { first, failures_max })
+    }
+}
+
+/// A ratio from 0 to 1 in permille, rounded.
+pub(super) fn permille(ratio: f64) -> Option<u16> {
+    (0.0..=1.0).contains(&ratio).then(|| (ratio * 1000.0).round() as u16)
+}
+
+/// `5%` or `2.5%` in permille: digits, at most one of them after a point, up to 100.
+pub(super) fn percent(text: &str) -> Option<u16> {
+    let number = text.strip_suffix('%')?;
+    let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+    let tenth = decimal(tenth).filter(|_| tenth.len() == 1)?;
+    let permille = decimal(whole).filter(|_| whole.len() <= 3)? * 10 + tenth;
+    u16::try_from(permille).ok().filter(|permille| *permille <= 1000)
 }

@@ -2,84 +2,107 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::envelope::{MAX_DEPTH, Members, Number, TID_BYTES_MAX, Tid};
+use super::envelope::{
+    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, percent, permille,
+};
 
 /// The members of one JSON object that fills the whole payload; `None` when it is no such thing.
 pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
     let text = std::str::from_utf8(payload).ok()?;
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let object = reader.deserialize_map(ObjectVisitor).ok()?;
-    reader.end().ok()?;
-    object.body?;
+    let mut raw: [Option<&RawValue>; Name::COUNT] = [None; Name::COUNT];
+    walk(text, |name, value| {
+        if depth(value.get()) >= MAX_DEPTH {
+            return None;
+        }
+        match Name::of_text(name) {
+            Name::Other => Some(()),
+            name => once(&mut raw[name as usize], value),
+        }
+    })?;
+    let [_, nid, gid, kind, body, tid, rc, parts, chunks, wave, reinstate, campaign, src, _] = raw;
+    body?;
     Some(Members {
-        nid: number(object.nid?)?,
-        gid: number(object.gid?)?,
-        kind: string(object.kind?)?,
-        tid: object.tid.map_or(Some(None), |value| tid(value).map(Some))?,
-        rc: object.rc.map_or(Some(None), |value| value.get().parse().ok().map(Some))?,
+        nid: number(nid?)?,
+        gid: number(gid?)?,
+        kind: string(kind?)?,
+        tid: optional(tid, tid_of)?,
+        rc: optional(rc, |value| value.get().parse().ok())?,
+        options: Options {
+            parts: optional(parts, boolean)?.unwrap_or_default(),
+            chunks: optional(chunks, boolean)?.unwrap_or_default(),
+            reinstate: optional(reinstate, boolean)?.unwrap_or_default(),
+            wave: optional(wave, wave_of)?,
+            has_src: src.is_some(),
+            campaign: optional(campaign, |value| envelope::campaign(&string(value)?))?,
+        },
     })
 }
 
-/// The raw text of each member; a view of the payload.
-#[derive(Default)]
-struct Object<'a> {
-    nid: Option<&'a RawValue>,
-    gid: Option<&'a RawValue>,
-    kind: Option<&'a RawValue>,
-    body: Option<&'a RawValue>,
-    tid: Option<&'a RawValue>,
-    rc: Option<&'a RawValue>,
+/// Sets what must not be there yet.
+fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
 }
 
-impl<'a> Object<'a> {
-    fn member(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
-        match name {
-            "nid" => Some(&mut self.nid),
-            "gid" => Some(&mut self.gid),
-            "type" => Some(&mut self.kind),
-            "body" => Some(&mut self.body),
-            "tid" => Some(&mut self.tid),
-            "rc" => Some(&mut self.rc),
-            _ => None,
-        }
-    }
+/// What is there must be readable.
+fn optional<T>(
+    value: Option<&RawValue>,
+    read: impl FnOnce(&RawValue) -> Option<T>,
+) -> Option<Option<T>> {
+    value.map_or(Some(None), |value| read(value).map(Some))
 }
 
-struct ObjectVisitor;
+/// Gives the members of the JSON object that fills `text` to `each`, in their order; `None` when
+/// it is no such thing, or when `each` gives up.
+fn walk<'a>(text: &'a str, each: impl FnMut(&str, &'a RawValue) -> Option<()>) -> Option<()> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.deserialize_map(Walk(each)).ok()?;
+    reader.end().ok()
+}
 
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object<'de>;
+struct Walk<F>(F);
+
+impl<'de, F: FnMut(&str, &'de RawValue) -> Option<()>> Visitor<'de> for Walk<F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an envelope")
+        f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-        let mut object = Object::default();
-        while let Some(name) = map.next_key::<Name<'de>>()? {
-            let value: &RawValue = map.next_value()?;
-            if depth(value.get()) >= MAX_DEPTH {
-                return Err(A::Error::custom("nested too deeply"));
-            }
-            let Some(member) = object.member(&name.0) else { continue };
-            if member.replace(value).is_some() {
-                return Err(A::Error::custom("a member twice"));
-            }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            self.0(&name.0, map.next_value()?).ok_or_else(|| A::Error::custom("refused"))?;
         }
-        Ok(object)
+        Ok(())
     }
 }
 
-/// A member's name; borrowed unless it has escapes.
+/// A text; borrowed unless it has escapes.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// As [`walk`], with the places of each member and of its value in `text`.
+pub(super) fn spans(
+    text: &str,
+    mut each: impl FnMut(&str, Range<usize>, Range<usize>) -> Option<()>,
+) -> Option<()> {
+    let mut end = text.find('{')? + 1;
+    walk(text, |name, raw| {
+        let value = raw.get();
+        let value_start = value.as_ptr().addr() - text.as_ptr().addr();
+        // Between two members stand a comma and blanks alone.
+        let start = end + text[end..].find('"')?;
+        end = value_start + value.len();
+        each(name, start..end, value_start..end)
+    })
+}
 
 /// How deep containers are nested in a well-formed value; 0 for a scalar, which is not scanned.
-fn depth(value: &str) -> usize {
+pub(super) fn depth(value: &str) -> usize {
     if !value.starts_with(['{', '[']) {
         return 0;
     }
@@ -120,14 +143,50 @@ fn number(value: &RawValue) -> Option<Number> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| Number::from_digits(text))
 }
 
+/// The text that a JSON string means.
 fn string(value: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Name<'_>>(value.get()).ok().map(|name| name.0)
+    unquoted(value.get())
 }
 
-fn tid(value: &RawValue) -> Option<Tid> {
+/// As [`string`]; `None` for what is no JSON string.
+pub(super) fn unquoted(value: &str) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(value).ok().map(|text| text.0)
+}
+
+/// Writes a text as a JSON string.
+pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a Vec takes everything, and any text is JSON");
+}
+
+fn tid_of(value: &RawValue) -> Option<Tid> {
     if !value.get().starts_with('"') {
         return value.get().parse().ok().map(Tid::Number);
     }
-    let text = string(value)?;
-    (text.len() <= TID_BYTES_MAX).then(|| Tid::Text(text.as_ref().into()))
+    envelope::short(&string(value)?, TID_BYTES_MAX).map(Tid::Text)
+}
+
+fn boolean(value: &RawValue) -> Option<bool> {
+    value.get().parse().ok()
+}
+
+fn wave_of(value: &RawValue) -> Option<Wave> {
+    let text = value.get();
+    if !text.starts_with('{') {
+        return Wave::new(text.parse().ok()?, None);
+    }
+    let (mut first, mut failures_max) = (None, None);
+    walk(text, |name, value| match name {
+        "first" => once(&mut first, value.get().parse().ok()?),
+        "failures_max" => once(&mut failures_max, ratio(value)?),
+        _ => None,
+    })?;
+    Wave::new(first?, failures_max)
+}
+
+/// A ratio as a number or in percent.
+fn ratio(value: &RawValue) -> Option<u16> {
+    if value.get().starts_with('"') {
+        return percent(&string(value)?);
+    }
+    permille(value.get().parse().ok()?)
 }

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor` | the routing head of a message |
+//! | [`parts`], [`chunk`], [`stamp`], [`gathered`], `outline`, `package` | other envelopes made of one |
 //! | [`registry`], [`import`] | which devices and groups exist |
 //! | [`policy`] | the rules: the table of ten messages |
 //! | `flow`, `exchange` | which requests and exchanges are open |
@@ -27,22 +28,28 @@
 //! | [`settings`], [`refusal`] | permissions and limits; the names of refusals |
 //! | [`control`] | all of it behind one door |
 
+pub mod chunk;
 pub mod control;
 pub mod envelope;
+pub mod gathered;
 pub mod identity;
 pub mod import;
 pub mod inbox;
 pub mod mailbox;
+pub mod parts;
 pub mod policy;
 pub mod refusal;
 pub mod registry;
 pub mod settings;
+pub mod stamp;
 
 mod cbor;
 mod exchange;
 mod flow;
 mod json;
 mod mail;
+mod outline;
+mod package;
 mod roll;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ fn decimal_read(payload: impl AsRef<[u8]>) -> Result<Head, Refusal> {
 
 fn head(nid: u128, gid: u64, kind: Kind) -> Head {
     let nid = Nid::new(nid, NidScheme::Decimal).ok();
-    Head { nid, gid: Gid::new(gid), kind, tid: None, rc: None }
+    Head { nid, gid: Gid::new(gid), ..Head::new(kind) }
 }
 
 #[test]

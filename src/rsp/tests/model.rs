@@ -118,9 +118,7 @@ impl World {
         let head = Head {
             nid: device.map(Self::nid),
             gid: group.map(|at| gid(at as u64 + 1)),
-            kind: Kind::Msg,
-            tid: None,
-            rc: None,
+            ..Head::new(Kind::Msg)
         };
         let from = Identity::server("s");
         let s =
