@@ -10,17 +10,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::envelope::{
-    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, percent, permille,
+    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, once, percent,
+    permille,
 };
 
-/// The members of one CBOR map that fills the whole payload; `None` when it is no such thing.
-pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
+/// Reads the members of one CBOR map that fills the whole payload; `None` when it is no such thing.
+pub(super) fn read<'a>(payload: &'a [u8], members: &mut Members<'a>) -> Option<()> {
     let mut reader = Reader { rest: payload };
-    let map = reader.map()?;
-    reader.rest.is_empty().then_some(())?;
-    map.body?;
-    let (tid, rc, options) = (map.tid, map.rc, map.options);
-    Some(Members { nid: map.nid?, gid: map.gid?, kind: map.kind?, tid, rc, options })
+    reader.members(members)?;
+    reader.rest.is_empty().then_some(())
 }
 
 /// Gives the members of the CBOR map that fills `item` to `each`, in their order: the name as
@@ -69,17 +67,6 @@ pub(super) fn put_start(out: &mut Vec<u8>, major: u8, argument: u64) {
     out.extend_from_slice(&digits[8 - count..]);
 }
 
-#[derive(Default)]
-struct Map<'a> {
-    nid: Option<Number>,
-    gid: Option<Number>,
-    kind: Option<Cow<'a, str>>,
-    body: Option<()>,
-    tid: Option<Tid>,
-    rc: Option<i64>,
-    options: Options,
-}
-
 pub(super) const UNSIGNED: u8 = 0;
 const NEGATIVE: u8 = 1;
 pub(super) const BYTES: u8 = 2;
@@ -111,41 +98,35 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn map(&mut self) -> Option<Map<'a>> {
+    fn members(&mut self, members: &mut Members<'a>) -> Option<()> {
         let start = self.start()?;
         if start.major != MAP {
             return None;
         }
-        let mut map = Map::default();
         let mut left = start.argument;
-        let mut seen = 0_u16;
+        let mut seen = 0;
         while self.more(&mut left) {
-            let name = self.name()?;
-            if name == Name::Other {
-                self.skip(2)?;
-                continue;
-            }
-            let bit = 1 << name as u16;
-            if seen & bit != 0 {
-                return None;
-            }
-            seen |= bit;
-            match name {
-                Name::Nid => map.nid = Some(self.nid()?),
-                Name::Gid => map.gid = Some(self.gid()?),
-                Name::Kind => map.kind = Some(Cow::Borrowed(self.text()?)),
-                Name::Body => map.body = Some(self.skip(2)?),
-                Name::Tid => map.tid = Some(self.tid()?),
-                Name::Rc => map.rc = Some(i64::try_from(self.integer()?).ok()?),
-                _ => self.option(name, &mut map.options)?,
+            match self.name()? {
+                Name::Nid => once(&mut members.nid, self.nid()?)?,
+                Name::Gid => once(&mut members.gid, self.gid()?)?,
+                Name::Kind => once(&mut members.kind, Cow::Borrowed(self.text()?))?,
+                Name::Body => once(&mut members.body, self.skip(2)?)?,
+                Name::Tid => once(&mut members.tid, self.tid()?)?,
+                Name::Rc => once(&mut members.rc, i64::try_from(self.integer()?).ok()?)?,
+                Name::Other => self.skip(2)?,
+                name => self.option(name, &mut seen, &mut members.options)?,
             }
         }
-        Some(map)
+        Some(())
     }
 
-    /// A member that says what the envelope asks for besides: a rare one.
+    /// A member that says what the envelope asks for besides: a rare one. `seen` has a bit for each
+    /// that was there before.
     #[inline(never)]
-    fn option(&mut self, name: Name, options: &mut Options) -> Option<()> {
+    fn option(&mut self, name: Name, seen: &mut u16, options: &mut Options) -> Option<()> {
+        let bit = 1 << name as u16;
+        (*seen & bit == 0).then_some(())?;
+        *seen |= bit;
         match name {
             Name::Parts => options.parts = self.boolean()?,
             Name::Chunks => options.chunks = self.boolean()?,
@@ -179,10 +160,11 @@ impl<'a> Reader<'a> {
 
     /// A member's name. A text in pieces could spell a known name behind our back: refused.
     pub(super) fn name(&mut self) -> Option<Name> {
-        match self.peek()? {
-            Start { major: TEXT, .. } => self.text().map(Name::of_text),
-            Start { major: UNSIGNED, .. } => self.start()?.argument.map(Name::of_number),
-            _ => self.skip(2).map(|()| Name::Other),
+        let start = self.start()?;
+        match start.major {
+            UNSIGNED => start.argument.map(Name::of_number),
+            TEXT => self.take_text(start.argument?).map(Name::of_text),
+            _ => self.skip_from(start, 2).map(|()| Name::Other),
         }
     }
 
@@ -242,11 +224,8 @@ impl<'a> Reader<'a> {
         (start.major == MAP).then_some(())?;
         while self.more(&mut left) {
             match self.text()? {
-                "first" if first.is_none() => {
-                    let start = self.start()?;
-                    first = Some(start.argument.filter(|_| start.major == UNSIGNED)?);
-                }
-                "failures_max" if failures_max.is_none() => failures_max = Some(self.ratio()?),
+                "first" => once(&mut first, u64::try_from(self.integer()?).ok()?)?,
+                "failures_max" => once(&mut failures_max, self.ratio()?)?,
                 _ => return None,
             }
         }
@@ -285,6 +264,10 @@ impl<'a> Reader<'a> {
     /// Passes one well-formed item; `level` counts the containers around it, itself included.
     fn skip(&mut self, level: usize) -> Option<()> {
         let start = self.start()?;
+        self.skip_from(start, level)
+    }
+
+    fn skip_from(&mut self, start: Start, level: usize) -> Option<()> {
         match start.major {
             UNSIGNED | NEGATIVE | SIMPLE => start.argument.map(|_| ()),
             BYTES | TEXT => self.skip_string(start),
@@ -341,7 +324,8 @@ impl<'a> Reader<'a> {
     /// The start of an item, by RFC 8949 appendix C: reserved arguments, and a break where an item
     /// must stand, are refused.
     fn start(&mut self) -> Option<Start> {
-        let first = *self.take(1)?.first()?;
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
         let (major, low) = (first >> 5, first & 0x1F);
         let argument = match low {
             0..=23 => Some(u64::from(low)),
@@ -378,10 +362,10 @@ fn bcd(bytes: &[u8]) -> Number {
 fn big_endian(bytes: &[u8]) -> Number {
     let leading = bytes.iter().take_while(|byte| **byte == 0).count();
     let digits = &bytes[leading..];
-    if digits.len() > 16 {
-        return Number::TooLarge;
-    }
-    Number::Value(digits.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    let mut number = [0; 16];
+    let Some(place) = number.len().checked_sub(digits.len()) else { return Number::TooLarge };
+    number[place..].copy_from_slice(digits);
+    Number::Value(u128::from_be_bytes(number))
 }
 
 /// A number of 16 bits, by RFC 8949 appendix D.

@@ -97,7 +97,7 @@ pub fn piece(
     let content = Content::of(&outline).ok_or(ChunkError::Unreadable)?;
     content.check(offset, number)?;
     let total = content.bytes.len();
-    let frame = frame_bytes(&outline, &content, envelope_bytes_max);
+    let frame = frame_bytes(&outline, &content);
     let room = envelope_bytes_max.saturating_sub(frame);
     if room < content.form.unit() {
         return Err(ChunkError::LimitTooSmall { needs: frame + content.form.unit() });
@@ -295,7 +295,7 @@ impl Label {
 
 /// The bytes of a piece's envelope without its content, at most. No number in it exceeds the total,
 /// so that this is the same for all pieces, and so are their ends whatever piece is asked for.
-fn frame_bytes(outline: &Outline, content: &Content<'_>, limit: usize) -> usize {
+fn frame_bytes(outline: &Outline, content: &Content<'_>) -> usize {
     let total = content.bytes.len();
     let widest = u32::try_from(total.max(1)).unwrap_or(u32::MAX);
     let label = Label { number: widest, of: widest, offset: total, total };
@@ -303,7 +303,7 @@ fn frame_bytes(outline: &Outline, content: &Content<'_>, limit: usize) -> usize 
     match content.form {
         Form::Base64 | Form::Json => draft.writer.text(""),
         Form::Bytes | Form::Cbor => {
-            cbor::put_start(&mut draft.writer.out, cbor::BYTES, total.min(limit) as u64);
+            cbor::put_start(&mut draft.writer.out, cbor::BYTES, total as u64);
         }
     }
     draft.finish().len()

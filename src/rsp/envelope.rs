@@ -113,12 +113,14 @@ pub struct Wave {
 /// [`Refusal::UnreadableEnvelope`], [`Refusal::UnknownType`], [`Refusal::BadEid`] or
 /// [`Refusal::UnknownGid`] (a number too large for any group).
 pub fn read(payload: &[u8], scheme: NidScheme) -> Result<Head, Refusal> {
-    let members = match payload.first() {
-        Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => json::members(payload),
-        Some(0xA0..=0xBF) => cbor::members(payload),
+    let mut members = Members::default();
+    let readable = match payload.first() {
+        Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => json::read(payload, &mut members),
+        Some(0xA0..=0xBF) => cbor::read(payload, &mut members),
         _ => None,
     };
-    members.ok_or(Refusal::UnreadableEnvelope)?.head(scheme)
+    readable.ok_or(Refusal::UnreadableEnvelope)?;
+    members.head(scheme)
 }
 
 /// The bytes of the body as they stand in a checked envelope: JSON text, or a CBOR item. A slice of
@@ -173,17 +175,12 @@ impl Name {
     ];
 
     pub(super) fn of_text(text: &str) -> Self {
-        Self::ALL[1..]
-            .iter()
-            .find(|(_, known)| *known == text)
-            .map_or(Self::Other, |(name, _)| *name)
+        Self::ALL.iter().find(|(_, known)| *known == text).map_or(Self::Other, |(name, _)| *name)
     }
 
     pub(super) fn of_number(number: u64) -> Self {
-        usize::try_from(number)
-            .ok()
-            .and_then(|at| Self::ALL.get(at))
-            .map_or(Self::Other, |(n, _)| *n)
+        let at = usize::try_from(number).unwrap_or_default();
+        Self::ALL.get(at).map_or(Self::Other, |(name, _)| *name)
     }
 
     pub(super) fn text(self) -> &'static str {
@@ -192,10 +189,12 @@ impl Name {
 }
 
 /// The members of an envelope that matter here, as either format delivers them.
+#[derive(Default)]
 pub(super) struct Members<'a> {
-    pub(super) nid: Number,
-    pub(super) gid: Number,
-    pub(super) kind: Cow<'a, str>,
+    pub(super) nid: Option<Number>,
+    pub(super) gid: Option<Number>,
+    pub(super) kind: Option<Cow<'a, str>>,
+    pub(super) body: Option<()>,
     pub(super) tid: Option<Tid>,
     pub(super) rc: Option<i64>,
     pub(super) options: Options,
@@ -233,15 +232,20 @@ impl Number {
 
 impl Members<'_> {
     fn head(self, scheme: NidScheme) -> Result<Head, Refusal> {
-        let nid = self.nid.nid(scheme)?;
-        let gid = match self.gid {
+        let (Some(nid), Some(gid), Some(kind), Some(())) =
+            (self.nid, self.gid, self.kind, self.body)
+        else {
+            return Err(Refusal::UnreadableEnvelope);
+        };
+        let nid = nid.nid(scheme)?;
+        let gid = match gid {
             Number::Value(number) => {
                 Gid::new(u64::try_from(number).map_err(|_error| Refusal::UnknownGid)?)
             }
             Number::TooLarge => return Err(Refusal::UnknownGid),
             Number::NoDigits => return Err(Refusal::UnreadableEnvelope),
         };
-        let kind = kind(&self.kind, scheme)?;
+        let kind = self::kind(&kind, scheme)?;
         Ok(Head { nid, gid, kind, tid: self.tid, rc: self.rc, options: self.options })
     }
 }
@@ -265,6 +269,11 @@ fn kind(text: &str, scheme: NidScheme) -> Result<Kind, Refusal> {
         return Err(Refusal::UnknownType);
     }
     Nid::parse(digits, scheme).map(of).map_err(|_error| Refusal::BadEid)
+}
+
+/// Sets a member that must not be there yet.
+pub(super) fn once<T>(member: &mut Option<T>, value: T) -> Option<()> {
+    member.replace(value).is_none().then_some(())
 }
 
 /// A text of at most so many bytes, kept.

@@ -1,11 +1,16 @@
 //! Tests of the control unit as a whole: rules, envelopes, mail.
 
+mod chunk;
 mod envelope;
+mod gathered;
 mod identity;
 mod mail;
 mod model;
+mod options;
+mod parts;
 mod registry;
 mod rules;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
