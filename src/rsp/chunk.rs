@@ -103,7 +103,8 @@ pub fn piece(
         return Err(ChunkError::LimitTooSmall { needs: frame + content.form.unit() });
     }
     let end = content.end_of_piece(offset, room);
-    let rest = content.pieces_from(end, room, PIECES_MAX.saturating_sub(number))?;
+    let most = PIECES_MAX.checked_sub(number).ok_or(ChunkError::TooManyPieces)?;
+    let rest = content.pieces_from(end, room, most)?;
     let label = Label { number, of: number + rest, offset, total };
     let mut draft = label.draft(&outline, content.form, content.encoded_bytes(offset, end));
     content.put(&mut draft, offset, end);
