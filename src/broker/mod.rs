@@ -8,7 +8,9 @@
 //! A message is decided upon once, when it is published; per receiver nothing is left but to
 //! append a reference. [`publish`](Broker::publish) returns when the broker owns the message.
 
+mod admin;
 mod attach;
+mod events;
 mod expirations;
 mod outbox;
 mod peer;
@@ -28,7 +30,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+pub use admin::{DeviceFilter, DeviceInfo, NotEnded, NotReplaced, Page, QueueInfo, SessionInfo};
 pub use attach::{Attached, Parting, Rejected};
+pub use events::{BrokerEvent, ClientInfo, EventListener, Heard, Occurrence, RegistryChange};
 pub use outbox::OutboxLimits;
 pub use peer::Peer;
 pub use provision::{Waiting, stamped_sender};
@@ -49,6 +53,7 @@ use crate::route::{Retained, RetainedLimits, Subscriptions};
 use crate::rsp::proof::TrustedIssuers;
 use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, InboxSwept, TopicNames};
 use crate::session::{SessionLimits, Untold};
+use events::Events;
 use expirations::Expirations;
 use rights::Permit;
 use sessions::{Sessions, lock};
@@ -113,6 +118,7 @@ pub struct Broker {
     fresh_ids: AtomicU64,
     hasher: std::hash::RandomState,
     complaints: Mutex<Throttle<&'static str>>,
+    events: Events,
 }
 
 impl Broker {
@@ -138,6 +144,7 @@ impl Broker {
             fresh_ids: AtomicU64::new(0),
             hasher: std::hash::RandomState::new(),
             complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
+            events: Events::default(),
             options,
         }
     }

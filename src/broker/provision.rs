@@ -9,7 +9,7 @@ use smallvec::smallvec;
 use super::outbox::Left;
 use super::publish::{Publisher, Who};
 use super::sessions::{Handle, lock};
-use super::{Broker, Calls};
+use super::{Broker, BrokerEvent, Calls};
 use crate::ids::Timestamp;
 use crate::log::Shown;
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
@@ -382,6 +382,12 @@ impl Broker {
             "refused: {}",
             refusal.explain()
         );
+        self.tell(|| BrokerEvent::Refused {
+            client: (*who).into(),
+            refusal: refusal.name(),
+            explanation: refusal.explain(),
+            repeats: repeats.count,
+        });
     }
 }
 

@@ -12,13 +12,14 @@ use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
 use super::BrokerOptions;
+use super::admin::Page;
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::publish::{Publisher, Who};
 use super::rights::Permit;
 use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
-use crate::mqtt::{detached, topic};
+use crate::mqtt::{Version, detached, topic};
 use crate::route::Grant;
 use crate::rsp::{DeviceKey, Identity};
 use crate::session::Session;
@@ -38,6 +39,8 @@ pub struct Handle {
     pub signal: Signal,
     /// Where the client is connected from.
     pub(super) peer: Mutex<Option<Peer>>,
+    /// The protocol that the client spoke last, and since when.
+    pub(super) opened: Mutex<Option<(Version, Timestamp)>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -138,6 +141,7 @@ impl Handle {
             mount_point,
             signal: Signal::default(),
             peer: Mutex::default(),
+            opened: Mutex::default(),
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
@@ -149,9 +153,9 @@ impl Handle {
         }
     }
 
-    /// Takes the state machine; asks the present owner to leave and waits for it. Beside it, until
-    /// when it would have waited.
-    pub(super) async fn claim(&self) -> Option<(Box<Session>, Timestamp)> {
+    /// Takes the state machine; asks the present owner to leave, by this call, and waits for it.
+    /// Beside it, until when it would have waited.
+    pub(super) async fn claim(&self, call: Calls) -> Option<(Box<Session>, Timestamp)> {
         loop {
             let vacated = self.vacated.notified();
             tokio::pin!(vacated);
@@ -162,7 +166,7 @@ impl Handle {
                 Claim::Ended => return None,
                 Claim::Taken => {}
             }
-            self.signal.raise(Calls::TAKEOVER);
+            self.signal.raise(call);
             vacated.await;
         }
     }
@@ -331,6 +335,20 @@ impl Sessions {
         }
     }
 
+    /// A page of the sessions that are `wanted`, from this slot on.
+    pub(super) fn page(
+        &self,
+        from: u32,
+        limit: usize,
+        wanted: impl Fn(&Handle) -> bool,
+    ) -> Page<Arc<Handle>> {
+        let slots = self.slots();
+        let rest = slots.slots.get(from as usize..).unwrap_or_default();
+        let handles = rest.iter().map(|slot| slot.handle.clone().filter(|h| wanted(h)));
+        // In this order: behind the last slot there may be no number any more.
+        Page::collect(handles.zip(from..).map(|(handle, slot)| (slot, handle)), limit)
+    }
+
     /// Looks at sessions by key; hold it briefly, and across no `.await`.
     pub(super) fn slots(&self) -> std::sync::RwLockReadGuard<'_, Slots> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner)
@@ -381,7 +399,7 @@ mod tests {
         let sessions = Sessions::new(1);
         let identity = Identity::anonymous("");
         let handle = sessions.create(&ClientId::from("c"), &identity, None).unwrap().unwrap();
-        let mut claim = std::pin::pin!(handle.claim());
+        let mut claim = std::pin::pin!(handle.claim(Calls::TAKEOVER));
         let context = &mut Context::from_waker(Waker::noop());
         assert!(claim.as_mut().poll(context).is_pending());
         // The former owner is leaving already and looks at no call any more.

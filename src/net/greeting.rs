@@ -16,7 +16,7 @@ use super::proxy::{self, ProxyError};
 use super::rules::Rules;
 use super::users::{Hashers, NotProven, Proven, Users};
 use super::websocket::{FrameError as WebSocketError, HandshakeError};
-use crate::broker::{AclSlot, Attached, Broker, Calls, Handle, Peer, Rejected, Who};
+use crate::broker::{AclSlot, Attached, Broker, BrokerEvent, Calls, Handle, Peer, Rejected, Who};
 use crate::config::{Listener, Mqtt, UserNameFrom};
 use crate::ids::NidScheme;
 use crate::log::{Repeats, Shown};
@@ -376,7 +376,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let answer = opening.accepted(attached.present, limits, data);
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);
-        log_connected(broker, &attached, self.peer, &connect, opening.keep_alive_secs);
+        note_connected(broker, &attached, self.peer, &connect, opening.keep_alive_secs);
         Ok(Admitted { attached, version, proven })
     }
 
@@ -401,9 +401,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 }
 
-/// One line for each connection, except that two devices with one id take each other's place as
-/// fast as they can (case Q8).
-fn log_connected(
+/// One line and one event for each connection, except that two devices with one id take each
+/// other's place as fast as they can (case Q8).
+fn note_connected(
     broker: &Broker,
     attached: &Attached,
     peer: Peer,
@@ -416,6 +416,12 @@ fn log_connected(
     };
     let Some(repeats) = repeats else { return };
     let Handle { client_id, identity, .. } = &*attached.handle;
+    broker.tell(|| BrokerEvent::Connected {
+        client: attached.handle.who().into(),
+        version: connect.version.name(),
+        resumed: attached.present,
+        took_over: attached.took_over,
+    });
     tracing::info!(
         client = %Shown(client_id.as_str()),
         identity = %Shown(&identity.name),

@@ -9,7 +9,8 @@ use super::campaign::{CampaignId, FirstWave, Verdict};
 use super::event::{CampaignStep, Event, Events};
 use super::exchange::{ExchangeState, Exchanges, Pair};
 use super::gathering::Gathering;
-use super::import::{self, ImportReport, LineReason, Record};
+use super::import::{self, ImportReport, LineReason};
+use super::intake::Intake;
 use super::ledger::{Asked, Draft, Found, Ledger, Whom};
 use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
@@ -159,20 +160,13 @@ impl ControlUnit {
     /// Adds the devices of a registry file to those that are known; a known device gets the
     /// groups and labels of its line.
     pub fn import(&mut self, csv: &str) -> ImportReport {
-        let parsed = import::parse(csv, self.options.scheme, &self.options.limits);
-        self.take_in(&parsed.records, parsed.report)
+        Intake::add(csv, &self.options).finish(self)
     }
 
     /// Puts a registry file in the place of what is known. Devices that vanished lose their mail
     /// and open requests; a device whose line is broken stays as it was.
     pub fn replace_registry(&mut self, csv: &str) -> ImportReport {
-        let parsed = import::parse(csv, self.options.scheme, &self.options.limits);
-        let known = self.registry.devices().map(|device| device.nid);
-        let gone: Vec<Nid> = known.filter(|nid| !parsed.mentioned.contains_key(nid)).collect();
-        let mut report = parsed.report;
-        report.removed = gone.len();
-        report.orphans = self.remove_devices(&gone);
-        self.take_in(&parsed.records, report)
+        Intake::replace(csv, &self.options).finish(self)
     }
 
     /// Registers a device, or gives a known one these groups and labels (`name=value`, separated
@@ -270,6 +264,12 @@ impl ControlUnit {
         }
         self.heed_verdicts(&mut outcome.wake);
         outcome
+    }
+
+    /// The session that is given this device's mail, if any; its client may be away.
+    #[must_use]
+    pub fn reader(&self, nid: Nid) -> Option<SessionKey> {
+        self.mail.reader(self.registry.key(nid)?.index)
     }
 
     /// Makes a session the reader of a device's mail: a subscription of `To_eUICC`. The newest
@@ -429,15 +429,7 @@ impl ControlUnit {
         }
     }
 
-    fn take_in(&mut self, records: &[Record<'_>], mut report: ImportReport) -> ImportReport {
-        for record in records {
-            self.register(record.nid, record.gids.clone(), record.labels);
-        }
-        report.accepted = records.len();
-        report
-    }
-
-    fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
+    pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
         let index = registered.key.index;
         for gid in &registered.left {
@@ -450,7 +442,7 @@ impl ControlUnit {
     }
 
     /// Returns the readers that the removed devices had.
-    fn remove_devices(&mut self, nids: &[Nid]) -> Vec<SessionKey> {
+    pub(super) fn remove_devices(&mut self, nids: &[Nid]) -> Vec<SessionKey> {
         let mut readers = Vec::new();
         for nid in nids {
             let Some(Removed { index, gids }) = self.registry.remove(*nid) else { continue };

@@ -134,6 +134,11 @@ impl Mail {
         self.totals
     }
 
+    /// The session that is given a device's mail.
+    pub(super) fn reader(&self, index: u32) -> Option<SessionKey> {
+        self.mailbox(index)?.reader()
+    }
+
     /// Whether a device's own mailbox takes another message of this size. Other devices may fill
     /// half of it: however many of them ask for a profile, the server gets through.
     pub(super) fn has_room(&self, index: u32, bytes: usize, form: Form) -> bool {

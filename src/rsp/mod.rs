@@ -20,7 +20,7 @@
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor`, `outline` | the routing head of a message |
 //! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
-//! | [`registry`], [`import`] | which devices and groups exist |
+//! | [`registry`], [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
 //! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
@@ -58,6 +58,7 @@ pub mod stamp;
 
 mod cbor;
 mod gathering;
+mod intake;
 mod json;
 mod ledger;
 mod mail;
@@ -82,6 +83,7 @@ pub use exchange::{Exchange, ExchangeState, Pair};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
 pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxSwept, Posted};
+pub use intake::Intake;
 pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
 pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};
