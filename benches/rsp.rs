@@ -142,7 +142,7 @@ fn to(asker: Option<&str>, gid: u64) -> Addressee {
     Addressee { asker: asker.map(Arc::from), gids: Gid::new(gid).into_iter().collect() }
 }
 
-/// What waits costs beside the messages themselves, as "alloc" and "grow" less "dealloc" by 100,000.
+/// What waits costs beside the messages, as "alloc" and "grow" less "dealloc" by 100,000.
 #[divan::bench(sample_count = 1, sample_size = 1)]
 fn inbox_with_100_000_waiting(bencher: Bencher<'_, '_>) {
     let message = message();

@@ -380,10 +380,6 @@ label! {
         Expired = "expired",
         /// It came too late or is larger than the receiver takes.
         Discarded = "discarded",
-        /// The mailbox was full.
-        MailboxFull = "mailbox_full",
-        /// The receiver is no longer registered.
-        Unregistered = "unregistered",
     }
 }
 

@@ -580,10 +580,10 @@ mod tests {
 
     #[test]
     fn the_number_of_series_is_small_and_constant() {
-        // case D24, case O12
+        // case D24, case O12. Every refusal has a counter of its own.
         let metrics = large();
         let before = series(&metrics);
-        assert!(before.len() < 250, "{} series", before.len());
+        assert!(before.len() < 260, "{} series", before.len());
         for i in 0..10_000 {
             metrics.refused(&format!("reason {i}"));
             let _ = metrics.connection_opened(i, Version::V5);
