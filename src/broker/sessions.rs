@@ -41,6 +41,8 @@ pub struct Handle {
     pub(super) peer: Mutex<Option<Peer>>,
     /// The protocol that the client spoke last, and since when.
     pub(super) opened: Mutex<Option<(Version, Timestamp)>>,
+    /// What carried it.
+    pub(super) transport: Mutex<Option<&'static str>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -142,6 +144,7 @@ impl Handle {
             signal: Signal::default(),
             peer: Mutex::default(),
             opened: Mutex::default(),
+            transport: Mutex::default(),
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
@@ -218,6 +221,11 @@ impl Handle {
         self.leave();
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
+    }
+
+    /// Notes what carries the connection, for operators.
+    pub fn note_transport(&self, name: &'static str) {
+        *lock(&self.transport) = Some(name);
     }
 
     /// The client of this session.
