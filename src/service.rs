@@ -261,9 +261,18 @@ impl Service {
         self.readiness.set(Phase::Draining);
         let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
         self.tasks.iter().for_each(JoinHandle::abort);
+        // Whoever starts again in this process opens the same file.
+        let audit = self.broker.audit().clone();
+        let closed = tokio::task::spawn_blocking(move || audit.close(AUDIT_PATIENCE)).await;
+        if !closed.unwrap_or_default() {
+            tracing::warn!("the last entries of the audit log may not be on the disk");
+        }
         all_gone
     }
 }
+
+/// How long the audit log may take to settle at the end.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {

@@ -43,6 +43,8 @@ pub struct Handle {
     pub(super) opened: Mutex<Option<(Version, Timestamp)>>,
     /// The largest packet that the client takes, in bytes `[MQTT-3.1.2-24]`.
     packet_bytes_max: AtomicU32,
+    /// What carried it.
+    pub(super) transport: Mutex<Option<&'static str>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -145,6 +147,7 @@ impl Handle {
             peer: Mutex::default(),
             opened: Mutex::default(),
             packet_bytes_max: AtomicU32::new(u32::MAX),
+            transport: Mutex::default(),
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
@@ -233,6 +236,11 @@ impl Handle {
         self.leave();
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
+    }
+
+    /// Notes what carries the connection, for operators.
+    pub fn note_transport(&self, name: &'static str) {
+        *lock(&self.transport) = Some(name);
     }
 
     /// The client of this session.
