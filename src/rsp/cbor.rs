@@ -1,9 +1,10 @@
 //! The envelope as a CBOR map (RFC 8949), for narrow-band networks.
 //!
 //! Member names are the texts of the JSON form or the integers 1 nid, 2 gid, 3 type, 4 body,
-//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk. A nid is an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of
-//! BCD: the digits of an EID in reading order, high nibble first, as in tag '5A' of the GSMA
-//! wire. Names and values that matter here must be of definite length; everything else may be
+//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk. A nid is
+//! an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of BCD: the digits of an
+//! EID in reading order, high nibble first, as in tag '5A' of the GSMA wire. Names and values that
+//! matter here must be of definite length, but for the map of a `wave`; everything else may be
 //! anything well-formed.
 
 use std::borrow::Cow;

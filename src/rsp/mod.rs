@@ -19,7 +19,8 @@
 //! |---|---|
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor` | the routing head of a message |
-//! | [`parts`], [`chunk`], [`stamp`], [`gathered`], `outline`, `package` | other envelopes made of one |
+//! | [`parts`], [`chunk`], `package`, `outline` | what is made of an envelope for one receiver |
+//! | [`stamp`], [`gathered`] | … and for the servers or a group |
 //! | [`registry`], [`import`] | which devices and groups exist |
 //! | [`policy`] | the rules: the table of ten messages |
 //! | `flow`, `exchange` | which requests and exchanges are open |
