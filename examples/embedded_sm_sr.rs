@@ -52,11 +52,11 @@ pub(crate) async fn run() -> Outcome<()> {
     let (service, port) = broker(&authority, files.path()).await?;
 
     // The registry alone says who is in which group. A program may also name a CSV file in
-    // `config.rsp.registry`, or give its text to `Service::add_to_registry`.
+    // `config.rsp.registry`, or give its text to `Broker::add_to_registry`.
     let group = Gid::new(42).ok_or("42 is not 0")?;
     let (one, two) = (sample_eid(1), sample_eid(2));
     for nid in [one, two] {
-        service.put_device(nid, &[group], "model=tracker")?;
+        service.broker().put_device(nid, &[group], "model=tracker")?;
     }
     let devices =
         [device(&authority, port, one, group).await?, device(&authority, port, two, group).await?];

@@ -4,7 +4,7 @@
 //! other program: see [`embedded`] for one that is the SM-SR itself.
 
 mod acl;
-mod devices;
+mod admin;
 pub mod embedded;
 mod files;
 mod issuers;
@@ -16,21 +16,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use admin::TokenFileError;
 pub use files::FileError;
 pub use issuers::trusted_issuers;
 
-use crate::admin::{self, AdminState, Phase, Readiness};
-use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
+use crate::admin::{Access, Phase, Readiness};
+use crate::audit::{AuditError, AuditLog};
+use crate::broker::{Broker, BrokerOptions, NotReplaced, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
     Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, Stamp,
     WarnOrDisconnect,
 };
 use crate::metrics::{Certificate, Metrics};
-use crate::net::{Access, ListenError, Port, Shared, Stop};
+use crate::net::{self, ListenError, Port, Shared, Stop, tls::TlsError};
 use crate::route::RetainedLimits;
 use crate::rsp::proof::TrustedIssuers;
 use crate::rsp::{
@@ -48,6 +49,7 @@ pub struct Service {
     passwords: PasswordFiles,
     acls: AclFiles,
     readiness: Arc<Readiness>,
+    access: Arc<Access>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
     stop: Stop,
@@ -63,12 +65,21 @@ pub enum StartError {
     /// The admin address.
     #[error("cannot listen on {0} for admin: {1}")]
     Admin(SocketAddr, io::Error),
+    /// Its TLS files are not in order.
+    #[error("admin: {0}")]
+    AdminTls(TlsError),
+    /// A file with a token for it.
+    #[error(transparent)]
+    Token(#[from] TokenFileError),
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// A file of users, of rights or of CI certificates.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The system has no random numbers.
     #[error("no random numbers from the system")]
     NoRandom,
@@ -121,13 +132,17 @@ impl Service {
         let passwords = PasswordFiles::load(&config)?;
         let acls = AclFiles::load(&config)?;
         let trusted_issuers = trusted_issuers(&config.rsp.proof_issuers)?;
+        let access = admin::access(&config.admin)?;
         let options = BrokerOptions { issuers: trusted_issuers, ..broker_options(&config) };
-        let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
+        let clock = Clock::start();
+        let audit = AuditLog::open(&config.audit, clock)?;
+        let broker = Broker::new(options, control, clock, Arc::clone(&metrics), audit);
+        let broker = Arc::new(broker);
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
             let (users, acl) = (passwords.of_listener(index), acls.of_listener(index));
-            let access = Access { users, acl };
+            let access = net::Access { users, acl };
             ports.push(Port::open(shared.clone(), index, listener, access)?);
         }
         drop(shared);
@@ -138,7 +153,8 @@ impl Service {
         let mut tasks = Vec::new();
         let admin_address = match config.admin.bind {
             Some(bind) => {
-                let (address, task) = serve_admin(bind, &broker, &readiness).await?;
+                let (address, task) =
+                    admin::start(bind, &config.admin, &broker, &readiness, &access).await?;
                 tasks.push(task);
                 Some(address)
             }
@@ -157,6 +173,7 @@ impl Service {
             passwords,
             acls,
             readiness,
+            access,
             addresses,
             admin_address,
             stop,
@@ -170,7 +187,7 @@ impl Service {
         &self.addresses
     }
 
-    /// Where health and metrics are served.
+    /// Where health, metrics and the API are served.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
@@ -196,18 +213,13 @@ impl Service {
     pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
         let Some(path) = &self.config.rsp.registry else { return Ok(None) };
         let csv = read_registry(path)?;
-        if csv.trim().is_empty() {
-            return Err(RegistryError::Emptied(path.clone()));
+        match self.broker.replace_registry(&csv) {
+            Ok(report) => Ok(Some(report)),
+            Err(NotReplaced::Empty) => Err(RegistryError::Emptied(path.clone())),
+            Err(NotReplaced::Broken(report)) => {
+                Err(RegistryError::Broken { path: path.clone(), report })
+            }
         }
-        // A rehearsal on an empty control unit: all or nothing.
-        let rehearsal = ControlUnit::new(control_options(&self.config.rsp)).import(&csv);
-        if rehearsal.rejected > 0 {
-            return Err(RegistryError::Broken { path: path.clone(), report: rehearsal });
-        }
-        let report = self.broker.with_control(|control| control.replace_registry(&csv));
-        // Their mailboxes are gone: they connect again and are told so.
-        self.broker.kick(&report.orphans);
-        Ok(Some(report))
     }
 
     /// Reads the password files again and puts them in place of what is known; clients whose
@@ -230,14 +242,37 @@ impl Service {
         self.acls.reload(&self.broker)
     }
 
+    /// Reads the files with the tokens of the API again; whoever reads events with an old one has
+    /// to come again. A file without a token changes nothing. Gives the number of files.
+    ///
+    /// # Errors
+    /// [`TokenFileError`].
+    pub fn reload_tokens(&self) -> Result<usize, TokenFileError> {
+        let admin = &self.config.admin;
+        let files = admin.token_file.iter().chain(&admin.read_token_file).count();
+        if files > 0 {
+            self.access.replace(admin::tokens(admin)?);
+        }
+        Ok(files)
+    }
+
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
     pub async fn stop(self) -> bool {
         self.readiness.set(Phase::Draining);
         let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
         self.tasks.iter().for_each(JoinHandle::abort);
+        // Whoever starts again in this process opens the same file.
+        let audit = self.broker.audit().clone();
+        let closed = tokio::task::spawn_blocking(move || audit.close(AUDIT_PATIENCE)).await;
+        if !closed.unwrap_or_default() {
+            tracing::warn!("the last entries of the audit log may not be on the disk");
+        }
         all_gone
     }
 }
+
+/// How long the audit log may take to settle at the end.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {
@@ -274,29 +309,6 @@ fn sys_tree(broker: &Arc<Broker>, every: Duration) -> Option<JoinHandle<()>> {
             broker.publish_sys(&mut tree);
         }
     }))
-}
-
-async fn serve_admin(
-    bind: SocketAddr,
-    broker: &Arc<Broker>,
-    readiness: &Arc<Readiness>,
-) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
-    let failed = |error| StartError::Admin(bind, error);
-    let socket = TcpListener::bind(bind).await.map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
-    let snapshot_of = Arc::clone(broker);
-    let state = AdminState {
-        metrics: Arc::clone(broker.metrics()),
-        readiness: Arc::clone(readiness),
-        snapshot: Box::new(move || snapshot_of.snapshot()),
-    };
-    let serving = admin::serve(socket, state, std::future::pending());
-    let task = tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!("admin ended: {error}");
-        }
-    });
-    Ok((address, task))
 }
 
 fn note_certificates(metrics: &Metrics, ports: &[Port]) {

@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error as _, IntoDeserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
+mod admin;
 mod audit;
 mod auth;
 mod limits;
@@ -26,6 +27,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{Admin, AdminTls, Token, TokenError};
 pub use audit::Audit;
 pub use auth::{Auth, WiderSubscription};
 pub use limits::Limits;
@@ -58,7 +60,7 @@ pub struct Config {
     pub auth: Auth,
     /// The provisioning control unit.
     pub rsp: Rsp,
-    /// Health and metrics.
+    /// Health, metrics and the API of operators.
     pub admin: Admin,
     /// Who did what, for later.
     pub audit: Audit,
@@ -81,21 +83,6 @@ impl Default for Config {
             log: Log::default(),
             sys: Sys::default(),
         }
-    }
-}
-
-/// `[admin]`: the HTTP side.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Address and port, or `None` for `"off"`.
-    #[serde(deserialize_with = "address_or_off")]
-    pub bind: Option<SocketAddr>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { bind: Some(loopback(9883)) }
     }
 }
 
@@ -255,6 +242,11 @@ impl Config {
         }
         let files = self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers);
         files.chain(&mut self.audit.path).for_each(resolve);
+        let Admin { token_file, read_token_file, tls, .. } = &mut self.admin;
+        token_file.iter_mut().chain(read_token_file).for_each(resolve);
+        if let Some(AdminTls { cert, key, client_ca, crl, .. }) = tls {
+            [cert, key].into_iter().chain(client_ca).chain(crl).for_each(resolve);
+        }
         self
     }
 }

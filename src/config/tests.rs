@@ -127,6 +127,15 @@ groups = [77, 42, "18446744073709551615"]
 
 [admin]
 bind = "127.0.0.1:9000"
+token_file = "token"
+read_token_file = "read-token"
+[admin.tls]
+cert = "broker.pem"
+key = "broker.key"
+client_ca = "ca.pem"
+crl = "crl.pem"
+operators = ["ou=operators"]
+min_version = "1.3"
 
 [audit]
 path = "log/audit.log"
@@ -157,6 +166,9 @@ fn every_documented_key_is_read() {
     for name in files.into_iter().chain(["acl", "ci.pem", "simcast.toml"]) {
         std::fs::write(dir.path().join(name), EVERY_KEY).unwrap();
     }
+    for name in ["token", "read-token"] {
+        write_secret(dir.path(), name, &format!("{name}-of-this-test"));
+    }
     let config = Config::load(&dir.path().join("simcast.toml")).unwrap();
 
     let [secure, rig] = &config.listeners[..] else { panic!("two listeners") };
@@ -176,12 +188,38 @@ fn every_documented_key_is_read() {
     check_listener(secure, &config, dir.path());
     check_mqtt(&config.mqtt);
     assert_eq!(config.sys.interval, Duration::from_secs(11));
-    assert_eq!(config.admin.bind, Some("127.0.0.1:9000".parse().unwrap()));
+    check_admin(&config.admin, dir.path());
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
     let path = Some(dir.path().join("log/audit.log"));
     assert_eq!(config.audit, Audit { path, max_bytes: 1 << 20, keep: 48, recent: 49 });
     check_limits(&config.limits);
     check_rsp(&config.rsp, dir.path());
+}
+
+/// A file that its owner alone may read.
+fn write_secret(dir: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(dir.join(name), text).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(dir.join(name), mode).unwrap();
+}
+
+fn check_admin(admin: &Admin, dir: &Path) {
+    let tls = AdminTls {
+        cert: dir.join("broker.pem"),
+        key: dir.join("broker.key"),
+        client_ca: Some(dir.join("ca.pem")),
+        crl: Some(dir.join("crl.pem")),
+        operators: vec![ServerRule::OrganizationalUnit("operators".to_owned())],
+        min_version: TlsVersion::V1_3,
+    };
+    let expected = Admin {
+        bind: Some("127.0.0.1:9000".parse().unwrap()),
+        token_file: Some(dir.join("token")),
+        read_token_file: Some(dir.join("read-token")),
+        tls: Some(tls),
+    };
+    assert_eq!(*admin, expected);
 }
 
 fn check_listener(listener: &Listener, config: &Config, dir: &Path) {
@@ -573,6 +611,82 @@ fn errors_print_as_file_and_line() {
     assert_eq!(Config::load(&path).unwrap_err().to_string(), expected);
     let absent = dir.path().join("absent.toml");
     assert!(Config::load(&absent).unwrap_err().to_string().contains("No such file"));
+}
+
+#[test]
+fn the_api_is_elsewhere_only_with_tls_and_a_proof() {
+    // case S16
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["c", "k", "ca"] {
+        std::fs::write(dir.path().join(name), name).unwrap();
+    }
+    write_secret(dir.path(), "token", "0123456789abcdef");
+    let wrong = |text: &str| -> Vec<String> {
+        let errors = Config::from_toml(&format!("[admin]\n{text}"), dir.path());
+        let mistakes = errors.err().map(|errors| errors.mistakes).unwrap_or_default();
+        mistakes.into_iter().map(|mistake| mistake.key).collect()
+    };
+    let tls = "tls = { cert = \"c\", key = \"k\" }\n";
+    let client_ca = "tls = { cert = \"c\", key = \"k\", client_ca = \"ca\" }\n";
+    let token = "token_file = \"token\"\n";
+    let read_token = "read_token_file = \"token\"\n";
+    for here in ["127.0.0.1:0", "127.8.0.1:0", "[::1]:0"] {
+        for more in ["", tls, client_ca, token, &format!("{tls}{read_token}")] {
+            assert_eq!(wrong(&format!("bind = \"{here}\"\n{more}")), [""; 0], "{here} {more}");
+        }
+    }
+    for elsewhere in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        for more in ["", tls, token, read_token] {
+            let keys = wrong(&format!("bind = \"{elsewhere}\"\n{more}"));
+            assert_eq!(keys, ["admin.bind"], "{elsewhere} {more}");
+        }
+        for more in [client_ca, &format!("{tls}{token}"), &format!("{tls}{read_token}")] {
+            assert_eq!(wrong(&format!("bind = \"{elsewhere}\"\n{more}")), [""; 0], "{more}");
+        }
+    }
+}
+
+#[test]
+fn an_api_that_everybody_could_use_by_mistake_is_refused() {
+    // case S16
+    let dir = tempfile::tempdir().unwrap();
+    let files =
+        [("c", "c"), ("k", "k"), ("ca", "ca"), ("copy", "ca"), ("open", "0123456789abcdef")];
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    write_secret(dir.path(), "token", "0123456789abcdef");
+    write_secret(dir.path(), "again", "0123456789abcdef\n");
+    write_secret(dir.path(), "short", "0123456789abcde");
+    let listener = "[[listener]]\nbind = \"127.0.0.1:1\"\n[listener.tls]\ncert = \"c\"\n\
+                    key = \"k\"\nclient_ca = \"ca\"\n";
+    let with = |ca: &str, more: &str| {
+        format!("{listener}[admin.tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"{ca}\"\n{more}")
+    };
+    let cases = [
+        ("[admin]\ntoken_file = \"open\"\n".to_owned(), "admin.token_file"),
+        ("[admin]\ntoken_file = \"short\"\n".to_owned(), "admin.token_file"),
+        ("[admin]\nread_token_file = \"none\"\n".to_owned(), "admin.read_token_file"),
+        (
+            "[admin]\ntoken_file = \"token\"\nread_token_file = \"again\"\n".to_owned(),
+            "admin.read_token_file",
+        ),
+        (with("ca", ""), "admin.tls.client_ca"),
+        (with("copy", ""), "admin.tls.client_ca"),
+        ("[admin]\ntls = { cert = \"c\", key = \"k\", crl = \"c\" }\n".into(), "admin.tls.crl"),
+        (
+            "[admin]\ntls = { cert = \"c\", key = \"k\", operators = [\"cn=a\"] }\n".into(),
+            "admin.tls.operators",
+        ),
+    ];
+    for (text, key) in cases {
+        let errors = Config::from_toml(&text, dir.path()).unwrap_err();
+        let keys: Vec<&str> = errors.mistakes.iter().map(|mistake| &*mistake.key).collect();
+        assert_eq!(keys, [key], "{text}");
+        assert!(!errors.to_string().contains("0123456789abcde"), "case S18: {errors}");
+    }
+    assert!(Config::from_toml(&with("ca", "operators = [\"ou=ops\"]\n"), dir.path()).is_ok());
+    assert!(Config::from_toml(&with("c", ""), dir.path()).is_ok(), "another CA");
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! What is not a matter of one value alone: bounds, files, contradictions.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use super::UserNameFrom;
 use super::mistake::{Lines, Mistake};
-use super::{Audit, Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol, Rsp, Tls};
+use super::{
+    Admin, AdminTls, Audit, Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol,
+    Rsp, Tls, Token,
+};
 use crate::rsp::PeerProof;
 
 /// Largest packet MQTT can express: five bytes of fixed header, 28 bits of remaining length.
@@ -16,6 +20,8 @@ const PREFIX_BYTES_MAX: usize = 1_000;
 const AUDIT_BYTES_MIN: u64 = 64 << 10;
 /// Most files of the audit log. They are renamed one by one.
 const AUDIT_KEEP_MAX: u16 = 1_000;
+/// Larger files of certificates are not compared to their end.
+const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
 /// Longest string of MQTT.
 const LONGEST_STRING_BYTES: usize = 65_535;
 
@@ -206,8 +212,25 @@ impl Check<'_> {
     }
 
     fn admin(&mut self, config: &Config) {
-        if config.admin.bind.is_some_and(|bind| !bind.ip().is_loopback()) {
-            let message = "must be a loopback address: there is no access control on it";
+        let Admin { bind, token_file, read_token_file, tls } = &config.admin;
+        let token = token_file.as_ref().and_then(|path| self.token("admin.token_file", path));
+        let read_token =
+            read_token_file.as_ref().and_then(|path| self.token("admin.read_token_file", path));
+        if token.is_some() && token == read_token {
+            self.wrong("admin.read_token_file", "holds the token of admin.token_file");
+        }
+        if let Some(tls) = tls {
+            self.admin_tls(tls, config);
+        }
+        // case S16
+        let elsewhere = bind.is_some_and(|bind| !bind.ip().is_loopback());
+        let proof = token_file.is_some()
+            || read_token_file.is_some()
+            || tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if elsewhere && !(tls.is_some() && proof) {
+            let message = "is no loopback address: that needs [admin.tls], and token_file or \
+                           tls.client_ca, or everybody there could change devices or read the \
+                           token on its way";
             self.wrong("admin.bind", message);
         }
     }
@@ -238,6 +261,32 @@ impl Check<'_> {
             return;
         };
         self.wrong("audit.path", message);
+    }
+
+    fn token(&mut self, key: &str, path: &Path) -> Option<Token> {
+        let token = Token::read(path);
+        token.map_err(|error| self.wrong(key, format!("{} {error}", path.display()))).ok()
+    }
+
+    fn admin_tls(&mut self, tls: &AdminTls, config: &Config) {
+        let AdminTls { cert, key, client_ca, crl, operators, min_version: _ } = tls;
+        self.file("admin.tls.cert", cert);
+        self.file("admin.tls.key", key);
+        crl.iter().for_each(|path| self.file("admin.tls.crl", path));
+        let Some(client_ca) = client_ca else {
+            let without_meaning = [("crl", crl.is_some()), ("operators", !operators.is_empty())];
+            for (name, _) in without_meaning.into_iter().filter(|(_, set)| *set) {
+                self.wrong(&format!("admin.tls.{name}"), "needs client_ca");
+            }
+            return;
+        };
+        self.file("admin.tls.client_ca", client_ca);
+        let of_clients = config.listeners.iter().filter_map(|l| l.tls.as_ref()?.client_ca.as_ref());
+        if operators.is_empty() && of_clients.into_iter().any(|path| same(path, client_ca)) {
+            let message = "issues the certificates of clients, too, and every device would be an \
+                           operator: use another CA, or say in admin.tls.operators which are";
+            self.wrong("admin.tls.client_ca", message);
+        }
     }
 
     fn limits(&mut self, limits: &Limits) {
@@ -329,6 +378,16 @@ impl Check<'_> {
 fn folder_of(path: &Path) -> &Path {
     let here = Path::new(".");
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(here)
+}
+
+/// Whether both files hold the same, as far as files of certificates go.
+fn same(a: &Path, b: &Path) -> bool {
+    let read = |path: &Path| -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path).ok()?.take(CERTIFICATES_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    a == b || read(a).is_some_and(|bytes| read(b) == Some(bytes))
 }
 
 /// Whether both cannot be bound at once. Port 0 is whatever is free.

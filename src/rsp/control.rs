@@ -9,7 +9,8 @@ use super::campaign::{CampaignId, FirstWave, Verdict};
 use super::event::{CampaignStep, Event, Events};
 use super::exchange::{ExchangeState, Exchanges, Pair};
 use super::gathering::Gathering;
-use super::import::{self, ImportReport, LineReason, Record};
+use super::import::{self, ImportReport, LineReason};
+use super::intake::Intake;
 use super::ledger::{Asked, Draft, Found, Ledger, Whom};
 use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
@@ -104,8 +105,14 @@ pub struct ControlStats {
     pub mail_dropped: u64,
     /// Campaigns that are not over, or permit something still.
     pub campaigns_open: usize,
+    /// Those of them whose first wave is under way.
+    pub campaigns_canary: usize,
+    /// Those that their first wave has halted.
+    pub campaigns_halted: usize,
     /// Campaigns that are over and remembered.
     pub campaigns_ended: usize,
+    /// Bytes of messages that are kept to be sent again.
+    pub retry_bytes: usize,
     /// How far their devices are, over all campaigns that are remembered.
     pub campaign_devices: Tally,
     /// D1s remembered.
@@ -159,20 +166,13 @@ impl ControlUnit {
     /// Adds the devices of a registry file to those that are known; a known device gets the
     /// groups and labels of its line.
     pub fn import(&mut self, csv: &str) -> ImportReport {
-        let parsed = import::parse(csv, self.options.scheme, &self.options.limits);
-        self.take_in(&parsed.records, parsed.report)
+        Intake::add(csv, &self.options).finish(self)
     }
 
     /// Puts a registry file in the place of what is known. Devices that vanished lose their mail
     /// and open requests; a device whose line is broken stays as it was.
     pub fn replace_registry(&mut self, csv: &str) -> ImportReport {
-        let parsed = import::parse(csv, self.options.scheme, &self.options.limits);
-        let known = self.registry.devices().map(|device| device.nid);
-        let gone: Vec<Nid> = known.filter(|nid| !parsed.mentioned.contains_key(nid)).collect();
-        let mut report = parsed.report;
-        report.removed = gone.len();
-        report.orphans = self.remove_devices(&gone);
-        self.take_in(&parsed.records, report)
+        Intake::replace(csv, &self.options).finish(self)
     }
 
     /// Registers a device, or gives a known one these groups and labels (`name=value`, separated
@@ -270,6 +270,12 @@ impl ControlUnit {
         }
         self.heed_verdicts(&mut outcome.wake);
         outcome
+    }
+
+    /// The session that is given this device's mail, if any; its client may be away.
+    #[must_use]
+    pub fn reader(&self, nid: Nid) -> Option<SessionKey> {
+        self.mail.reader(self.registry.key(nid)?.index)
     }
 
     /// Makes a session the reader of a device's mail: a subscription of `To_eUICC`. The newest
@@ -413,6 +419,7 @@ impl ControlUnit {
     #[must_use]
     pub fn stats(&self) -> ControlStats {
         let mail = self.mail.totals();
+        let (campaigns_canary, campaigns_halted) = self.ledger.waves();
         ControlStats {
             devices: self.registry.device_count(),
             devices_online: mail.readers,
@@ -422,22 +429,17 @@ impl ControlUnit {
             mail_bytes: mail.bytes,
             mail_dropped: mail.dropped,
             campaigns_open: self.ledger.open_count(),
+            campaigns_canary,
+            campaigns_halted,
             campaigns_ended: self.ledger.ended_count(),
+            retry_bytes: self.ledger.kept_bytes(),
             campaign_devices: *self.ledger.tally(),
             wishes: self.wishes.len(),
             exchanges: self.exchanges.open_count(),
         }
     }
 
-    fn take_in(&mut self, records: &[Record<'_>], mut report: ImportReport) -> ImportReport {
-        for record in records {
-            self.register(record.nid, record.gids.clone(), record.labels);
-        }
-        report.accepted = records.len();
-        report
-    }
-
-    fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
+    pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
         let index = registered.key.index;
         for gid in &registered.left {
@@ -450,7 +452,7 @@ impl ControlUnit {
     }
 
     /// Returns the readers that the removed devices had.
-    fn remove_devices(&mut self, nids: &[Nid]) -> Vec<SessionKey> {
+    pub(super) fn remove_devices(&mut self, nids: &[Nid]) -> Vec<SessionKey> {
         let mut readers = Vec::new();
         for nid in nids {
             let Some(Removed { index, gids }) = self.registry.remove(*nid) else { continue };

@@ -20,7 +20,7 @@
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor`, `outline` | the routing head of a message |
 //! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
-//! | [`registry`], [`import`] | which devices and groups exist |
+//! | [`registry`], [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
 //! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
@@ -28,7 +28,7 @@
 //! | [`exchange`] | E1 and E2, and what follows |
 //! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
 //! | `rate` | how often devices may start something |
-//! | `mail`, [`mailbox`], `roll` | what waits for whom |
+//! | `mail`, [`mailbox`], `roll`, `shape` | what waits for whom, and what of it each gets |
 //! | [`inbox`] | what waits for the servers |
 //! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
@@ -58,6 +58,7 @@ pub mod stamp;
 
 mod cbor;
 mod gathering;
+mod intake;
 mod json;
 mod ledger;
 mod mail;
@@ -68,6 +69,7 @@ mod package;
 mod rate;
 mod roll;
 mod rules;
+mod shape;
 mod spent;
 #[cfg(test)]
 mod tests;
@@ -82,6 +84,7 @@ pub use exchange::{Exchange, ExchangeState, Pair};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
 pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxSwept, Posted};
+pub use intake::Intake;
 pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
 pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};

@@ -7,6 +7,7 @@
 //! a snapshot of a million members copies a pointer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -96,9 +97,40 @@ impl Registry {
         (0..self.slots.len()).filter_map(|at| self.device_at(u32::try_from(at).ok()?))
     }
 
+    /// The slots from this one on, with the devices in them: for whoever looks at a page at a
+    /// time, and wants to know where it was. A vacant slot costs a look, too.
+    pub fn slots_from(&self, slot: u32) -> impl Iterator<Item = (u32, Option<Device<'_>>)> {
+        let end = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        (slot..end).map(|slot| (slot, self.device_at(slot)))
+    }
+
+    /// The same for the members of a group.
+    pub fn members_from(
+        &self,
+        gid: Gid,
+        slot: u32,
+    ) -> impl Iterator<Item = (u32, Option<Device<'_>>)> {
+        let members = self.groups.get(&gid).map_or(&[][..], |members| members);
+        let members = &members[members.partition_point(|index| *index < slot)..];
+        members.iter().map(|index| (*index, self.device_at(*index)))
+    }
+
     /// All groups with their sizes, ascending.
     pub fn groups(&self) -> impl Iterator<Item = (Gid, usize)> {
-        self.groups.iter().map(|(gid, members)| (*gid, members.len()))
+        self.groups_after(None)
+    }
+
+    /// The groups with a higher number, or all, with their sizes, ascending.
+    pub fn groups_after(&self, gid: Option<Gid>) -> impl Iterator<Item = (Gid, usize)> {
+        let after = gid.map_or(Bound::Unbounded, Bound::Excluded);
+        let groups = self.groups.range((after, Bound::Unbounded));
+        groups.map(|(gid, members)| (*gid, members.len()))
+    }
+
+    /// Number of devices in a group; `None` where nobody is in it.
+    #[must_use]
+    pub fn group_size(&self, gid: Gid) -> Option<usize> {
+        self.groups.get(&gid).map(|members| members.len())
     }
 
     /// The devices of a group, in the order of their slots; none for an unknown group.
@@ -302,6 +334,43 @@ mod tests {
         assert_eq!(old.index, new.index);
         assert_eq!((registry.nid(old), registry.nid(new)), (None, Some(nid(2))));
         assert!(registry.gids(old).is_empty());
+    }
+
+    #[test]
+    fn whoever_looks_at_slots_goes_on_where_it_was() {
+        let mut registry = Registry::default();
+        for number in 1..=5 {
+            registry.register(nid(number), smallvec![gid(7)], "");
+        }
+        registry.remove(nid(2));
+        let seen = |slots: Vec<(u32, Option<Device<'_>>)>| -> Vec<(u32, u128)> {
+            slots.into_iter().map(|(slot, d)| (slot, d.map_or(0, |d| d.nid.get()))).collect()
+        };
+        let all = [(0, 1), (1, 0), (2, 3), (3, 4), (4, 5)];
+        for from in 0..7 {
+            let rest = &all[all.len().min(from)..];
+            let from = u32::try_from(from).unwrap();
+            assert_eq!(seen(registry.slots_from(from).collect()), rest);
+            let members: Vec<_> = rest.iter().copied().filter(|(_, nid)| *nid > 0).collect();
+            assert_eq!(seen(registry.members_from(gid(7), from).collect()), members);
+        }
+        assert_eq!(registry.members_from(gid(8), 0).count(), 0);
+        assert_eq!(registry.slots_from(u32::MAX).count(), 0);
+    }
+
+    #[test]
+    fn groups_come_in_order_behind_any_number() {
+        let mut registry = Registry::default();
+        for (device, number) in (1..).zip([9, 7, 8, 7]) {
+            registry.register(nid(device), smallvec![gid(number)], "");
+        }
+        let behind = |after| -> Vec<_> {
+            registry.groups_after(after).map(|(gid, size)| (gid.get(), size)).collect()
+        };
+        assert_eq!(behind(None), [(7, 2), (8, 1), (9, 1)]);
+        assert_eq!(behind(Some(gid(7))), [(8, 1), (9, 1)]);
+        assert_eq!(behind(Some(gid(100))), []);
+        assert_eq!((registry.group_size(gid(7)), registry.group_size(gid(6))), (Some(2), None));
     }
 
     #[test]

@@ -260,7 +260,7 @@ fn config(dir: &TempDir) -> Config {
         Listener { allow_anonymous: false, tls: Some(tls), ..Listener::anonymous(any_port) };
     Config {
         listeners: vec![Listener::anonymous(any_port), secure],
-        admin: Admin { bind: Some(any_port) },
+        admin: Admin { bind: Some(any_port), ..Admin::default() },
         rsp: Rsp { registry: Some(path("registry.csv")), ..Rsp::default() },
         ..Config::default()
     }

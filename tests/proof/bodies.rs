@@ -163,6 +163,11 @@ fn cbor_has_it_as_bytes_or_once_as_a_member() {
         })
     };
     assert_eq!((member(1), member(2)), (found, missing.clone()));
+    let followed = |out: &mut Encoder<Vec<u8>>| {
+        out.map(1).unwrap().str("pendingNotification").unwrap().bytes(NOTIFICATION).unwrap();
+        out.null().unwrap();
+    };
+    assert_eq!(in_cbor(followed), missing);
     let text = |out: &mut Encoder<Vec<u8>>| {
         out.map(1).unwrap().str("pendingNotification").unwrap().str(BASE64).unwrap();
     };
