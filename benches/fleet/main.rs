@@ -43,6 +43,9 @@ struct Args {
     /// What chances are drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// One of the scenarios alone
+    #[arg(long, value_parser = SCENARIOS.map(|(name, _)| name))]
+    only: Option<String>,
     /// Prints JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -50,6 +53,16 @@ struct Args {
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+type Scenario = (&'static str, fn(Shape, &mut Report));
+
+const SCENARIOS: [Scenario; 5] = [
+    ("lenient", lenient),
+    ("strict", strict),
+    ("alone", each_alone),
+    ("coalescing", coalescing),
+    ("held", held),
+];
 
 /// One figure.
 #[derive(Serialize)]
@@ -95,14 +108,14 @@ impl Report {
 }
 
 fn main() {
-    let Args { devices, groups, seed, json, bench: _ } = Args::parse();
+    let Args { devices, groups, seed, only, json, bench: _ } = Args::parse();
     let shape = Shape { devices, groups, seed };
     let mut report = Report { devices, groups, seed, figures: Vec::new() };
-    lenient(shape, &mut report);
-    strict(shape, &mut report);
-    each_alone(shape, &mut report);
-    coalescing(seed, &mut report);
-    held(shape, &mut report);
+    for (name, scenario) in SCENARIOS {
+        if only.as_deref().is_none_or(|only| only == name) {
+            scenario(shape, &mut report);
+        }
+    }
     if json {
         let text = serde_json::to_string_pretty(&report).expect("numbers and names");
         println!("{text}");
@@ -167,12 +180,12 @@ fn each_alone(shape: Shape, report: &mut Report) {
     report.add_bytes(of, "a message apart from its payload", size_of_val(&*one) as f64 + 16.0);
 }
 
-fn coalescing(seed: u64, report: &mut Report) {
+fn coalescing(shape: Shape, report: &mut Report) {
     let of = "D1s of one group within its window";
     for devices in [100, 10_000] {
         let window = Duration::from_secs(2);
         let settings = Settings { coalesce: window, ..Settings::default() };
-        let shape = Shape { devices, groups: 1, seed };
+        let shape = Shape { devices, groups: 1, ..shape };
         let mut world = World::new(shape, settings, heap::live);
         let Coalesced { triggers, messages, sending } = flows::coalesced(&mut world, window);
         let what = format!("{triggers} D1s: messages to the servers");

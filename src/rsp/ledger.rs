@@ -90,11 +90,17 @@ pub(super) struct Request {
     pub(super) opened: Timestamp,
     pub(super) asker: Arc<str>,
     /// Boxed: a million devices may have a request open, most without these.
-    tid: Option<Box<Tid>>,
-    pub(super) name: Option<Box<str>>,
+    names: Option<Box<Names>>,
     /// What was sent, to send it again; goes when it is not needed any more, or for want of room.
     pub(super) publication: Option<Publication>,
     pub(super) merged: bool,
+}
+
+/// What the server calls a request.
+#[derive(Debug)]
+struct Names {
+    tid: Option<Tid>,
+    campaign: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -131,16 +137,18 @@ pub enum RetryError {
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    requests: BTreeMap<u64, Request>,
-    by_device: HashMap<u32, SmallVec<[u64; 2]>, RandomState>,
+    /// Boxed: what grows at its end leaves its nodes half empty.
+    requests: BTreeMap<u64, Box<Request>>,
+    /// Those to a device alone, with its index before their number.
+    by_device: BTreeSet<(u32, u64)>,
     by_group: HashMap<Gid, VecDeque<u64>, RandomState>,
     expiries: BTreeSet<(Timestamp, u64)>,
     ended: BTreeSet<u64>,
     ended_devices: usize,
     /// Requests that go out in waves.
     in_waves: BTreeSet<u64>,
-    /// Requests whose message is kept for a retry.
-    kept: BTreeSet<u64>,
+    /// No older request has its message any more, to be sent again.
+    kept_from: u64,
     kept_bytes: usize,
     tally: Tally,
     changed: BTreeSet<u64>,
@@ -153,13 +161,13 @@ impl Ledger {
     pub(super) fn new(limits: RspLimits) -> Self {
         Self {
             requests: BTreeMap::new(),
-            by_device: HashMap::default(),
+            by_device: BTreeSet::new(),
             by_group: HashMap::default(),
             expiries: BTreeSet::new(),
             ended: BTreeSet::new(),
             ended_devices: 0,
             in_waves: BTreeSet::new(),
-            kept: BTreeSet::new(),
+            kept_from: 0,
             kept_bytes: 0,
             tally: Tally::default(),
             changed: BTreeSet::new(),
@@ -201,12 +209,12 @@ impl Ledger {
     }
 
     pub(super) fn request(&self, id: u64) -> Option<&Request> {
-        self.requests.get(&id)
+        self.requests.get(&id).map(Box::as_ref)
     }
 
     /// Requests that are remembered, newest first, from those older than `before` on.
     pub(super) fn newest(&self, before: u64) -> impl Iterator<Item = (u64, &Request)> {
-        self.requests.range(..before).rev().map(|(id, request)| (*id, request))
+        self.requests.range(..before).rev().map(|(id, request)| (*id, request.as_ref()))
     }
 
     pub(super) fn state(&self, id: u64, request: &Request) -> CampaignState {
@@ -225,7 +233,7 @@ impl Ledger {
     pub(super) fn open_one(&mut self, index: u32, draft: Draft, now: Timestamp) -> u64 {
         let whom = Whom::One { index, state: DeviceState::Queued };
         let id = self.open(whom, draft, now);
-        self.by_device.entry(index).or_default().push(id);
+        self.by_device.insert((index, id));
         self.limit_device(index);
         id
     }
@@ -258,8 +266,7 @@ impl Ledger {
         tid: Option<&Tid>,
         now: Timestamp,
     ) -> Answerable {
-        let ids = self.by_device.get(&index).into_iter().flatten();
-        self.classify(ids, index, tid, now, |request| request.asked == asked)
+        self.classify(self.of_device(index), index, tid, now, |request| request.asked == asked)
     }
 
     /// The request to a group that an answer of this member belongs to.
@@ -271,8 +278,7 @@ impl Ledger {
         tid: Option<&Tid>,
         now: Timestamp,
     ) -> Answerable {
-        let ids = self.by_group.get(&gid).into_iter().flatten();
-        self.classify(ids, index, tid, now, |request| request.asked == asked)
+        self.classify(self.of_group(gid), index, tid, now, |request| request.asked == asked)
     }
 
     /// The merged B1s to members of a group that a B2 of this member belongs to.
@@ -283,8 +289,7 @@ impl Ledger {
         tid: Option<&Tid>,
         now: Timestamp,
     ) -> Answerable {
-        let ids = self.by_group.get(&gid).into_iter().flatten();
-        self.classify(ids, index, tid, now, |request| request.merged)
+        self.classify(self.of_group(gid), index, tid, now, |request| request.merged)
     }
 
     /// Whether an A1 to the device, alone or with one of these groups, is in its time.
@@ -393,7 +398,7 @@ impl Ledger {
     /// The device is no member any more: the group's requests expect nothing of it. Its index may
     /// name another device soon.
     pub(super) fn leave(&mut self, index: u32, gid: Gid) {
-        let ids: Vec<u64> = self.by_group.get(&gid).into_iter().flatten().copied().collect();
+        let ids: SmallVec<[u64; 4]> = self.of_group(gid).collect();
         for id in ids {
             self.strike(id, index);
         }
@@ -401,7 +406,8 @@ impl Ledger {
 
     /// The device is gone, and its requests with it.
     pub(super) fn remove(&mut self, index: u32, gids: &[Gid]) {
-        for id in self.by_device.remove(&index).into_iter().flatten() {
+        let ids: SmallVec<[u64; 4]> = self.of_device(index).collect();
+        for id in ids {
             self.strike(id, index);
             self.forget(id);
         }
@@ -419,6 +425,8 @@ impl Ledger {
             self.move_where(id, DeviceState::Expired, |_, state| state.is_open());
             self.end(id);
         }
+        // Now and then, so that it is no long way when room is needed.
+        self.pass_over_unkept(self.limits.sweep_max);
         unanswered
     }
 
@@ -445,30 +453,45 @@ impl Ledger {
         self.last_id += 1;
         let id = self.last_id;
         let Draft { asked, asker, tid, name, expires, publication, merged, wave: _ } = draft;
-        let (bytes, tid) = (publication.message.kept_bytes(), tid.map(Box::new));
-        let publication = Some(publication);
-        let opened = now;
-        let request =
-            Request { asked, whom, expires, opened, asker, tid, name, publication, merged };
+        let is_named = tid.is_some() || name.is_some();
+        let names = is_named.then(|| Box::new(Names { tid, campaign: name }));
+        self.kept_bytes += publication.message.kept_bytes();
+        let (opened, publication) = (now, Some(publication));
+        let request = Request { asked, whom, expires, opened, asker, names, publication, merged };
         self.tally.add_all(&request.tally());
-        self.requests.insert(id, request);
+        self.requests.insert(id, Box::new(request));
         self.expiries.insert((expires, id));
-        self.kept.insert(id);
-        self.kept_bytes += bytes;
-        while self.kept_bytes > self.limits.retry_bytes_max {
-            let Some(oldest) = self.kept.first().copied() else { break };
-            self.drop_publication(oldest);
+        while self.kept_bytes > self.limits.retry_bytes_max && self.pass_over_unkept(usize::MAX) {
+            self.drop_publication(self.kept_from);
         }
         self.note_change(id);
         id
     }
 
     fn drop_publication(&mut self, id: u64) {
-        if !self.kept.remove(&id) {
-            return;
-        }
         let publication = self.requests.get_mut(&id).and_then(|r| r.publication.take());
         self.kept_bytes -= publication.map_or(0, |p| p.message.kept_bytes());
+    }
+
+    /// Finds the oldest request whose message is kept, among so many; `false` when it did not.
+    fn pass_over_unkept(&mut self, among: usize) -> bool {
+        for (id, request) in self.requests.range(self.kept_from..).take(among) {
+            self.kept_from = *id;
+            if request.publication.is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Requests to this device alone, oldest first.
+    fn of_device(&self, index: u32) -> impl Iterator<Item = u64> + Clone + '_ {
+        self.by_device.range((index, 0)..=(index, u64::MAX)).map(|(_, id)| *id)
+    }
+
+    /// Requests to this group, oldest first.
+    fn of_group(&self, gid: Gid) -> impl Iterator<Item = u64> + Clone + '_ {
+        self.by_group.get(&gid).into_iter().flatten().copied()
     }
 
     fn note_change(&mut self, id: u64) {
@@ -541,12 +564,7 @@ impl Ledger {
         }
         match &request.whom {
             Whom::One { index, .. } => {
-                if let Some(ids) = self.by_device.get_mut(index) {
-                    ids.retain(|other| *other != id);
-                    if ids.is_empty() {
-                        self.by_device.remove(index);
-                    }
-                }
+                self.by_device.remove(&(*index, id));
             }
             Whom::All(roster) => {
                 if let Some(ids) = self.by_group.get_mut(&roster.gid) {
@@ -560,26 +578,25 @@ impl Ledger {
     }
 
     fn limit_device(&mut self, index: u32) {
-        let Some(ids) = self.by_device.get(&index) else { return };
-        if ids.len() > self.limits.open_requests_max {
-            self.forget(self.least_wanted(ids.iter()));
+        if self.of_device(index).count() > self.limits.open_requests_max {
+            self.forget(self.least_wanted(self.of_device(index)));
         }
     }
 
     fn limit_group(&mut self, gid: Gid) {
         let Some(ids) = self.by_group.get(&gid) else { return };
         if ids.len() > self.limits.open_group_requests_max {
-            self.forget(self.least_wanted(ids.iter()));
+            self.forget(self.least_wanted(self.of_group(gid)));
         }
     }
 
     /// Those that are over are the smallest loss, then those that have all answers.
-    fn least_wanted<'a>(&self, ids: impl Iterator<Item = &'a u64>) -> u64 {
+    fn least_wanted(&self, ids: impl Iterator<Item = u64>) -> u64 {
         let rank = |id: &u64| {
             let is_open = self.requests.get(id).is_some_and(|r| r.tally().open() > 0);
             (!self.ended.contains(id), is_open, *id)
         };
-        ids.copied().min_by_key(rank).unwrap_or_default()
+        ids.min_by_key(rank).unwrap_or_default()
     }
 
     fn triggers<'a>(
@@ -588,26 +605,25 @@ impl Ledger {
         gids: &'a [Gid],
         now: Timestamp,
     ) -> impl Iterator<Item = (u64, DeviceState)> + 'a {
-        let own = self.by_device.get(&index).into_iter().flatten();
-        let with_groups = gids.iter().filter_map(|gid| self.by_group.get(gid)).flatten();
-        own.chain(with_groups).filter_map(move |id| {
-            let request = self.requests.get(id)?;
+        let with_groups = gids.iter().flat_map(|gid| self.of_group(*gid));
+        self.of_device(index).chain(with_groups).filter_map(move |id| {
+            let request = self.requests.get(&id)?;
             let standing = request.asked == Asked::Trigger && request.expires > now;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
-            standing.then_some((*id, state))
+            standing.then_some((id, state))
         })
     }
 
     /// A request with the answer's tid, whatever became of it, comes before all without one.
-    fn classify<'a>(
+    fn classify(
         &self,
-        ids: impl Iterator<Item = &'a u64> + Clone,
+        ids: impl Iterator<Item = u64> + Clone,
         index: u32,
         tid: Option<&Tid>,
         now: Timestamp,
         is_asked: impl Fn(&Request) -> bool,
     ) -> Answerable {
-        let requests = ids.filter_map(|id| Some((*id, self.requests.get(id)?)));
+        let requests = ids.filter_map(|id| Some((id, self.requests.get(&id)?)));
         let requests = requests.filter(|(_, request)| is_asked(request));
         let best = |with_tid: bool| {
             let matching = requests.clone().filter(|(_, request)| match (with_tid, tid) {
@@ -647,7 +663,12 @@ impl Roster {
 
 impl Request {
     pub(super) fn tid(&self) -> Option<&Tid> {
-        self.tid.as_deref()
+        self.names.as_deref()?.tid.as_ref()
+    }
+
+    /// The name of the campaign it belongs to, as its server has it.
+    pub(super) fn campaign_name(&self) -> Option<&str> {
+        self.names.as_deref()?.campaign.as_deref()
     }
 
     pub(super) fn len(&self) -> usize {

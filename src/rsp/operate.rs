@@ -375,7 +375,7 @@ impl ControlUnit {
             message,
             merged: request.merged,
             target,
-            name: request.name.clone(),
+            name: request.campaign_name().map(Into::into),
             tid: request.tid().cloned(),
             server: Arc::clone(&request.asker),
             opened: request.opened,
