@@ -56,13 +56,6 @@ pub(super) struct Pulling<'a> {
     pub(super) chunk: usize,
 }
 
-/// Where a letter lies, for the calendar of expiries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Device(u32),
-    Group(Gid),
-}
-
 /// A group's letters and its connected members.
 #[derive(Debug, Default)]
 struct Log {
@@ -102,7 +95,10 @@ pub(super) struct Mail {
     /// By device index; 8 bytes for a device without mail and reader.
     boxes: Vec<Option<Box<Mailbox>>>,
     logs: HashMap<Gid, Log, RandomState>,
-    expiries: BTreeSet<(Timestamp, (u64, Place))>,
+    /// When which mailbox is to be looked at for what has expired; see [`Mailbox::due`].
+    calendar: BTreeSet<(Timestamp, u32)>,
+    /// When which letters to groups expire.
+    group_expiries: BTreeSet<(Timestamp, (u64, Gid))>,
     last_id: u64,
     limits: RspLimits,
     totals: MailTotals,
@@ -123,7 +119,8 @@ impl Mail {
         Self {
             boxes: Vec::new(),
             logs: HashMap::default(),
-            expiries: BTreeSet::new(),
+            calendar: BTreeSet::new(),
+            group_expiries: BTreeSet::new(),
             last_id: 0,
             limits,
             totals: MailTotals::default(),
@@ -210,7 +207,7 @@ impl Mail {
         log.letters.push_back(GroupLetter { id, publication, roll, expires, campaign, first });
         self.totals.messages += 1;
         self.totals.bytes += bytes;
-        self.expiries.insert((expires, (id, Place::Group(gid))));
+        self.group_expiries.insert((expires, (id, gid)));
         log.online.values().map(|reader| reader.key).collect()
     }
 
@@ -402,7 +399,7 @@ impl Mail {
         };
         self.remember(pulling.index, &letters, all_seen);
         if progress.is_some() {
-            self.mailbox_mut(pulling.index).progress = progress.map(Box::new);
+            self.mailbox_mut(pulling.index).set_progress(progress);
         }
         letters
     }
@@ -431,7 +428,7 @@ impl Mail {
             }
         };
         let mut heads: SmallVec<[Option<Next<'_>>; 3]> =
-            (0..=pulling.gids.len()).map(|source| next(source, mailbox.cursor)).collect();
+            (0..=pulling.gids.len()).map(|source| next(source, mailbox.cursor())).collect();
         let (mut letters, mut progress) = (Vec::new(), None);
         while progress.is_none() && letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();
@@ -455,12 +452,8 @@ impl Mail {
         if mailbox.reader() != Some(reader) {
             return;
         }
-        for id in ids {
-            // An expiry that was passed over while the letter was taken is due again.
-            if let Some(expires) = mailbox.put_back(*id) {
-                self.expiries.insert((expires, (*id, Place::Device(index))));
-            }
-        }
+        ids.iter().for_each(|id| mailbox.put_back(*id));
+        self.heed_expiries(index);
     }
 
     /// Whether this reader has the letter and did not acknowledge it yet.
@@ -482,10 +475,7 @@ impl Mail {
             return None;
         }
         if mailbox.finish_piece(id) {
-            // An expiry that was passed over while the piece was on its way is due again.
-            if let Some(expires) = mailbox.expiry(id) {
-                self.expiries.insert((expires, (id, Place::Device(index))));
-            }
+            self.heed_expiries(index);
             return Some(Acknowledged::Piece);
         }
         self.take_out(index, gids, id).map(Acknowledged::Arrived)
@@ -495,7 +485,7 @@ impl Mail {
     /// is cut anew, for a client may come back that takes less than before.
     pub(super) fn discard(&mut self, index: u32, gids: &[Gid], id: u64) -> Option<Arrival> {
         let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
-        if mailbox.progress.as_ref().is_some_and(|progress| progress.letter == id) {
+        if mailbox.progress().is_some_and(|progress| progress.letter == id) {
             let reader = mailbox.reader()?;
             self.put_back(index, reader, &[id]);
             return None;
@@ -543,9 +533,7 @@ impl Mail {
             self.go_offline(index, *gid);
         }
         let mailbox = self.boxes.get_mut(index as usize)?.take()?;
-        for letter in mailbox.letters() {
-            self.expiries.remove(&(letter.expires, (letter.id, Place::Device(index))));
-        }
+        self.calendar.remove(&(mailbox.due, index));
         self.totals.messages -= mailbox.len();
         self.totals.bytes -= mailbox.bytes;
         self.totals.readers -= usize::from(mailbox.reader().is_some());
@@ -561,24 +549,22 @@ impl Mail {
         budget: &mut usize,
     ) -> (ExpiredLetters, Vec<Bereft>) {
         let (mut expired, mut campaigns) = (ExpiredLetters::default(), Vec::new());
-        while let Some((at, (id, place))) = due(&self.expiries, now, budget) {
-            self.expiries.remove(&(at, (id, place)));
-            let (campaign, index) = match place {
-                Place::Group(gid) => {
-                    let letter = self.remove_group_letter(gid, id);
-                    expired.to_groups += u64::from(letter.is_some());
-                    (letter.and_then(|letter| letter.campaign), None)
-                }
-                Place::Device(index) => {
-                    if self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
-                        continue;
-                    }
-                    let letter = self.remove_own(index, id);
-                    expired.to_devices += u64::from(letter.is_some());
-                    (letter.and_then(|letter| letter.campaign), Some(index))
-                }
-            };
-            campaigns.extend(campaign.map(|campaign| (campaign.get(), index)));
+        while let Some((_, (id, gid))) = due(&self.group_expiries, now, budget) {
+            let letter = self.remove_group_letter(gid, id);
+            expired.to_groups += u64::from(letter.is_some());
+            let campaign = letter.and_then(|letter| letter.campaign);
+            campaigns.extend(campaign.map(|campaign| (campaign.get(), None)));
+        }
+        while let Some((_, index)) = due(&self.calendar, now, budget) {
+            // The look at the mailbox, which is paid, is good for the first letter.
+            let ids = self.mailbox(index).map(|mailbox| mailbox.expired(now, *budget + 1));
+            let ids = ids.unwrap_or_default();
+            *budget -= ids.len().saturating_sub(1);
+            for letter in ids.into_iter().filter_map(|id| self.remove_own(index, id)) {
+                expired.to_devices += 1;
+                campaigns.extend(letter.campaign.map(|campaign| (campaign.get(), Some(index))));
+            }
+            self.reschedule(index);
         }
         (expired, campaigns)
     }
@@ -598,13 +584,19 @@ impl Mail {
     fn insert(&mut self, index: u32, letter: OwnLetter) {
         self.totals.messages += 1;
         self.totals.bytes += letter.message.kept_bytes();
-        self.expiries.insert((letter.expires, (letter.id, Place::Device(index))));
-        self.mailbox_mut(index).insert(letter);
+        let (mailbox, expires) = (self.mailbox_mut(index), letter.expires);
+        mailbox.insert(letter);
+        if expires < mailbox.due {
+            self.reschedule(index);
+        }
     }
 
     fn remove_own(&mut self, index: u32, id: u64) -> Option<OwnLetter> {
-        let letter = self.boxes.get_mut(index as usize)?.as_deref_mut()?.remove(id)?;
-        self.expiries.remove(&(letter.expires, (id, Place::Device(index))));
+        let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
+        let letter = mailbox.remove(id)?;
+        if mailbox.len() == 0 {
+            self.reschedule(index);
+        }
         self.totals.messages -= 1;
         self.totals.bytes -= letter.message.kept_bytes();
         self.tidy(index);
@@ -612,9 +604,28 @@ impl Mail {
     }
 
     fn hand_back(&mut self, index: u32) {
-        // A letter whose expiry was passed over while it was taken is due again.
-        for (expires, id) in self.mailbox_mut(index).hand_back() {
-            self.expiries.insert((expires, (id, Place::Device(index))));
+        self.mailbox_mut(index).hand_back();
+        self.heed_expiries(index);
+    }
+
+    /// Letters that were passed over while they were taken may be the first to expire.
+    fn heed_expiries(&mut self, index: u32) {
+        let mailbox = self.mailbox(index);
+        if mailbox.is_some_and(|mailbox| mailbox.first_expiry() < mailbox.due) {
+            self.reschedule(index);
+        }
+    }
+
+    /// Has the mailbox looked at when its first letter expires.
+    fn reschedule(&mut self, index: u32) {
+        let Some(mailbox) = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        self.calendar.remove(&(mailbox.due, index));
+        mailbox.due = mailbox.first_expiry();
+        if mailbox.due < Timestamp::NEVER {
+            self.calendar.insert((mailbox.due, index));
         }
     }
 
@@ -624,22 +635,22 @@ impl Mail {
         let mailbox = self.mailbox_mut(index);
         letters.iter().for_each(|letter| mailbox.take(letter.id));
         if all_seen {
-            mailbox.cursor = last_id;
+            mailbox.set_cursor(last_id);
         }
     }
 
     fn look_again(&mut self, index: u32) {
         let mailbox = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut);
-        mailbox.into_iter().for_each(|mailbox| mailbox.cursor = 0);
+        mailbox.into_iter().for_each(|mailbox| mailbox.set_cursor(0));
     }
 
     /// What was being given in pieces may have expired meanwhile, or been withdrawn.
     fn forget_progress_of_none(&mut self, index: u32, gids: &[Gid]) {
         let Some(mailbox) = self.mailbox(index) else { return };
-        let Some(id) = mailbox.progress.as_ref().map(|progress| progress.letter) else { return };
+        let Some(id) = mailbox.progress().map(|progress| progress.letter) else { return };
         let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_ok());
-        if mailbox.expiry(id).is_none() && !gids.iter().any(in_log) {
-            self.mailbox_mut(index).progress = None;
+        if !mailbox.contains(id) && !gids.iter().any(in_log) {
+            self.mailbox_mut(index).set_progress(None);
         }
     }
 
@@ -694,14 +705,14 @@ impl Mail {
         log.bytes -= bytes;
         self.totals.messages -= 1;
         self.totals.bytes -= bytes;
-        self.expiries.remove(&(letter.expires, (id, Place::Group(gid))));
+        self.group_expiries.remove(&(letter.expires, (id, gid)));
         self.tidy_log(gid);
         Some(letter)
     }
 
     fn tidy(&mut self, index: u32) {
         let Some(slot) = self.boxes.get_mut(index as usize) else { return };
-        if slot.as_deref().is_some_and(Mailbox::is_empty) {
+        if slot.as_deref_mut().is_some_and(|mailbox| !mailbox.tidy()) {
             *slot = None;
         }
     }

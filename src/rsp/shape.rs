@@ -41,7 +41,7 @@ impl<'a> Next<'a> {
         if !chunks || whole.message.payload.len() <= envelope_bytes_max {
             return (whole, None);
         }
-        let known = mailbox.progress.as_deref().filter(|progress| progress.letter == id);
+        let known = mailbox.progress().filter(|progress| progress.letter == id);
         let (offset, pieces) = known.map_or((0, 0), |known| (known.offset, known.pieces));
         let payload = &whole.message.payload;
         // What cannot be cut is given whole, and comes back as undeliverable.
