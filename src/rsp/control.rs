@@ -626,7 +626,7 @@ impl ControlUnit {
         outcome.to_servers = true;
         let (asked, index) = (request.asked, found.index);
         let gids: Gids = match &request.whom {
-            Whom::One { .. } => self.registry.gids_at(index).clone(),
+            Whom::One { .. } => self.registry.gids_at(index).into(),
             Whom::All(roster) => Gids::from_slice(&[roster.gid]),
         };
         let state = match (asked, rc) {

@@ -20,7 +20,7 @@
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor`, `outline` | the routing head of a message |
 //! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
-//! | [`registry`], [`import`], `intake` | which devices and groups exist |
+//! | [`registry`], `nids`, [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
 //! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
@@ -63,6 +63,7 @@ mod json;
 mod ledger;
 mod mail;
 mod merging;
+mod nids;
 mod operate;
 mod outline;
 mod package;

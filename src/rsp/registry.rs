@@ -6,13 +6,13 @@
 //! generation tells the old owner from the new one. A group's members are one shared array: taking
 //! a snapshot of a million members copies a pointer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
+use super::nids::Nids;
 use crate::ids::{Gid, Nid};
 
 /// Groups of one device, ascending.
@@ -43,20 +43,30 @@ pub struct Device<'a> {
 pub struct Registry {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
-    by_nid: HashMap<Nid, u32, RandomState>,
+    by_nid: Nids,
     groups: BTreeMap<Gid, Arc<Vec<u32>>>,
     /// Devices that have given their profile away.
     replaced: BTreeSet<u32>,
 }
 
-/// 64 bytes; a million of them are to stay small.
+/// 48 bytes; a million of them are to stay small.
 #[derive(Debug, Default)]
 struct Slot {
     nid: Option<Nid>,
-    gids: Gids,
+    gids: Membership,
     /// Boxed twice: few devices have labels, and this way the others pay 8 bytes.
     labels: Option<Box<Box<str>>>,
     generation: u32,
+}
+
+/// The groups of one device, ascending, in 16 bytes.
+#[derive(Debug, Default)]
+enum Membership {
+    #[default]
+    None,
+    One(Gid),
+    /// Boxed twice, as labels are.
+    Many(Box<Box<[Gid]>>),
 }
 
 /// What registering a device changed.
@@ -89,7 +99,7 @@ impl Registry {
     /// What is known of a device.
     #[must_use]
     pub fn device(&self, nid: Nid) -> Option<Device<'_>> {
-        self.device_at(*self.by_nid.get(&nid)?)
+        self.device_at(self.index(nid)?)
     }
 
     /// All devices, in the order of their slots.
@@ -142,7 +152,7 @@ impl Registry {
     /// The key of a registered device.
     #[must_use]
     pub fn key(&self, nid: Nid) -> Option<DeviceKey> {
-        let index = *self.by_nid.get(&nid)?;
+        let index = self.index(nid)?;
         Some(DeviceKey { index, generation: self.slots[index as usize].generation })
     }
 
@@ -156,14 +166,14 @@ impl Registry {
     /// Its groups, ascending; none when it was removed.
     pub(super) fn gids(&self, key: DeviceKey) -> &[Gid] {
         match self.slots.get(key.index as usize) {
-            Some(slot) if slot.generation == key.generation => &slot.gids,
+            Some(slot) if slot.generation == key.generation => slot.gids.as_slice(),
             _ => &[],
         }
     }
 
     /// The groups of a registered device, by its index.
-    pub(super) fn gids_at(&self, index: u32) -> &Gids {
-        &self.slots[index as usize].gids
+    pub(super) fn gids_at(&self, index: u32) -> &[Gid] {
+        self.slots[index as usize].gids.as_slice()
     }
 
     /// The number of a registered device, by its index.
@@ -211,7 +221,7 @@ impl Registry {
     fn device_at(&self, index: u32) -> Option<Device<'_>> {
         let slot = self.slots.get(index as usize)?;
         let (labels, replaced) = (slot.labels(), self.replaced.contains(&index));
-        Some(Device { nid: slot.nid?, gids: &slot.gids, labels, replaced })
+        Some(Device { nid: slot.nid?, gids: slot.gids.as_slice(), labels, replaced })
     }
 
     pub(super) fn belongs(&self, key: DeviceKey, gid: Gid) -> bool {
@@ -227,32 +237,33 @@ impl Registry {
     pub(super) fn register(&mut self, nid: Nid, mut gids: Gids, labels: &str) -> Registered {
         gids.sort_unstable();
         gids.dedup();
-        let (index, is_new) = match self.by_nid.get(&nid) {
-            Some(index) => (*index, false),
+        let (index, is_new) = match self.index(nid) {
+            Some(index) => (index, false),
             None => (self.occupy(nid), true),
         };
         let slot = &mut self.slots[index as usize];
         slot.labels = (!labels.is_empty()).then(|| Box::new(labels.into()));
         let key = DeviceKey { index, generation: slot.generation };
-        let old = std::mem::replace(&mut slot.gids, gids.clone());
-        let without = |all: &Gids, known: &Gids| -> Gids {
+        let old = std::mem::replace(&mut slot.gids, Membership::new(&gids));
+        let without = |all: &[Gid], known: &[Gid]| -> Gids {
             all.iter().copied().filter(|gid| known.binary_search(gid).is_err()).collect()
         };
-        let (joined, left) = (without(&gids, &old), without(&old, &gids));
+        let (joined, left) = (without(&gids, old.as_slice()), without(old.as_slice(), &gids));
         joined.iter().for_each(|gid| self.join(index, *gid));
         left.iter().for_each(|gid| self.leave(index, *gid));
         Registered { key, joined, left, is_new }
     }
 
     pub(super) fn remove(&mut self, nid: Nid) -> Option<Removed> {
-        let index = self.by_nid.remove(&nid)?;
+        let index = self.by_nid.remove(nid, |index| self.slots[index as usize].nid)?;
         self.replaced.remove(&index);
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation.wrapping_add(1);
         let gone = std::mem::replace(slot, Slot { generation, ..Slot::default() });
-        gone.gids.iter().for_each(|gid| self.leave(index, *gid));
+        let gids = Gids::from_slice(gone.gids.as_slice());
+        gids.iter().for_each(|gid| self.leave(index, *gid));
         self.vacant.push(index);
-        Some(Removed { index, gids: gone.gids })
+        Some(Removed { index, gids })
     }
 
     fn occupy(&mut self, nid: Nid) -> u32 {
@@ -261,8 +272,12 @@ impl Registry {
             u32::try_from(self.slots.len() - 1).expect("4 billion slots do not fit into memory")
         });
         self.slots[index as usize].nid = Some(nid);
-        self.by_nid.insert(nid, index);
+        self.by_nid.insert(nid, index, |index| self.slots[index as usize].nid);
         index
+    }
+
+    fn index(&self, nid: Nid) -> Option<u32> {
+        self.by_nid.get(nid, |index| self.slots[index as usize].nid)
     }
 
     fn join(&mut self, index: u32, gid: Gid) {
@@ -280,6 +295,25 @@ impl Registry {
         }
         if members_now.is_empty() {
             self.groups.remove(&gid);
+        }
+    }
+}
+
+impl Membership {
+    /// Of groups in ascending order.
+    fn new(gids: &[Gid]) -> Self {
+        match gids {
+            [] => Self::None,
+            [gid] => Self::One(*gid),
+            many => Self::Many(Box::new(many.into())),
+        }
+    }
+
+    fn as_slice(&self) -> &[Gid] {
+        match self {
+            Self::None => &[],
+            Self::One(gid) => std::slice::from_ref(gid),
+            Self::Many(gids) => gids,
         }
     }
 }
@@ -312,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_small() {
-        assert!(size_of::<Slot>() <= 64, "{}", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 48, "{}", size_of::<Slot>());
     }
 
     #[test]
