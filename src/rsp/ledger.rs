@@ -8,19 +8,22 @@
 //! An answer is matched by its `tid` when an open request of the kind has the same. Otherwise it
 //! answers the oldest request without one; an answer without a tid, the oldest of all.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
+use super::ascending::Ascending;
 use super::campaign::{CampaignId, CampaignState, FirstWave, Pace, Verdict};
 use super::envelope::Tid;
 use super::exchange::due;
 use super::mail::Publication;
 use super::options::RspLimits;
+use super::parts::Parts;
 use super::track::{DeviceState, Tally, Track};
 use crate::ids::{Gid, Timestamp};
+use crate::mqtt::Message;
 
 /// What a request asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,7 @@ pub(super) struct Draft {
     pub(super) wave: Option<FirstWave>,
 }
 
+/// 72 bytes; a million of them may be open.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) asked: Asked,
@@ -89,10 +93,12 @@ pub(super) struct Request {
     pub(super) expires: Timestamp,
     pub(super) opened: Timestamp,
     pub(super) asker: Arc<str>,
-    /// Boxed: a million devices may have a request open, most without these.
+    /// Boxed: many have none.
     names: Option<Box<Names>>,
     /// What was sent, to send it again; goes when it is not needed any more, or for want of room.
-    pub(super) publication: Option<Publication>,
+    message: Option<Arc<Message>>,
+    chunks: bool,
+    needs_consent: bool,
     pub(super) merged: bool,
 }
 
@@ -116,6 +122,8 @@ pub(super) struct Roster {
     pub(super) track: Track,
     pub(super) pace: Pace,
     pub(super) wave: Option<FirstWave>,
+    /// What the message consists of; goes with it.
+    parts: Option<Arc<Parts>>,
 }
 
 /// Why a campaign cannot be sent again.
@@ -137,8 +145,7 @@ pub enum RetryError {
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Boxed: what grows at its end leaves its nodes half empty.
-    requests: BTreeMap<u64, Box<Request>>,
+    requests: Ascending<Request>,
     /// Those to a device alone, with its index before their number.
     by_device: BTreeSet<(u32, u64)>,
     by_group: HashMap<Gid, VecDeque<u64>, RandomState>,
@@ -160,7 +167,7 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn new(limits: RspLimits) -> Self {
         Self {
-            requests: BTreeMap::new(),
+            requests: Ascending::default(),
             by_device: BTreeSet::new(),
             by_group: HashMap::default(),
             expiries: BTreeSet::new(),
@@ -195,7 +202,7 @@ impl Ledger {
     /// How many campaigns wait for their first wave, and how many were halted by it.
     pub(super) fn waves(&self) -> (usize, usize) {
         let states =
-            self.in_waves.iter().filter_map(|id| Some(self.state(*id, self.requests.get(id)?)));
+            self.in_waves.iter().filter_map(|id| Some(self.state(*id, self.requests.get(*id)?)));
         states.fold((0, 0), |(canary, halted), state| match state {
             CampaignState::Canary => (canary + 1, halted),
             CampaignState::Halted => (canary, halted + 1),
@@ -209,12 +216,12 @@ impl Ledger {
     }
 
     pub(super) fn request(&self, id: u64) -> Option<&Request> {
-        self.requests.get(&id).map(Box::as_ref)
+        self.requests.get(id)
     }
 
     /// Requests that are remembered, newest first, from those older than `before` on.
     pub(super) fn newest(&self, before: u64) -> impl Iterator<Item = (u64, &Request)> {
-        self.requests.range(..before).rev().map(|(id, request)| (*id, request.as_ref()))
+        self.requests.below(before)
     }
 
     pub(super) fn state(&self, id: u64, request: &Request) -> CampaignState {
@@ -247,7 +254,8 @@ impl Ledger {
         now: Timestamp,
     ) -> u64 {
         let (pace, wave) = (Pace::starting(now), draft.wave.take());
-        let roster = Roster { gid, track: Track::new(members), pace, wave };
+        let parts = draft.publication.parts.take();
+        let roster = Roster { gid, track: Track::new(members), pace, wave, parts };
         let has_wave = roster.wave.is_some();
         let id = self.open(Whom::All(Box::new(roster)), draft, now);
         if has_wave {
@@ -311,7 +319,7 @@ impl Ledger {
 
     /// Moves a device on with a request, if an answer of it was still to come.
     pub(super) fn settle(&mut self, id: u64, index: u32, to: DeviceState, now: Timestamp) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
+        let Some(request) = self.requests.get_mut(id) else { return };
         let Some(from) = request.state(index).filter(|from| from.is_open() && *from != to) else {
             return;
         };
@@ -348,7 +356,7 @@ impl Ledger {
 
     /// An operator lets all others be served; gives the group.
     pub(super) fn release(&mut self, id: u64) -> Option<Gid> {
-        let Whom::All(roster) = &mut self.requests.get_mut(&id)?.whom else { return None };
+        let Whom::All(roster) = &mut self.requests.get_mut(id)?.whom else { return None };
         roster.wave.as_mut()?.release();
         let gid = roster.gid;
         self.note_change(id);
@@ -362,7 +370,7 @@ impl Ledger {
         id: u64,
         failed_too: bool,
     ) -> Result<(Vec<u32>, Publication), RetryError> {
-        let request = self.requests.get(&id).ok_or(RetryError::Unknown)?;
+        let request = self.requests.get(id).ok_or(RetryError::Unknown)?;
         let missing = request.devices(|state| match state {
             DeviceState::Delivered | DeviceState::Expired => true,
             DeviceState::Failed => failed_too,
@@ -371,13 +379,13 @@ impl Ledger {
         if missing.is_empty() {
             return Err(RetryError::NobodyMissing);
         }
-        let publication = request.publication.clone().ok_or(RetryError::MessageGone)?;
+        let publication = request.publication().ok_or(RetryError::MessageGone)?;
         Ok((missing, publication))
     }
 
     /// These devices are sent the message again, and may answer until then.
     pub(super) fn reopen(&mut self, id: u64, devices: &[u32], expires: Timestamp) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
+        let Some(request) = self.requests.get_mut(id) else { return };
         for index in devices {
             if let Some(from) = request.state(*index) {
                 request.set(*index, DeviceState::Queued);
@@ -420,7 +428,7 @@ impl Ledger {
         let mut unanswered = 0;
         while let Some((at, id)) = due(&self.expiries, now, budget) {
             self.expiries.remove(&(at, id));
-            let open = self.requests.get(&id).map_or(0, |request| request.tally().open());
+            let open = self.requests.get(id).map_or(0, |request| request.tally().open());
             unanswered += u64::from(open > 0);
             self.move_where(id, DeviceState::Expired, |_, state| state.is_open());
             self.end(id);
@@ -432,7 +440,7 @@ impl Ledger {
 
     /// Moves many devices on in one pass.
     fn move_where(&mut self, id: u64, to: DeviceState, which: impl Fn(u32, DeviceState) -> bool) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
+        let Some(request) = self.requests.get_mut(id) else { return };
         self.tally.take_all(&request.tally());
         let verdict = match &mut request.whom {
             Whom::One { index, state } => {
@@ -456,28 +464,38 @@ impl Ledger {
         let is_named = tid.is_some() || name.is_some();
         let names = is_named.then(|| Box::new(Names { tid, campaign: name }));
         self.kept_bytes += publication.message.kept_bytes();
-        let (opened, publication) = (now, Some(publication));
-        let request = Request { asked, whom, expires, opened, asker, names, publication, merged };
+        let request = Request {
+            asked,
+            whom,
+            expires,
+            opened: now,
+            asker,
+            names,
+            message: Some(publication.message),
+            chunks: publication.chunks,
+            needs_consent: publication.needs_consent,
+            merged,
+        };
         self.tally.add_all(&request.tally());
-        self.requests.insert(id, Box::new(request));
+        self.requests.push(id, request);
         self.expiries.insert((expires, id));
         while self.kept_bytes > self.limits.retry_bytes_max && self.pass_over_unkept(usize::MAX) {
-            self.drop_publication(self.kept_from);
+            self.drop_message(self.kept_from);
         }
         self.note_change(id);
         id
     }
 
-    fn drop_publication(&mut self, id: u64) {
-        let publication = self.requests.get_mut(&id).and_then(|r| r.publication.take());
-        self.kept_bytes -= publication.map_or(0, |p| p.message.kept_bytes());
+    fn drop_message(&mut self, id: u64) {
+        let message = self.requests.get_mut(id).and_then(Request::drop_message);
+        self.kept_bytes -= message.map_or(0, |message| message.kept_bytes());
     }
 
     /// Finds the oldest request whose message is kept, among so many; `false` when it did not.
     fn pass_over_unkept(&mut self, among: usize) -> bool {
-        for (id, request) in self.requests.range(self.kept_from..).take(among) {
-            self.kept_from = *id;
-            if request.publication.is_some() {
+        for (id, request) in self.requests.from(self.kept_from).take(among) {
+            self.kept_from = id;
+            if request.message.is_some() {
                 return true;
             }
         }
@@ -503,15 +521,15 @@ impl Ledger {
     /// Nobody will answer any more. An A1 stands until its time is over: it permits an E1, and
     /// what was answered to it is the device's consent.
     fn end_if_over(&mut self, id: u64) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.requests.get(id) else { return };
         let tally = request.tally();
         if tally.open() > 0 {
             return;
         }
         if tally.of(DeviceState::Ok) == tally.total() {
-            self.drop_publication(id);
+            self.drop_message(id);
         }
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.requests.get(id) else { return };
         if request.asked == Asked::Msg {
             self.expiries.remove(&(request.expires, id));
             self.end(id);
@@ -519,7 +537,7 @@ impl Ledger {
     }
 
     fn end(&mut self, id: u64) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.requests.get(id) else { return };
         if !self.ended.insert(id) {
             return;
         }
@@ -534,7 +552,7 @@ impl Ledger {
     }
 
     fn strike(&mut self, id: u64, index: u32) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
+        let Some(request) = self.requests.get_mut(id) else { return };
         let Some(from) = request.state(index).filter(|from| *from != DeviceState::Gone) else {
             return;
         };
@@ -553,8 +571,8 @@ impl Ledger {
     }
 
     fn forget(&mut self, id: u64) {
-        self.drop_publication(id);
-        let Some(request) = self.requests.remove(&id) else { return };
+        self.drop_message(id);
+        let Some(request) = self.requests.remove(id) else { return };
         self.tally.take_all(&request.tally());
         self.expiries.remove(&(request.expires, id));
         self.changed.remove(&id);
@@ -593,7 +611,7 @@ impl Ledger {
     /// Those that are over are the smallest loss, then those that have all answers.
     fn least_wanted(&self, ids: impl Iterator<Item = u64>) -> u64 {
         let rank = |id: &u64| {
-            let is_open = self.requests.get(id).is_some_and(|r| r.tally().open() > 0);
+            let is_open = self.requests.get(*id).is_some_and(|r| r.tally().open() > 0);
             (!self.ended.contains(id), is_open, *id)
         };
         ids.min_by_key(rank).unwrap_or_default()
@@ -607,7 +625,7 @@ impl Ledger {
     ) -> impl Iterator<Item = (u64, DeviceState)> + 'a {
         let with_groups = gids.iter().flat_map(|gid| self.of_group(*gid));
         self.of_device(index).chain(with_groups).filter_map(move |id| {
-            let request = self.requests.get(&id)?;
+            let request = self.requests.get(id)?;
             let standing = request.asked == Asked::Trigger && request.expires > now;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
             standing.then_some((id, state))
@@ -623,7 +641,7 @@ impl Ledger {
         now: Timestamp,
         is_asked: impl Fn(&Request) -> bool,
     ) -> Answerable {
-        let requests = ids.filter_map(|id| Some((id, self.requests.get(&id)?)));
+        let requests = ids.filter_map(|id| Some((id, self.requests.get(id)?)));
         let requests = requests.filter(|(_, request)| is_asked(request));
         let best = |with_tid: bool| {
             let matching = requests.clone().filter(|(_, request)| match (with_tid, tid) {
@@ -669,6 +687,29 @@ impl Request {
     /// The name of the campaign it belongs to, as its server has it.
     pub(super) fn campaign_name(&self) -> Option<&str> {
         self.names.as_deref()?.campaign.as_deref()
+    }
+
+    /// What was sent, if it is still there.
+    fn publication(&self) -> Option<Publication> {
+        let (message, chunks, needs_consent) =
+            (self.message.clone()?, self.chunks, self.needs_consent);
+        let parts = match &self.whom {
+            Whom::One { .. } => None,
+            Whom::All(roster) => roster.parts.clone(),
+        };
+        Some(Publication { message, parts, chunks, needs_consent })
+    }
+
+    /// Whether it can be sent again.
+    pub(super) fn keeps_message(&self) -> bool {
+        self.message.is_some()
+    }
+
+    fn drop_message(&mut self) -> Option<Arc<Message>> {
+        if let Whom::All(roster) = &mut self.whom {
+            roster.parts = None;
+        }
+        self.message.take()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -734,5 +775,15 @@ impl Request {
             }
             Whom::All(roster) => roster.track.in_states(wanted),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_small() {
+        assert!(size_of::<Request>() <= 72, "{}", size_of::<Request>());
     }
 }

@@ -22,7 +22,7 @@
 //! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
 //! | [`registry`], `nids`, [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
-//! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `ledger`, `ascending`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
 //! | `merging` | B1s that wait for their equals |
 //! | [`exchange`] | E1 and E2, and what follows |
@@ -56,6 +56,7 @@ pub mod scope;
 pub mod settings;
 pub mod stamp;
 
+mod ascending;
 mod cbor;
 mod gathering;
 mod intake;

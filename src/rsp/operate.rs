@@ -385,7 +385,7 @@ impl ControlUnit {
             wave,
             rate: f64::from(rate),
             eta: campaign::eta(tally.open(), rate),
-            retriable: request.publication.is_some(),
+            retriable: request.keeps_message(),
         }
     }
 }
