@@ -26,6 +26,7 @@ use super::mailbox::{
 use super::options::RspLimits;
 use super::parts::Parts;
 use super::policy::Form;
+use super::registry::reserve;
 use super::roll::Roll;
 use super::shape::{Next, part};
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
@@ -576,6 +577,8 @@ impl Mail {
     fn mailbox_mut(&mut self, index: u32) -> &mut Mailbox {
         let at = index as usize;
         if self.boxes.len() <= at {
+            let more = at + 1 - self.boxes.len();
+            reserve(&mut self.boxes, more);
             self.boxes.resize_with(at + 1, || None);
         }
         self.boxes[at].get_or_insert_default()
