@@ -136,10 +136,14 @@ mod tests {
         (0..640).for_each(|number| map.push(number, ()));
         assert_eq!(map.pages.len(), 10);
         assert!(map.pages.values().all(|page| page.capacity() == PAGE));
-        (0..640).filter(|number| number % 10 > 0).for_each(|number| drop(map.remove(number)));
+        for number in (0..640).filter(|number| number % 10 > 0) {
+            assert_eq!(map.remove(number), Some(()));
+        }
         let room: usize = map.pages.values().map(Vec::capacity).sum();
         assert!((64..=128).contains(&room), "{room}");
-        (0..640).for_each(|number| drop(map.remove(number)));
+        for number in 0..640 {
+            assert_eq!(map.remove(number).is_some(), number % 10 == 0);
+        }
         assert!(map.pages.is_empty());
     }
 }

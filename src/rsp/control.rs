@@ -1,6 +1,7 @@
 //! The control unit: registry, ledger, exchanges and mail behind one door.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::gathering::Gathering;
 use super::import::{self, ImportReport, LineReason};
 use super::intake::Intake;
 use super::ledger::{Asked, Draft, Found, Ledger, Whom};
+use super::log::GroupLetter;
 use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
 use super::merging::Merging;
@@ -325,7 +327,8 @@ impl ControlUnit {
     /// The reader's connection ended before these letters had left for it; its session may go on.
     pub fn put_back(&mut self, device: DeviceKey, reader: SessionKey, letters: &[u64]) {
         if self.registry.nid(device).is_some() {
-            self.mail.put_back(device.index, reader, letters);
+            let gids = self.registry.gids(device);
+            self.mail.put_back(device.index, gids, reader, letters);
         }
     }
 
@@ -497,8 +500,7 @@ impl ControlUnit {
                 if members.is_empty() {
                     return;
                 }
-                let (id, wake) = self.send_to_members(gid, members, ask, message, now);
-                outcome.wake.extend(wake);
+                let id = self.send_to_members(gid, members, ask, message, &mut outcome.wake, now);
                 outcome.campaign = Some(id);
             }
             Audience::Servers => {}
@@ -548,18 +550,20 @@ impl ControlUnit {
         members: Arc<Vec<u32>>,
         ask: Ask,
         message: &Arc<Message>,
+        wake: &mut Vec<SessionKey>,
         now: Timestamp,
-    ) -> (CampaignId, Vec<SessionKey>) {
+    ) -> CampaignId {
         let publication = publication(&ask, message);
         let first = self.first_wave(gid, &members, &ask);
         let mut draft = draft(ask, publication.clone());
-        let wave = first.as_ref();
-        draft.wave = wave.map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
+        draft.wave =
+            first.as_ref().map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
         let id = self.ledger.open_all(gid, Arc::clone(&members), draft, now);
         let (roll, expires) = (Roll::new(members), self.expiry(message, now));
-        let first = first.map(|(devices, _)| devices);
-        let wake = self.mail.post_group(gid, roll, publication, expires, Some(id), first);
-        (CampaignId(id), wake)
+        let (first, campaign) = (first.map(|(devices, _)| devices), NonZeroU64::new(id));
+        let letter = GroupLetter::new(roll, publication, expires);
+        self.mail.post_group(gid, GroupLetter { campaign, first, ..letter }, wake);
+        CampaignId(id)
     }
 
     /// Who is served first: those that are connected, as far as there are enough of them.
@@ -571,7 +575,7 @@ impl ControlUnit {
         }
         let is_member = |index: &u32| members.binary_search(index).is_ok();
         let mut first: Vec<u32> = self.mail.online(gid).filter(is_member).take(count).collect();
-        // Ascending: both are in the order of their indexes.
+        first.sort_unstable();
         let online = first.clone();
         let others = members.iter().filter(|index| online.binary_search(index).is_err());
         first.extend(others.take(count - online.len()));
@@ -606,9 +610,8 @@ impl ControlUnit {
             Audience::Group(gid) => {
                 let Some(members) = self.registry.members(gid).cloned() else { return };
                 outcome.reached = u32::try_from(members.len()).unwrap_or(u32::MAX);
-                let roll = Roll::new(members);
-                let wake = self.mail.post_group(gid, roll, publication, expires, None, None);
-                outcome.wake.extend(wake);
+                let letter = GroupLetter::new(Roll::new(members), publication, expires);
+                self.mail.post_group(gid, letter, &mut outcome.wake);
             }
             Audience::Servers => {}
         }
@@ -695,7 +698,7 @@ impl ControlUnit {
                 continue;
             }
             if let Some(Whom::All(roster)) = self.ledger.request(id).map(|request| &request.whom) {
-                wake.extend(self.mail.release(roster.gid, id));
+                self.mail.release(roster.gid, id, wake);
             }
         }
     }

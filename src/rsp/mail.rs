@@ -12,7 +12,7 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::exchange::due;
+use super::log::{Dropped, GroupLetter, Log};
 use super::mailbox::{
     Acknowledged, Arrival, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
 };
@@ -27,8 +28,7 @@ use super::options::RspLimits;
 use super::parts::Parts;
 use super::policy::Form;
 use super::registry::reserve;
-use super::roll::Roll;
-use super::shape::{Next, part};
+use super::shape::Next;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
 
@@ -57,28 +57,6 @@ pub(super) struct Pulling<'a> {
     pub(super) chunk: usize,
 }
 
-/// A group's letters and its connected members.
-#[derive(Debug, Default)]
-struct Log {
-    /// Ascending by id.
-    letters: VecDeque<GroupLetter>,
-    online: BTreeMap<u32, Reader>,
-    /// How many of those take packets of at most so many bytes.
-    limits: BTreeMap<u32, u32>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-pub(super) struct GroupLetter {
-    pub(super) id: u64,
-    pub(super) publication: Publication,
-    roll: Roll,
-    expires: Timestamp,
-    campaign: Option<NonZeroU64>,
-    /// Those who may have it before all others, ascending, as long as the others have to wait.
-    first: Option<Box<[u32]>>,
-}
-
 /// Letters that nobody came for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpiredLetters {
@@ -86,6 +64,18 @@ pub struct ExpiredLetters {
     pub to_devices: u64,
     /// Each for a group, whatever the number of members it still waited for.
     pub to_groups: u64,
+}
+
+/// What a reader is to be given.
+#[derive(Debug, Default)]
+struct Seen {
+    letters: Vec<Letter>,
+    /// Where each of them lies: 0 is the mailbox, the others are the device's groups.
+    sources: SmallVec<[usize; 4]>,
+    /// How far it is with one that it gets in pieces.
+    progress: Option<Progress>,
+    /// There is nothing behind them.
+    all: bool,
 }
 
 /// A campaign that lost a letter, with the device where it was for one.
@@ -163,8 +153,7 @@ impl Mail {
 
     /// The largest PUBLISH that all connected members of a group take, in bytes.
     pub(super) fn group_packet_bytes_max(&self, gid: Gid) -> u32 {
-        let limits = self.logs.get(&gid).map(|log| &log.limits);
-        limits.and_then(|limits| limits.keys().next().copied()).unwrap_or(u32::MAX)
+        self.logs.get(&gid).map_or(u32::MAX, Log::packet_bytes_max)
     }
 
     /// Puts a letter into a device's mailbox; returns the reader to wake.
@@ -185,49 +174,39 @@ impl Mail {
         self.mailbox(index)?.reader()
     }
 
-    /// Puts a letter for these members into a group's log, for the first of them alone at first,
-    /// where there are some; returns the readers to wake.
-    pub(super) fn post_group(
-        &mut self,
-        gid: Gid,
-        roll: Roll,
-        publication: Publication,
-        expires: Timestamp,
-        campaign: Option<u64>,
-        first: Option<Box<[u32]>>,
-    ) -> Vec<SessionKey> {
-        if roll.remaining() == 0 {
-            return Vec::new();
+    /// Puts a letter into a group's log; adds the readers to wake: those of the first who may have
+    /// it, where there are some, else of all members.
+    pub(super) fn post_group(&mut self, gid: Gid, letter: GroupLetter, wake: &mut Vec<SessionKey>) {
+        if letter.is_done() {
+            return;
         }
         self.last_id += 1;
-        let id = self.last_id;
-        let log = self.logs.entry(gid).or_default();
-        let bytes = publication.message.kept_bytes();
-        let campaign = campaign.and_then(NonZeroU64::new);
-        log.bytes += bytes;
-        log.letters.push_back(GroupLetter { id, publication, roll, expires, campaign, first });
+        let (id, bytes) = (self.last_id, letter.publication.message.kept_bytes());
+        self.group_expiries.insert((letter.expires, (id, gid)));
         self.totals.messages += 1;
         self.totals.bytes += bytes;
-        self.group_expiries.insert((expires, (id, gid)));
-        log.online.values().map(|reader| reader.key).collect()
-    }
-
-    /// The connected members of a group, the longest known devices first.
-    pub(super) fn online(&self, gid: Gid) -> impl Iterator<Item = u32> + '_ {
-        self.logs.get(&gid).into_iter().flat_map(|log| log.online.keys().copied())
-    }
-
-    /// The first wave is through: all others may have the campaign's letters. Returns the readers
-    /// to wake.
-    pub(super) fn release(&mut self, gid: Gid, campaign: u64) -> Vec<SessionKey> {
-        let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
-            letter.first = None;
+        let log = self.logs.entry(gid).or_default();
+        log.bytes += bytes;
+        match &letter.first {
+            Some(first) => wake.extend(log.readers_of(first)),
+            None => wake.extend(log.readers()),
         }
-        let online: Vec<(u32, SessionKey)> =
-            log.online.iter().map(|(index, reader)| (*index, reader.key)).collect();
-        online.iter().for_each(|(index, _)| self.look_again(*index));
-        online.into_iter().map(|(_, reader)| reader).collect()
+        log.letters.push_back(GroupLetter { id, ..letter });
+    }
+
+    /// The connected members of a group, roughly in the order in which they came.
+    pub(super) fn online(&self, gid: Gid) -> impl Iterator<Item = u32> + '_ {
+        self.logs.get(&gid).into_iter().flat_map(Log::online)
+    }
+
+    /// The first wave is through: all others may have the campaign's letters. Adds the readers to
+    /// wake.
+    pub(super) fn release(&mut self, gid: Gid, campaign: u64, wake: &mut Vec<SessionKey>) {
+        let Some(log) = self.logs.get_mut(&gid) else { return };
+        // From now on, who has read up to the last letter has looked at these, too.
+        self.last_id += 1;
+        log.release(campaign, self.last_id);
+        wake.extend(log.readers());
     }
 
     /// The device's reader has passed over letters that it may have by now; returns it, to be
@@ -240,25 +219,8 @@ impl Mail {
     /// The device does not agree: it does not get what waits for its agreement in these groups.
     /// Returns the campaigns.
     pub(super) fn drop_unagreed(&mut self, index: u32, gids: &[Gid]) -> Vec<u64> {
-        let mut campaigns = Vec::new();
-        for gid in gids {
-            let Some(log) = self.logs.get_mut(gid) else { continue };
-            let taken = |id| {
-                let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
-                mailbox.is_some_and(|mailbox| mailbox.has_taken(id))
-            };
-            let mut done = Vec::new();
-            for letter in log.letters.iter_mut().filter(|l| l.publication.needs_consent) {
-                if !taken(letter.id) && letter.roll.finish(index) {
-                    campaigns.extend(letter.campaign.map(NonZeroU64::get));
-                    done.extend(letter.is_done().then_some(letter.id));
-                }
-            }
-            done.into_iter().for_each(|id| {
-                self.remove_group_letter(*gid, id);
-            });
-        }
-        campaigns
+        let needs_consent = |letter: &GroupLetter| letter.publication.needs_consent;
+        gids.iter().flat_map(|gid| self.drop_waiting(index, *gid, needs_consent)).collect()
     }
 
     /// Takes a campaign's letter back from a device that was not given it yet; `false` when there
@@ -278,17 +240,10 @@ impl Mail {
     /// those who have them on their way, ascending.
     pub(super) fn withdraw_from_group(&mut self, gid: Gid, campaign: u64) -> Vec<u32> {
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        let (boxes, mut holders) = (&self.boxes, Vec::new());
-        let mut done = Vec::new();
+        let (mut holders, mut done) = (Vec::new(), Vec::new());
         for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
-            let has_taken = |index: &u32| {
-                let mailbox = boxes.get(*index as usize).and_then(Option::as_deref);
-                mailbox.is_some_and(|mailbox| mailbox.has_taken(letter.id))
-            };
-            let taken: Vec<u32> = log.online.keys().copied().filter(has_taken).collect();
-            letter.roll.finish_all_but(&taken);
+            holders.extend(letter.roll.finish_waiting());
             done.extend(letter.is_done().then_some(letter.id));
-            holders.extend(taken);
         }
         done.into_iter().for_each(|id| {
             self.remove_group_letter(gid, id);
@@ -310,23 +265,21 @@ impl Mail {
             self.remove_own(index, id);
             campaigns.push(campaign);
         }
+        let is_campaigns = |letter: &GroupLetter| letter.campaign.is_some();
         for gid in gids {
-            campaigns.extend(self.withdraw_from_log(index, *gid));
+            campaigns.extend(self.drop_waiting(index, *gid, is_campaigns));
         }
         campaigns
     }
 
-    fn withdraw_from_log(&mut self, index: u32, gid: Gid) -> Vec<u64> {
-        let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
-        let taken = |id| mailbox.is_some_and(|mailbox| mailbox.has_taken(id));
+    fn drop_waiting(
+        &mut self,
+        index: u32,
+        gid: Gid,
+        which: impl Fn(&GroupLetter) -> bool,
+    ) -> Vec<u64> {
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        let (mut campaigns, mut done) = (Vec::new(), Vec::new());
-        for letter in &mut log.letters {
-            if letter.campaign.is_some() && !taken(letter.id) && letter.roll.finish(index) {
-                campaigns.extend(letter.campaign.map(NonZeroU64::get));
-                done.extend(letter.is_done().then_some(letter.id));
-            }
-        }
+        let Dropped { campaigns, done } = log.drop_waiting(index, which);
         done.into_iter().for_each(|id| {
             self.remove_group_letter(gid, id);
         });
@@ -341,7 +294,7 @@ impl Mail {
         mailbox.put_reader(reader);
         match former {
             Some(same) if same == reader.key => {}
-            Some(_other) => self.hand_back(index),
+            Some(_other) => self.hand_back(index, gids),
             None => self.totals.readers += 1,
         }
         for gid in gids {
@@ -362,7 +315,7 @@ impl Mail {
         mailbox.end_reader(reader);
         let (next, packet_bytes_max) = (mailbox.reader(), mailbox.packet_bytes_max());
         if served == Some(reader) {
-            self.hand_back(index);
+            self.hand_back(index, gids);
             self.totals.readers -= usize::from(next.is_none());
             for gid in gids {
                 match next {
@@ -395,24 +348,13 @@ impl Mail {
         room: usize,
         now: Timestamp,
     ) -> Vec<Letter> {
-        let Some((letters, progress, all_seen)) = self.look(pulling, room, now) else {
-            return Vec::new();
-        };
-        self.remember(pulling.index, &letters, all_seen);
-        if progress.is_some() {
-            self.mailbox_mut(pulling.index).set_progress(progress);
-        }
-        letters
+        let Some(seen) = self.look(pulling, room, now) else { return Vec::new() };
+        self.remember(pulling, &seen);
+        seen.letters
     }
 
-    /// What the reader is to be given: letters, how far it is with one that it gets in pieces, and
-    /// whether there is nothing behind them. `None` where it is not its turn.
-    fn look(
-        &self,
-        pulling: &Pulling<'_>,
-        room: usize,
-        now: Timestamp,
-    ) -> Option<(Vec<Letter>, Option<Progress>, bool)> {
+    /// What the reader is to be given. `None` where it is not its turn.
+    fn look(&self, pulling: &Pulling<'_>, room: usize, now: Timestamp) -> Option<Seen> {
         let index = pulling.index;
         let mailbox = self.mailbox(index).filter(|mailbox| {
             mailbox.reader() == Some(pulling.reader) && !mailbox.is_in_pieces()
@@ -423,29 +365,33 @@ impl Mail {
             Some(at) => {
                 let gid = pulling.gids[at];
                 let agrees = || (pulling.agrees)(gid);
-                let is_taken = |id| mailbox.has_taken(id);
                 let log = self.logs.get(&gid)?;
-                log.next(index, cursor, now, is_taken, agrees).map(Next::of_group)
+                log.next(index, cursor, now, agrees).map(Next::of_group)
             }
         };
+        let cursor = mailbox.cursor();
+        let from = |gid: &Gid| self.logs.get(gid).map_or(cursor, |log| log.look_from(cursor));
+        let cursors = std::iter::once(cursor).chain(pulling.gids.iter().map(from)).enumerate();
         let mut heads: SmallVec<[Option<Next<'_>>; 3]> =
-            (0..=pulling.gids.len()).map(|source| next(source, mailbox.cursor())).collect();
-        let (mut letters, mut progress) = (Vec::new(), None);
-        while progress.is_none() && letters.len() < room.min(self.limits.pull_max) {
+            cursors.map(|(source, cursor)| next(source, cursor)).collect();
+        let mut seen = Seen::default();
+        while seen.progress.is_none() && seen.letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();
             let first = ids.filter_map(|(source, head)| Some((head.as_ref()?.id, source))).min();
             let Some((id, source)) = first else { break };
             let Some(head) = heads[source].take() else { break };
             heads[source] = next(source, id);
             let (letter, piece) = head.shape(pulling, mailbox);
-            letters.push(letter);
-            progress = piece;
+            seen.letters.push(letter);
+            seen.sources.push(source);
+            seen.progress = piece;
         }
-        Some((letters, progress, heads.iter().all(Option::is_none)))
+        seen.all = heads.iter().all(Option::is_none);
+        Some(seen)
     }
 
     /// Letters that the reader was given and that never left for it are the next to be pulled.
-    pub(super) fn put_back(&mut self, index: u32, reader: SessionKey, ids: &[u64]) {
+    pub(super) fn put_back(&mut self, index: u32, gids: &[Gid], reader: SessionKey, ids: &[u64]) {
         let Some(mailbox) = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut)
         else {
             return;
@@ -453,8 +399,9 @@ impl Mail {
         if mailbox.reader() != Some(reader) {
             return;
         }
-        ids.iter().for_each(|id| mailbox.put_back(*id));
-        self.heed_expiries(index);
+        let taken = ids.iter().copied().filter(|id| mailbox.put_back(*id));
+        let taken: SmallVec<[u64; 4]> = taken.collect();
+        self.not_taken(index, gids, taken);
     }
 
     /// Whether this reader has the letter and did not acknowledge it yet.
@@ -476,7 +423,7 @@ impl Mail {
             return None;
         }
         if mailbox.finish_piece(id) {
-            self.heed_expiries(index);
+            self.not_taken(index, gids, [id]);
             return Some(Acknowledged::Piece);
         }
         self.take_out(index, gids, id).map(Acknowledged::Arrived)
@@ -488,7 +435,7 @@ impl Mail {
         let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
         if mailbox.progress().is_some_and(|progress| progress.letter == id) {
             let reader = mailbox.reader()?;
-            self.put_back(index, reader, &[id]);
+            self.put_back(index, gids, reader, &[id]);
             return None;
         }
         if !mailbox.finish(id) {
@@ -606,13 +553,21 @@ impl Mail {
         Some(letter)
     }
 
-    fn hand_back(&mut self, index: u32) {
-        self.mailbox_mut(index).hand_back();
-        self.heed_expiries(index);
+    fn hand_back(&mut self, index: u32, gids: &[Gid]) {
+        let taken = self.mailbox_mut(index).hand_back();
+        self.not_taken(index, gids, taken);
     }
 
-    /// Letters that were passed over while they were taken may be the first to expire.
-    fn heed_expiries(&mut self, index: u32) {
+    /// These letters were taken, and wait again. Those that were passed over meanwhile may be the
+    /// first to expire.
+    fn not_taken(&mut self, index: u32, gids: &[Gid], ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            let mut logs =
+                gids.iter().filter_map(|gid| self.logs.get(gid)?.position(id).map(|_| *gid));
+            let Some(gid) = logs.next() else { continue };
+            let letter = self.logs.get_mut(&gid).and_then(|log| log.letter_mut(id));
+            letter.into_iter().for_each(|letter| letter.roll.put_back(index));
+        }
         let mailbox = self.mailbox(index);
         if mailbox.is_some_and(|mailbox| mailbox.first_expiry() < mailbox.due) {
             self.reschedule(index);
@@ -633,12 +588,21 @@ impl Mail {
     }
 
     /// Notes what the reader was given, and that it need not look at older letters again.
-    fn remember(&mut self, index: u32, letters: &[Letter], all_seen: bool) {
-        let last_id = self.last_id;
+    fn remember(&mut self, pulling: &Pulling<'_>, seen: &Seen) {
+        let (index, last_id) = (pulling.index, self.last_id);
+        for (letter, source) in seen.letters.iter().zip(&seen.sources) {
+            let gid = source.checked_sub(1).map(|at| pulling.gids[at]);
+            let log = gid.and_then(|gid| self.logs.get_mut(&gid));
+            let letter = log.and_then(|log| log.letter_mut(letter.id));
+            letter.into_iter().for_each(|letter| letter.roll.take(index));
+        }
         let mailbox = self.mailbox_mut(index);
-        letters.iter().for_each(|letter| mailbox.take(letter.id));
-        if all_seen {
+        seen.letters.iter().for_each(|letter| mailbox.take(letter.id));
+        if seen.all {
             mailbox.set_cursor(last_id);
+        }
+        if seen.progress.is_some() {
+            mailbox.set_progress(seen.progress);
         }
     }
 
@@ -651,23 +615,19 @@ impl Mail {
     fn forget_progress_of_none(&mut self, index: u32, gids: &[Gid]) {
         let Some(mailbox) = self.mailbox(index) else { return };
         let Some(id) = mailbox.progress().map(|progress| progress.letter) else { return };
-        let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_ok());
+        let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_some());
         if !mailbox.contains(id) && !gids.iter().any(in_log) {
             self.mailbox_mut(index).set_progress(None);
         }
     }
 
     fn go_online(&mut self, index: u32, gid: Gid, reader: Reader) {
-        let log = self.logs.entry(gid).or_default();
-        let former = log.online.insert(index, reader);
-        former.into_iter().for_each(|former| log.forget_limit(former));
-        *log.limits.entry(reader.packet_bytes_max).or_default() += 1;
+        self.logs.entry(gid).or_default().go_online(index, reader);
     }
 
     fn go_offline(&mut self, index: u32, gid: Gid) {
         let Some(log) = self.logs.get_mut(&gid) else { return };
-        let former = log.online.remove(&index);
-        former.into_iter().for_each(|former| log.forget_limit(former));
+        log.go_offline(index);
         self.tidy_log(gid);
     }
 
@@ -691,7 +651,7 @@ impl Mail {
     /// Gives what has arrived, if it was still waiting for this device.
     fn finish_in_group(&mut self, index: u32, gid: Gid, id: u64) -> Option<Arrival> {
         let log = self.logs.get_mut(&gid)?;
-        let letter = log.position(id).ok().and_then(|at| log.letters.get_mut(at))?;
+        let letter = log.letter_mut(id)?;
         let finished = letter.roll.finish(index);
         let published = letter.publication.message.published;
         let campaign = letter.campaign.map(NonZeroU64::get);
@@ -703,7 +663,7 @@ impl Mail {
 
     fn remove_group_letter(&mut self, gid: Gid, id: u64) -> Option<GroupLetter> {
         let log = self.logs.get_mut(&gid)?;
-        let letter = log.position(id).ok().and_then(|at| log.letters.remove(at))?;
+        let letter = log.position(id).and_then(|at| log.letters.remove(at))?;
         let bytes = letter.publication.message.kept_bytes();
         log.bytes -= bytes;
         self.totals.messages -= 1;
@@ -721,69 +681,21 @@ impl Mail {
     }
 
     fn tidy_log(&mut self, gid: Gid) {
-        let is_empty = |log: &Log| log.letters.is_empty() && log.online.is_empty();
-        if self.logs.get(&gid).is_some_and(is_empty) {
+        if self.logs.get(&gid).is_some_and(Log::is_empty) {
             self.logs.remove(&gid);
         }
     }
-}
 
-impl Log {
-    fn position(&self, id: u64) -> Result<usize, usize> {
-        self.letters.binary_search_by_key(&id, |letter| letter.id)
-    }
-
-    fn forget_limit(&mut self, reader: Reader) {
-        let Some(count) = self.limits.get_mut(&reader.packet_bytes_max) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.limits.remove(&reader.packet_bytes_max);
+    /// What rolls and mailboxes know of letters on their way is the same.
+    #[cfg(test)]
+    pub(super) fn expect_agreement(&self) {
+        for (index, mailbox) in self.boxes.iter().enumerate() {
+            let index = u32::try_from(index).unwrap();
+            let has_taken = |id| mailbox.as_ref().is_some_and(|mailbox| mailbox.has_taken(id));
+            for letter in self.logs.values().flat_map(|log| &log.letters) {
+                let expected = letter.roll.is_pending(index) && has_taken(letter.id);
+                assert_eq!(letter.roll.is_out_to(index), expected, "{index} {}", letter.id);
+            }
         }
-    }
-
-    /// The first letter behind `cursor` that is for this device now.
-    fn next(
-        &self,
-        index: u32,
-        cursor: u64,
-        now: Timestamp,
-        is_taken: impl Fn(u64) -> bool,
-        agrees: impl Fn() -> bool,
-    ) -> Option<&GroupLetter> {
-        let from = self.letters.partition_point(|letter| letter.id <= cursor);
-        let mut behind = self.letters.range(from..);
-        behind.find(|letter| {
-            letter.expires > now
-                && letter.roll.is_pending(index)
-                && !is_taken(letter.id)
-                && letter.is_open_to(index)
-                && (!letter.publication.needs_consent || agrees())
-        })
-    }
-}
-
-impl GroupLetter {
-    fn is_done(&self) -> bool {
-        self.roll.remaining() == 0
-    }
-
-    fn is_of(&self, campaign: u64) -> bool {
-        self.campaign.is_some_and(|own| own.get() == campaign)
-    }
-
-    fn is_open_to(&self, index: u32) -> bool {
-        self.first.as_ref().is_none_or(|first| first.binary_search(&index).is_ok())
-    }
-
-    /// The same for one device that leaves the group; nothing where it would have had to wait.
-    fn as_own(&self, index: u32, nid: Nid) -> Option<OwnLetter> {
-        if self.publication.needs_consent || !self.is_open_to(index) {
-            return None;
-        }
-        let Publication { message, parts, chunks, .. } = &self.publication;
-        let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
-        let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
-        let (form, change) = (Form::Multi, None);
-        Some(OwnLetter { id, message, expires, form, campaign, chunks, change })
     }
 }

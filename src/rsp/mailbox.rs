@@ -243,11 +243,13 @@ impl Mailbox {
         *cursor = id;
     }
 
-    /// A letter that was taken was never sent: it is the next to be taken.
-    pub(super) fn put_back(&mut self, id: u64) {
-        if self.finish(id) {
+    /// A letter that was taken was never sent: it is the next to be taken. `false` when it was not.
+    pub(super) fn put_back(&mut self, id: u64) -> bool {
+        let was_taken = self.finish(id);
+        if was_taken {
             self.go_back(id);
         }
+        was_taken
     }
 
     pub(super) fn has_taken(&self, id: u64) -> bool {
@@ -290,11 +292,11 @@ impl Mailbox {
         on.is_some()
     }
 
-    /// What was taken goes back: the next reader begins at the oldest letter.
-    pub(super) fn hand_back(&mut self) {
-        if let Some(reading) = &mut self.reading {
-            (reading.cursor, reading.taken) = (0, VecDeque::new());
-        }
+    /// What was taken goes back, and is returned: the next reader begins at the oldest letter.
+    pub(super) fn hand_back(&mut self) -> VecDeque<u64> {
+        self.set_cursor(0);
+        let reading = self.reading.as_deref_mut();
+        reading.map(|reading| std::mem::take(&mut reading.taken)).unwrap_or_default()
     }
 
     pub(super) fn letters(&self) -> impl Iterator<Item = &OwnLetter> {

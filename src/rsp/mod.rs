@@ -28,7 +28,7 @@
 //! | [`exchange`] | E1 and E2, and what follows |
 //! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
 //! | `rate` | how often devices may start something |
-//! | `mail`, [`mailbox`], `roll`, `shape` | what waits for whom, and what of it each gets |
+//! | `mail`, [`mailbox`], `log`, `roll`, `shape` | what waits for whom, and what of it each gets |
 //! | [`inbox`] | what waits for the servers |
 //! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
@@ -62,6 +62,7 @@ mod gathering;
 mod intake;
 mod json;
 mod ledger;
+mod log;
 mod mail;
 mod merging;
 mod nids;

@@ -1,6 +1,7 @@
 //! What operators do, and what time alone does: settings, campaigns, exchanges, reinstatement,
 //! and messages that waited for others of their kind.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::gathered;
 use super::gathering::Pending;
 use super::identity::Identity;
 use super::ledger::{Asked, Request, RetryError, Whom};
+use super::log::GroupLetter;
 use super::mail::Publication;
 use super::merging::EqualMessages;
 use super::policy::{Ask, Audience, Form, MessageId};
@@ -172,17 +174,19 @@ impl ControlUnit {
         }
         self.ledger.reopen(id.0, &missing, now.after(ttl));
         let (count, expires) = (missing.len(), self.expiry(&publication.message, now));
-        let wake = match gid {
+        let mut wake = Vec::new();
+        match gid {
             Some(gid) => {
                 let roll = Roll::new(Arc::new(missing));
-                self.mail.post_group(gid, roll, publication, expires, Some(id.0), None)
+                let letter = GroupLetter::new(roll, publication, expires);
+                let campaign = NonZeroU64::new(id.0);
+                self.mail.post_group(gid, GroupLetter { campaign, ..letter }, &mut wake);
             }
             None => {
                 let form = Form::Single;
-                let wake = self.mail.post(first, &publication, expires, form, Some(id.0), None);
-                wake.into_iter().collect()
+                wake.extend(self.mail.post(first, &publication, expires, form, Some(id.0), None));
             }
-        };
+        }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.events.push(Event::Campaign(id, CampaignStep::Retried(count)));
         Ok((count, wake))
@@ -223,7 +227,9 @@ impl ControlUnit {
     pub fn release(&mut self, id: CampaignId) -> Option<Vec<SessionKey>> {
         let gid = self.ledger.release(id.0)?;
         self.events.push(Event::Campaign(id, CampaignStep::Released));
-        Some(self.mail.release(gid, id.0))
+        let mut wake = Vec::new();
+        self.mail.release(gid, id.0, &mut wake);
+        Some(wake)
     }
 
     /// A device that has given its profile away takes part again; `false` where it did.
@@ -330,8 +336,7 @@ impl ControlUnit {
         }
         each.sort_unstable_by_key(|(index, _)| *index);
         let members = Arc::new(each.into_iter().map(|(index, _)| index).collect());
-        let (_, readers) = self.send_to_members(gid, members, ask, &Arc::new(first), now);
-        wake.extend(readers);
+        self.send_to_members(gid, members, ask, &Arc::new(first), wake, now);
         self.events.push(Event::Decided(gid, Reason::Merged(count)));
     }
 
