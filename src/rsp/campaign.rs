@@ -148,7 +148,13 @@ impl FirstWave {
         from: DeviceState,
         to: DeviceState,
     ) -> Option<Verdict> {
-        if self.devices.binary_search(&index).is_err() || !from.is_open() || to.is_open() {
+        if self.devices.binary_search(&index).is_err() || from.is_open() == to.is_open() {
+            return None;
+        }
+        if to.is_open() {
+            // It is sent the message again, and counts when it is through with that.
+            self.done -= 1;
+            self.failed -= u32::from(from.is_failure());
             return None;
         }
         self.done += 1;
@@ -166,11 +172,6 @@ impl FirstWave {
             None
         };
         self.verdict
-    }
-
-    /// Ascending.
-    pub(super) fn devices(&self) -> &[u32] {
-        &self.devices
     }
 
     pub(super) fn verdict(&self) -> Option<Verdict> {
@@ -277,6 +278,18 @@ mod tests {
         assert_eq!(wave.verdict(), Some(Verdict::Halt));
         wave.release();
         assert_eq!(wave.verdict(), Some(Verdict::Release));
+    }
+
+    #[test]
+    fn who_is_sent_the_message_again_is_not_through() {
+        let mut wave = FirstWave::new(vec![1, 2, 3, 4], 250);
+        assert_eq!(wave.note(1, QUEUED, DeviceState::Failed), None);
+        assert_eq!(wave.note(1, DeviceState::Failed, QUEUED), None);
+        assert_eq!((wave.view().done, wave.view().failed), (0, 0));
+        assert_eq!(wave.note(1, QUEUED, DeviceState::Ok), None);
+        assert_eq!(wave.note(2, QUEUED, DeviceState::Ok), None);
+        assert_eq!(wave.note(3, QUEUED, DeviceState::Ok), None, "one is not through");
+        assert_eq!(wave.note(4, QUEUED, DeviceState::Failed), Some(Verdict::Release));
     }
 
     #[test]

@@ -339,9 +339,9 @@ impl Ledger {
 
     /// Moves all devices on whose message waits, but for these, which are in ascending order.
     pub(super) fn settle_queued(&mut self, id: u64, but: &[u32], to: DeviceState) {
-        self.move_where(id, to, |index, state| {
-            state == DeviceState::Queued && but.binary_search(&index).is_err()
-        });
+        let mut but = Ticked::new(but);
+        self.move_where(id, to, |index, state| state == DeviceState::Queued && !but.has(index));
+        self.end_if_over(id);
     }
 
     /// What the first waves of campaigns said about the others since this was asked last.
@@ -383,16 +383,12 @@ impl Ledger {
         Ok((missing, publication))
     }
 
-    /// These devices are sent the message again, and may answer until then.
+    /// These devices, which are in ascending order, are sent the message again, and may answer
+    /// until then.
     pub(super) fn reopen(&mut self, id: u64, devices: &[u32], expires: Timestamp) {
+        let mut these = Ticked::new(devices);
+        self.move_where(id, DeviceState::Queued, |index, _| these.has(index));
         let Some(request) = self.requests.get_mut(id) else { return };
-        for index in devices {
-            if let Some(from) = request.state(*index) {
-                request.set(*index, DeviceState::Queued);
-                self.tally.take(from, 1);
-                self.tally.add(DeviceState::Queued, 1);
-            }
-        }
         let devices = request.len();
         self.expiries.remove(&(request.expires, id));
         request.expires = request.expires.max(expires);
@@ -400,7 +396,6 @@ impl Ledger {
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
         }
-        self.note_change(id);
     }
 
     /// The device is no member any more: the group's requests expect nothing of it. Its index may
@@ -431,6 +426,7 @@ impl Ledger {
             let open = self.requests.get(id).map_or(0, |request| request.tally().open());
             unanswered += u64::from(open > 0);
             self.move_where(id, DeviceState::Expired, |_, state| state.is_open());
+            self.end_if_over(id);
             self.end(id);
         }
         // Now and then, so that it is no long way when room is needed.
@@ -438,23 +434,19 @@ impl Ledger {
         unanswered
     }
 
-    /// Moves many devices on in one pass.
-    fn move_where(&mut self, id: u64, to: DeviceState, which: impl Fn(u32, DeviceState) -> bool) {
+    /// Moves many devices on in one pass, in which they are asked for in ascending order.
+    fn move_where(
+        &mut self,
+        id: u64,
+        to: DeviceState,
+        which: impl FnMut(u32, DeviceState) -> bool,
+    ) {
         let Some(request) = self.requests.get_mut(id) else { return };
         self.tally.take_all(&request.tally());
-        let verdict = match &mut request.whom {
-            Whom::One { index, state } => {
-                if which(*index, *state) {
-                    *state = to;
-                }
-                None
-            }
-            Whom::All(roster) => roster.move_where(to, which),
-        };
+        let verdict = request.move_where(to, which);
         self.tally.add_all(&request.tally());
         self.verdicts.extend(verdict.map(|verdict| (id, verdict)));
         self.note_change(id);
-        self.end_if_over(id);
     }
 
     fn open(&mut self, whom: Whom, draft: Draft, now: Timestamp) -> u64 {
@@ -660,22 +652,22 @@ impl Ledger {
     }
 }
 
-impl Roster {
-    fn move_where(
-        &mut self,
-        to: DeviceState,
-        which: impl Fn(u32, DeviceState) -> bool,
-    ) -> Option<Verdict> {
-        let track = &mut self.track;
-        let Some(wave) = &mut self.wave else {
-            track.move_where(to, which);
-            return None;
-        };
-        let state = |index: &u32| Some((*index, track.state(*index)?));
-        let moved: Vec<(u32, DeviceState)> =
-            wave.devices().iter().filter_map(state).filter(|(i, s)| which(*i, *s)).collect();
-        track.move_where(to, which);
-        moved.into_iter().filter_map(|(index, from)| wave.note(index, from, to)).next_back()
+/// A list of devices in ascending order, of which one is asked after the other, ascending, too.
+struct Ticked<'a>(&'a [u32]);
+
+impl<'a> Ticked<'a> {
+    fn new(devices: &'a [u32]) -> Self {
+        Self(devices)
+    }
+
+    fn has(&mut self, index: u32) -> bool {
+        while let [first, rest @ ..] = self.0 {
+            if *first >= index {
+                return *first == index;
+            }
+            self.0 = rest;
+        }
+        false
     }
 }
 
@@ -751,6 +743,30 @@ impl Request {
         match &self.whom {
             Whom::One { index: own, state } => (*own == index).then_some(*state),
             Whom::All(roster) => roster.track.state(index),
+        }
+    }
+
+    /// Moves on the devices that `which` picks, each of which it is asked about once, ascending.
+    fn move_where(
+        &mut self,
+        to: DeviceState,
+        mut which: impl FnMut(u32, DeviceState) -> bool,
+    ) -> Option<Verdict> {
+        match &mut self.whom {
+            Whom::One { index, state } => {
+                if which(*index, *state) {
+                    *state = to;
+                }
+                None
+            }
+            Whom::All(roster) => {
+                let (wave, mut verdict) = (&mut roster.wave, None);
+                roster.track.move_where(to, which, |index, from| {
+                    let said = wave.as_mut().and_then(|wave| wave.note(index, from, to));
+                    verdict = said.or(verdict);
+                });
+                verdict
+            }
         }
     }
 
