@@ -12,7 +12,7 @@ use super::exchange::{ExchangeState, Exchanges, Pair};
 use super::gathering::Gathering;
 use super::import::{self, ImportReport, LineReason};
 use super::intake::Intake;
-use super::ledger::{Asked, Draft, Found, Ledger, Whom};
+use super::ledger::Ledger;
 use super::log::GroupLetter;
 use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
@@ -22,6 +22,7 @@ use super::policy::{Ask, Audience, Decision, Effect, Form, MessageId, Submission
 use super::rate::Buckets;
 use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
+use super::request::{Asked, Draft, Found, Whom};
 use super::roll::Roll;
 use super::settings::Flow;
 use super::spent::Spent;

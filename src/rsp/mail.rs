@@ -19,7 +19,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
-use super::exchange::due;
+use super::exchange::{due, pay_for};
 use super::log::{Dropped, GroupLetter, Log};
 use super::mailbox::{
     Acknowledged, Arrival, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
@@ -497,11 +497,12 @@ impl Mail {
         budget: &mut usize,
     ) -> (ExpiredLetters, Vec<Bereft>) {
         let (mut expired, mut campaigns) = (ExpiredLetters::default(), Vec::new());
-        while let Some((_, (id, gid))) = due(&self.group_expiries, now, budget) {
-            let letter = self.remove_group_letter(gid, id);
-            expired.to_groups += u64::from(letter.is_some());
-            let campaign = letter.and_then(|letter| letter.campaign);
-            campaigns.extend(campaign.map(|campaign| (campaign.get(), None)));
+        while let Some((at, (id, gid))) = due(&self.group_expiries, now, budget) {
+            self.group_expiries.remove(&(at, (id, gid)));
+            let Some(letter) = self.remove_group_letter(gid, id) else { continue };
+            pay_for(letter.roll.len(), budget);
+            expired.to_groups += 1;
+            campaigns.extend(letter.campaign.map(|campaign| (campaign.get(), None)));
         }
         while let Some((_, index)) = due(&self.calendar, now, budget) {
             // The look at the mailbox, which is paid, is good for the first letter.

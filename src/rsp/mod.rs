@@ -22,7 +22,8 @@
 //! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
 //! | [`registry`], `nids`, [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
-//! | `ledger`, `ascending`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `ledger`, `request`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `ascending` | what is numbered as it comes |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
 //! | `merging` | B1s that wait for their equals |
 //! | [`exchange`] | E1 and E2, and what follows |
@@ -70,6 +71,7 @@ mod operate;
 mod outline;
 mod package;
 mod rate;
+mod request;
 mod roll;
 mod rules;
 mod shape;

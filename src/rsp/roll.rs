@@ -73,6 +73,11 @@ impl Roll {
         holders
     }
 
+    /// How many were addressed.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     /// How many are not done.
     pub(super) fn remaining(&self) -> usize {
         self.remaining

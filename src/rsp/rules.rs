@@ -10,7 +10,6 @@ use super::control::ControlUnit;
 use super::envelope::Head;
 use super::exchange::Pair;
 use super::identity::Identity;
-use super::ledger::{Answerable, Asked};
 use super::parts::Parts;
 use super::policy::{
     Ask, Audience, Decision, DeviceStep, Effect, Form, MessageId, PeerStep, Publisher, ServerStep,
@@ -19,6 +18,7 @@ use super::policy::{
 use super::proof::{Deletion, ProofError};
 use super::refusal::Refusal;
 use super::registry::DeviceKey;
+use super::request::{Answerable, Asked};
 use super::settings::{Auto, Flow, Initiator, Mode, Peer, PeerProof, Settings};
 use crate::ids::{Gid, Nid, Timestamp};
 

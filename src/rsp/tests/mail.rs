@@ -181,6 +181,27 @@ fn a_reader_follows_its_device_into_and_out_of_groups() {
 }
 
 #[test]
+fn a_sweep_pays_for_a_group_by_its_size() {
+    let mut options = ControlOptions::default();
+    options.limits.sweep_max = 3;
+    let mut rig = Rig::with(options);
+    for number in 100..1_700 {
+        rig.unit.put_device(eid(number), &[gid(9)], "").unwrap();
+    }
+    (1..=3).for_each(|tag| drop(rig.group(9, tag)));
+    rig.group(77, 4);
+    rig.wait(40 * 24 * 3600);
+    for left in [3, 2, 1] {
+        assert_eq!(rig.unit.stats().mail_messages, left + 1);
+        let swept = rig.unit.sweep(rig.now);
+        assert_eq!((swept.letters, swept.more), (expired(0, 1), true));
+    }
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(0, 1), "of the small group");
+    while rig.unit.sweep(rig.now).more {}
+    assert_eq!(rig.unit.stats().campaigns_open, 0);
+}
+
+#[test]
 fn a_removed_device_loses_its_mail_and_its_slot_inherits_nothing() {
     let settings = Settings { peer: Peer::ServerTriggered, ..Settings::default() };
     let mut rig = Rig::with_settings(settings);
