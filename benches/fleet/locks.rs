@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use simcast::ids::Timestamp;
 use simcast::rsp::{
-    CampaignId, CampaignStep, DeviceState, Event, Head, Initiator, Kind, RetryError, RspLimits,
-    Settings, Wave,
+    CampaignId, CampaignStep, DeviceState, Event, Head, Initiator, Intake, Kind, RetryError,
+    RspLimits, Settings, Wave,
 };
 
 use super::times::{self, Samples};
@@ -225,8 +225,30 @@ fn registry(world: &mut World) -> Vec<Held> {
     let began = times::start();
     world.unit.put_device(nid(all + 2000), &gids, "").expect("is one group");
     let join = since(began);
+    let lines = (0..all).map(|device| format!("{},2,\n", nid(device)));
+    let others = longest_step(world, &lines.collect::<String>());
+    assert_eq!(world.unit.registry().group_size(world::gid(1)), Some(all as usize));
+    let none = longest_step(world, &format!("{},2,\n", nid(0)));
+    assert_eq!(world.unit.stats().devices, 1);
     vec![
         ("a device is removed, a campaign being open", leave),
         ("a device joins, a campaign being open", join),
+        ("a registry file moves all to another group: longest step", others),
+        ("a registry file has none of them any more: longest step", none),
     ]
+}
+
+/// A registry file takes the place of what is known, a step at a time.
+fn longest_step(world: &mut World, file: &str) -> Duration {
+    let mut intake = Intake::replace(file, world.unit.options());
+    let mut steps = Samples::default();
+    loop {
+        let began = times::start();
+        let is_more = intake.step(&mut world.unit);
+        steps.note(began);
+        if !is_more {
+            assert!(intake.report().errors.is_empty());
+            return steps.max();
+        }
+    }
 }

@@ -187,6 +187,7 @@ impl ControlUnit {
         let gids = Gids::from_slice(gids);
         import::check(&gids, labels, &self.options.limits)?;
         let registered = self.register(nid, gids, labels);
+        self.registry.settle();
         Ok(Put { key: registered.key, is_new: registered.is_new })
     }
 
@@ -443,6 +444,7 @@ impl ControlUnit {
         }
     }
 
+    /// Registers one device of several; their groups do not know until [`Registry::settle`].
     pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
         let index = registered.key.index;
@@ -465,6 +467,7 @@ impl ControlUnit {
             self.ledger.remove(index, &gids);
             self.wishes.remove(index);
         }
+        self.registry.settle();
         nids.iter().for_each(|nid| self.spent.forget(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));

@@ -45,6 +45,8 @@ pub struct Registry {
     vacant: Vec<u32>,
     by_nid: Nids,
     groups: BTreeMap<Gid, Arc<Vec<u32>>>,
+    /// Who has joined or left a group, until the group knows.
+    changes: BTreeMap<Gid, Vec<(u32, bool)>>,
     /// Devices that have given their profile away.
     replaced: BTreeSet<u32>,
 }
@@ -233,7 +235,8 @@ impl Registry {
         self.groups.get(&gid)
     }
 
-    /// Adds a device, or gives a known one these groups and labels instead of its old ones.
+    /// Adds a device, or gives a known one these groups and labels instead of its old ones. The
+    /// groups do not know until [`Self::settle`].
     pub(super) fn register(&mut self, nid: Nid, mut gids: Gids, labels: &str) -> Registered {
         gids.sort_unstable();
         gids.dedup();
@@ -249,11 +252,12 @@ impl Registry {
             all.iter().copied().filter(|gid| known.binary_search(gid).is_err()).collect()
         };
         let (joined, left) = (without(&gids, old.as_slice()), without(old.as_slice(), &gids));
-        joined.iter().for_each(|gid| self.join(index, *gid));
-        left.iter().for_each(|gid| self.leave(index, *gid));
+        joined.iter().for_each(|gid| self.note(index, *gid, true));
+        left.iter().for_each(|gid| self.note(index, *gid, false));
         Registered { key, joined, left, is_new }
     }
 
+    /// Removes a device. Its groups do not know until [`Self::settle`].
     pub(super) fn remove(&mut self, nid: Nid) -> Option<Removed> {
         let index = self.by_nid.remove(nid, |index| self.slots[index as usize].nid)?;
         self.replaced.remove(&index);
@@ -261,7 +265,7 @@ impl Registry {
         let generation = slot.generation.wrapping_add(1);
         let gone = std::mem::replace(slot, Slot { generation, ..Slot::default() });
         let gids = Gids::from_slice(gone.gids.as_slice());
-        gids.iter().for_each(|gid| self.leave(index, *gid));
+        gids.iter().for_each(|gid| self.note(index, *gid, false));
         self.vacant.push(index);
         Some(Removed { index, gids })
     }
@@ -281,23 +285,55 @@ impl Registry {
         self.by_nid.get(nid, |index| self.slots[index as usize].nid)
     }
 
-    fn join(&mut self, index: u32, gid: Gid) {
-        let members = Arc::make_mut(self.groups.entry(gid).or_default());
-        if let Err(at) = members.binary_search(&index) {
-            members.insert(at, index);
+    /// Has the groups know who has joined and left since this was called last. Once for all of
+    /// many devices: each group is gone through once.
+    pub(super) fn settle(&mut self) {
+        for (gid, mut changes) in std::mem::take(&mut self.changes) {
+            let members = self.groups.entry(gid).or_default();
+            if let [(index, joins)] = changes[..] {
+                change(Arc::make_mut(members), index, joins);
+            } else {
+                // Of two changes of one member, which are in their order still, the later holds.
+                changes.sort_by_key(|(index, _)| *index);
+                *members = Arc::new(merged(members, &changes));
+            }
+            if members.is_empty() {
+                self.groups.remove(&gid);
+            }
         }
     }
 
-    fn leave(&mut self, index: u32, gid: Gid) {
-        let Some(members) = self.groups.get_mut(&gid) else { return };
-        let members_now = Arc::make_mut(members);
-        if let Ok(at) = members_now.binary_search(&index) {
-            members_now.remove(at);
-        }
-        if members_now.is_empty() {
-            self.groups.remove(&gid);
-        }
+    fn note(&mut self, index: u32, gid: Gid, joins: bool) {
+        self.changes.entry(gid).or_default().push((index, joins));
     }
+}
+
+/// One member joins, or leaves.
+fn change(members: &mut Vec<u32>, index: u32, joins: bool) {
+    match (members.binary_search(&index), joins) {
+        (Ok(at), false) => {
+            members.remove(at);
+        }
+        (Err(at), true) => members.insert(at, index),
+        (Ok(_), true) | (Err(_), false) => {}
+    }
+}
+
+/// The members after these changes, which are in the order of members.
+fn merged(members: &[u32], changes: &[(u32, bool)]) -> Vec<u32> {
+    let mut all = Vec::with_capacity(members.len() + changes.len());
+    let mut rest = members;
+    for same in changes.chunk_by(|a, b| a.0 == b.0) {
+        let [.., (index, joins)] = *same else { continue };
+        let before = rest.partition_point(|member| *member < index);
+        all.extend_from_slice(&rest[..before]);
+        rest = &rest[before..];
+        rest = rest.strip_prefix(&[index]).unwrap_or(rest);
+        all.extend(joins.then_some(index));
+    }
+    all.extend_from_slice(rest);
+    all.shrink_to_fit();
+    all
 }
 
 impl Membership {
@@ -346,7 +382,6 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
     use crate::ids::NidScheme;
-    use smallvec::smallvec;
 
     fn nid(number: u128) -> Nid {
         Nid::new(number, NidScheme::Decimal).unwrap()
@@ -354,6 +389,12 @@ mod tests {
 
     fn gid(number: u64) -> Gid {
         Gid::new(number).unwrap()
+    }
+
+    fn register(registry: &mut Registry, number: u128, gids: &[Gid], labels: &str) -> Registered {
+        let registered = registry.register(nid(number), gids.into(), labels);
+        registry.settle();
+        registered
     }
 
     #[test]
@@ -377,19 +418,20 @@ mod tests {
     #[test]
     fn a_snapshot_of_members_does_not_change() {
         let mut registry = Registry::default();
-        registry.register(nid(1), smallvec![gid(7)], "");
+        register(&mut registry, 1, &[gid(7)], "");
         let snapshot = Arc::clone(registry.members(gid(7)).unwrap());
-        registry.register(nid(2), smallvec![gid(7)], "");
+        register(&mut registry, 2, &[gid(7)], "");
         assert_eq!((snapshot.len(), registry.members(gid(7)).unwrap().len()), (1, 2));
     }
 
     #[test]
     fn a_key_of_a_removed_device_names_nobody_even_when_its_slot_is_taken() {
         let mut registry = Registry::default();
-        let old = registry.register(nid(1), smallvec![gid(7), gid(8)], "").key;
+        let old = register(&mut registry, 1, &[gid(7), gid(8)], "").key;
         assert_eq!(registry.remove(nid(1)).unwrap().gids.len(), 2);
+        registry.settle();
         assert_eq!(registry.group_count(), 0, "a group without members is no group");
-        let new = registry.register(nid(2), smallvec![gid(9)], "").key;
+        let new = register(&mut registry, 2, &[gid(9)], "").key;
         assert_eq!(old.index, new.index);
         assert_eq!((registry.nid(old), registry.nid(new)), (None, Some(nid(2))));
         assert!(registry.gids(old).is_empty());
@@ -399,9 +441,10 @@ mod tests {
     fn whoever_looks_at_slots_goes_on_where_it_was() {
         let mut registry = Registry::default();
         for number in 1..=5 {
-            registry.register(nid(number), smallvec![gid(7)], "");
+            register(&mut registry, number, &[gid(7)], "");
         }
         registry.remove(nid(2));
+        registry.settle();
         let seen = |slots: Vec<(u32, Option<Device<'_>>)>| -> Vec<(u32, u128)> {
             slots.into_iter().map(|(slot, d)| (slot, d.map_or(0, |d| d.nid.get()))).collect()
         };
@@ -421,7 +464,7 @@ mod tests {
     fn groups_come_in_order_behind_any_number() {
         let mut registry = Registry::default();
         for (device, number) in (1..).zip([9, 7, 8, 7]) {
-            registry.register(nid(device), smallvec![gid(number)], "");
+            register(&mut registry, device, &[gid(number)], "");
         }
         let behind = |after| -> Vec<_> {
             registry.groups_after(after).map(|(gid, size)| (gid.get(), size)).collect()
@@ -433,10 +476,50 @@ mod tests {
     }
 
     #[test]
+    fn many_join_and_leave_in_one_go() {
+        let mut registry = Registry::default();
+        for number in 1..=1_000 {
+            let group = if number % 3 == 0 { 7 } else { 8 };
+            registry.register(nid(number), [gid(group)][..].into(), "");
+        }
+        registry.settle();
+        let of = |registry: &Registry, group| -> Vec<u128> {
+            registry.members_of(gid(group)).map(Nid::get).collect()
+        };
+        let before = Arc::clone(registry.members(gid(7)).unwrap());
+        // The multiples of 6 move from 7 to 8, those of 5 go, and two come.
+        for number in (6..=1_000).step_by(6) {
+            registry.register(nid(number), [gid(8)][..].into(), "");
+        }
+        for number in (5..=1_000).step_by(5) {
+            registry.remove(nid(number)).unwrap();
+        }
+        for number in [2_000, 3_000] {
+            registry.register(nid(number), [gid(7), gid(9)][..].into(), "");
+        }
+        registry.settle();
+        let is_of_7 = |n: &u128| n % 3 == 0 && n % 6 > 0 && n % 5 > 0;
+        let mut sevens = of(&registry, 7);
+        sevens.sort_unstable();
+        let expected: Vec<u128> = (1..=1_000).filter(is_of_7).chain([2_000, 3_000]).collect();
+        assert_eq!(sevens, expected);
+        let is_of_8 = |n: &u128| (n % 3 > 0 || n % 6 == 0) && n % 5 > 0;
+        assert_eq!(of(&registry, 8), (1..=1_000).filter(is_of_8).collect::<Vec<_>>());
+        assert!(registry.members(gid(7)).unwrap().is_sorted());
+        assert_eq!(before.len(), 333, "a snapshot stays as it was");
+        assert_eq!(registry.group_size(gid(9)), Some(2));
+        assert_eq!(
+            merged(&[1, 3, 5], &[(1, false), (2, true), (3, true), (9, true)]),
+            [2, 3, 5, 9]
+        );
+        assert_eq!(merged(&[1], &[(1, false), (1, true), (4, true), (4, false)]), [1]);
+    }
+
+    #[test]
     fn registering_again_replaces_groups_and_labels() {
         let mut registry = Registry::default();
-        registry.register(nid(1), smallvec![gid(7), gid(8)], "model=tracker");
-        let again = registry.register(nid(1), smallvec![gid(9), gid(8), gid(9)], "");
+        register(&mut registry, 1, &[gid(7), gid(8)], "model=tracker");
+        let again = register(&mut registry, 1, &[gid(9), gid(8), gid(9)], "");
         assert!(!again.is_new);
         assert_eq!((&again.joined[..], &again.left[..]), (&[gid(9)][..], &[gid(7)][..]));
         let device = registry.device(nid(1)).unwrap();
