@@ -96,7 +96,7 @@ fn address_each_of_a_million(bencher: Bencher<'_, '_>) {
 }
 
 /// Decide, commit, pull, acknowledge: the whole way of a B1 to one device of many.
-#[divan::bench(args = [1_000, FLEET])]
+#[divan::bench(args = [1_000, FLEET], sample_size = 1000)]
 fn single_publish_among(bencher: Bencher<'_, '_>, devices: usize) {
     let mut unit = fleet(devices);
     let reader = SessionKey { slot: 7, generation: 0 };

@@ -1,17 +1,17 @@
 //! A map for things that are numbered as they come: a new one has the highest number of all.
 //!
-//! They lie in pages, each of which is filled before the next is begun. A tree of them, filled at
-//! its end, leaves half of its room empty; here a page loses room only when things are removed
-//! from it, and gives half of it back then.
+//! They lie in pages, which are found by number, and filled before the next one is begun. A tree
+//! of them, filled at its end, leaves half of its room empty; here a page loses room only when
+//! things are removed from it, and gives half of it back when three quarters are empty.
 
 use std::collections::BTreeMap;
 
-/// Things in a page: as many as are moved when one is removed.
-const PAGE: usize = 64;
+/// Numbers of a page: as many things at most are moved when one is removed.
+const PAGE: u64 = 32;
 
 #[derive(Debug)]
 pub(super) struct Ascending<T> {
-    /// By the first number that each page had; none is empty.
+    /// By their numbers divided by [`PAGE`]; none is empty.
     pages: BTreeMap<u64, Vec<(u64, T)>>,
     len: usize,
 }
@@ -29,56 +29,55 @@ impl<T> Ascending<T> {
 
     /// Adds a thing whose number is higher than all others.
     pub(super) fn push(&mut self, number: u64, thing: T) {
+        self.pages.entry(number / PAGE).or_default().push((number, thing));
         self.len += 1;
-        if let Some(mut last) = self.pages.last_entry()
-            && last.get().len() < PAGE
-        {
-            last.get_mut().push((number, thing));
-            return;
-        }
-        self.pages.insert(number, vec![(number, thing)]);
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&T> {
-        let (_, page) = self.pages.range(..=number).next_back()?;
+        let page = self.pages.get(&(number / PAGE))?;
         Some(&page[position(page, number)?].1)
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
-        let (_, page) = self.pages.range_mut(..=number).next_back()?;
+        let page = self.pages.get_mut(&(number / PAGE))?;
         let at = position(page, number)?;
         Some(&mut page[at].1)
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Option<T> {
-        let (first, page) = self.pages.range_mut(..=number).next_back()?;
-        let (first, at) = (*first, position(page, number)?);
-        let (_, thing) = page.remove(at);
+        let page = self.pages.get_mut(&(number / PAGE))?;
+        let (_, thing) = page.remove(position(page, number)?);
         self.len -= 1;
         if page.is_empty() {
-            self.pages.remove(&first);
-        } else if page.len() <= page.capacity() / 2 {
-            page.shrink_to_fit();
+            self.pages.remove(&(number / PAGE));
+        } else if page.len() <= page.capacity() / 4 {
+            // Not all of it: the last page is filled again.
+            page.shrink_to(page.capacity() / 2);
         }
         Some(thing)
     }
 
     /// Those with lower numbers, in descending order.
     pub(super) fn below(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
-        let all = self.pages.range(..number).rev().flat_map(|(_, page)| page.iter().rev());
+        let pages = self.pages.range(..=number / PAGE).rev();
+        let all = pages.flat_map(|(_, page)| page.iter().rev());
         all.skip_while(move |(other, _)| *other >= number).map(|(number, thing)| (*number, thing))
     }
 
     /// Those with this or higher numbers, in ascending order.
     pub(super) fn from(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
-        let first = self.pages.range(..=number).next_back().map_or(number, |(first, _)| *first);
-        let all = self.pages.range(first..).flat_map(|(_, page)| page.iter());
+        let all = self.pages.range(number / PAGE..).flat_map(|(_, page)| page.iter());
         all.skip_while(move |(other, _)| *other < number).map(|(number, thing)| (*number, thing))
     }
 }
 
+/// Where in its page something lies: in its own place, or before, where others were removed.
 fn position<T>(page: &[(u64, T)], number: u64) -> Option<usize> {
-    page.binary_search_by_key(&number, |(number, _)| *number).ok()
+    let own = usize::try_from(number % PAGE).ok()?;
+    match page.get(own) {
+        Some((other, _)) if *other == number => Some(own),
+        _ => page[..own.min(page.len())].binary_search_by_key(&number, |(other, _)| *other).ok(),
+    }
 }
 
 #[cfg(test)]
@@ -134,13 +133,13 @@ mod tests {
     fn a_page_gives_room_back() {
         let mut map = Ascending::default();
         (0..640).for_each(|number| map.push(number, ()));
-        assert_eq!(map.pages.len(), 10);
-        assert!(map.pages.values().all(|page| page.capacity() == PAGE));
+        assert_eq!(map.pages.len(), 640 / PAGE as usize);
+        assert!(map.pages.values().all(|page| page.capacity() == PAGE as usize));
         for number in (0..640).filter(|number| number % 10 > 0) {
             assert_eq!(map.remove(number), Some(()));
         }
         let room: usize = map.pages.values().map(Vec::capacity).sum();
-        assert!((64..=128).contains(&room), "{room}");
+        assert!((64..=256).contains(&room), "{room}");
         for number in 0..640 {
             assert_eq!(map.remove(number).is_some(), number % 10 == 0);
         }

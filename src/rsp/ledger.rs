@@ -123,7 +123,7 @@ impl Ledger {
     }
 
     pub(super) fn state(&self, id: u64, request: &Request) -> CampaignState {
-        if self.ended.contains(&id) || request.tally().open() == 0 {
+        if self.ended.contains(&id) || !request.is_open() {
             return CampaignState::Ended;
         }
         let Whom::All(roster) = &request.whom else { return CampaignState::Running };
@@ -323,7 +323,7 @@ impl Ledger {
             self.expiries.remove(&(at, id));
             let Some(request) = self.requests.get(id) else { continue };
             pay_for(request.len(), budget);
-            unanswered += u64::from(request.tally().open() > 0);
+            unanswered += u64::from(request.is_open());
             self.move_where(id, DeviceState::Expired, |_, state| state.is_open());
             self.end_if_over(id);
             self.end(id);
@@ -399,10 +399,10 @@ impl Ledger {
     /// what was answered to it is the device's consent.
     fn end_if_over(&mut self, id: u64) {
         let Some(request) = self.requests.get(id) else { return };
-        let tally = request.tally();
-        if tally.open() > 0 {
+        if request.is_open() {
             return;
         }
+        let tally = request.tally();
         if tally.of(DeviceState::Ok) == tally.total() {
             self.drop_message(id);
         }
@@ -488,8 +488,8 @@ impl Ledger {
     /// Those that are over are the smallest loss, then those that have all answers.
     fn least_wanted(&self, ids: impl Iterator<Item = u64>) -> u64 {
         let rank = |id: &u64| {
-            let is_open = self.requests.get(*id).is_some_and(|r| r.tally().open() > 0);
-            (!self.ended.contains(id), is_open, *id)
+            let is_open = self.requests.get(*id).is_some_and(Request::is_open);
+            (is_open, is_open || !self.ended.contains(id), *id)
         };
         ids.min_by_key(rank).unwrap_or_default()
     }

@@ -180,6 +180,14 @@ impl Request {
         }
     }
 
+    /// Whether some device may still answer.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.whom {
+            Whom::One { state, .. } => state.is_open(),
+            Whom::All(roster) => roster.track.tally().open() > 0,
+        }
+    }
+
     /// What an answer of the device, now, is to this request.
     pub(super) fn answerable(
         &self,
