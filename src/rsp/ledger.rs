@@ -8,16 +8,16 @@
 //! An answer is matched by its `tid` when an open request of the kind has the same. Otherwise it
 //! answers the oldest request without one; an answer without a tid, the oldest of all.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::ascending::Ascending;
 use super::campaign::{CampaignId, CampaignState, FirstWave, Pace, Verdict};
 use super::envelope::Tid;
 use super::exchange::{due, pay_for};
+use super::filed::Filed;
 use super::mail::Publication;
 use super::options::RspLimits;
 use super::request::{Answerable, Asked, Draft, Request, Roster, Whom};
@@ -44,9 +44,9 @@ pub enum RetryError {
 #[derive(Debug)]
 pub(super) struct Ledger {
     requests: Ascending<Request>,
-    /// Those to a device alone, with its index before their number.
-    by_device: BTreeSet<(u32, u64)>,
-    by_group: HashMap<Gid, VecDeque<u64>, RandomState>,
+    /// Those to a device alone.
+    by_device: Filed<u32>,
+    by_group: Filed<Gid>,
     expiries: BTreeSet<(Timestamp, u64)>,
     ended: BTreeSet<u64>,
     ended_devices: usize,
@@ -66,8 +66,8 @@ impl Ledger {
     pub(super) fn new(limits: RspLimits) -> Self {
         Self {
             requests: Ascending::default(),
-            by_device: BTreeSet::new(),
-            by_group: HashMap::default(),
+            by_device: Filed::default(),
+            by_group: Filed::default(),
             expiries: BTreeSet::new(),
             ended: BTreeSet::new(),
             ended_devices: 0,
@@ -138,7 +138,7 @@ impl Ledger {
     pub(super) fn open_one(&mut self, index: u32, draft: Draft, now: Timestamp) -> u64 {
         let whom = Whom::One { index, state: DeviceState::Queued };
         let id = self.open(whom, draft, now);
-        self.by_device.insert((index, id));
+        self.by_device.put(index, false, id);
         self.limit_device(index);
         id
     }
@@ -159,7 +159,7 @@ impl Ledger {
         if has_wave {
             self.in_waves.insert(id);
         }
-        self.by_group.entry(gid).or_default().push_back(id);
+        self.by_group.put(gid, false, id);
         self.limit_group(gid);
         id
     }
@@ -172,7 +172,7 @@ impl Ledger {
         tid: Option<&Tid>,
         now: Timestamp,
     ) -> Answerable {
-        self.classify(self.of_device(index), index, tid, now, |request| request.asked == asked)
+        self.classify(self.by_device.of(index), index, tid, now, |request| request.asked == asked)
     }
 
     /// The request to a group that an answer of this member belongs to.
@@ -184,7 +184,7 @@ impl Ledger {
         tid: Option<&Tid>,
         now: Timestamp,
     ) -> Answerable {
-        self.classify(self.of_group(gid), index, tid, now, |request| request.asked == asked)
+        self.classify(self.by_group.of(gid), index, tid, now, |request| request.asked == asked)
     }
 
     /// The merged B1s to members of a group that a B2 of this member belongs to.
@@ -195,7 +195,7 @@ impl Ledger {
         tid: Option<&Tid>,
         now: Timestamp,
     ) -> Answerable {
-        self.classify(self.of_group(gid), index, tid, now, |request| request.merged)
+        self.classify(self.by_group.of(gid), index, tid, now, |request| request.merged)
     }
 
     /// Whether an A1 to the device, alone or with one of these groups, is in its time.
@@ -293,13 +293,17 @@ impl Ledger {
         self.expiries.insert((request.expires, id));
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
+            match &request.whom {
+                Whom::One { index, .. } => self.by_device.put(*index, false, id),
+                Whom::All(roster) => self.by_group.put(roster.gid, false, id),
+            }
         }
     }
 
     /// The device is no member any more: the group's requests expect nothing of it. Its index may
     /// name another device soon.
     pub(super) fn leave(&mut self, index: u32, gid: Gid) {
-        let ids: SmallVec<[u64; 4]> = self.of_group(gid).collect();
+        let ids: SmallVec<[u64; 4]> = self.by_group.of(gid).collect();
         for id in ids {
             self.strike(id, index);
         }
@@ -307,7 +311,7 @@ impl Ledger {
 
     /// The device is gone, and its requests with it.
     pub(super) fn remove(&mut self, index: u32, gids: &[Gid]) {
-        let ids: SmallVec<[u64; 4]> = self.of_device(index).collect();
+        let ids: SmallVec<[u64; 4]> = self.by_device.of(index).collect();
         for id in ids {
             self.strike(id, index);
             self.forget(id);
@@ -379,16 +383,6 @@ impl Ledger {
         false
     }
 
-    /// Requests to this device alone, oldest first.
-    fn of_device(&self, index: u32) -> impl Iterator<Item = u64> + Clone + '_ {
-        self.by_device.range((index, 0)..=(index, u64::MAX)).map(|(_, id)| *id)
-    }
-
-    /// Requests to this group, oldest first.
-    fn of_group(&self, gid: Gid) -> impl Iterator<Item = u64> + Clone + '_ {
-        self.by_group.get(&gid).into_iter().flatten().copied()
-    }
-
     fn note_change(&mut self, id: u64) {
         if self.changed.len() < self.limits.events_max {
             self.changed.insert(id);
@@ -417,6 +411,10 @@ impl Ledger {
         let Some(request) = self.requests.get(id) else { return };
         if !self.ended.insert(id) {
             return;
+        }
+        match &request.whom {
+            Whom::One { index, .. } => self.by_device.put(*index, true, id),
+            Whom::All(roster) => self.by_group.put(roster.gid, true, id),
         }
         self.in_waves.remove(&id);
         self.ended_devices += request.len();
@@ -458,40 +456,31 @@ impl Ledger {
             self.ended_devices -= request.len();
         }
         match &request.whom {
-            Whom::One { index, .. } => {
-                self.by_device.remove(&(*index, id));
-            }
-            Whom::All(roster) => {
-                if let Some(ids) = self.by_group.get_mut(&roster.gid) {
-                    ids.retain(|other| *other != id);
-                    if ids.is_empty() {
-                        self.by_group.remove(&roster.gid);
-                    }
-                }
-            }
+            Whom::One { index, .. } => self.by_device.remove(*index, id),
+            Whom::All(roster) => self.by_group.remove(roster.gid, id),
         }
     }
 
     fn limit_device(&mut self, index: u32) {
-        if self.of_device(index).count() > self.limits.open_requests_max {
-            self.forget(self.least_wanted(self.of_device(index)));
+        if self.by_device.of(index).count() > self.limits.open_requests_max {
+            let over = self.by_device.oldest_over(index);
+            self.forget(over.unwrap_or_else(|| self.least_wanted(self.by_device.of(index))));
         }
     }
 
     fn limit_group(&mut self, gid: Gid) {
-        let Some(ids) = self.by_group.get(&gid) else { return };
-        if ids.len() > self.limits.open_group_requests_max {
-            self.forget(self.least_wanted(self.of_group(gid)));
+        if self.by_group.of(gid).count() > self.limits.open_group_requests_max {
+            let over = self.by_group.oldest_over(gid);
+            self.forget(over.unwrap_or_else(|| self.least_wanted(self.by_group.of(gid))));
         }
     }
 
-    /// Those that are over are the smallest loss, then those that have all answers.
-    fn least_wanted(&self, ids: impl Iterator<Item = u64>) -> u64 {
-        let rank = |id: &u64| {
-            let is_open = self.requests.get(*id).is_some_and(Request::is_open);
-            (is_open, is_open || !self.ended.contains(id), *id)
-        };
-        ids.min_by_key(rank).unwrap_or_default()
+    /// The smallest loss among those that are not over, the oldest first: one that has all
+    /// answers, if there is one.
+    fn least_wanted(&self, mut ids: impl Iterator<Item = u64> + Clone) -> u64 {
+        let oldest = ids.clone().next();
+        let is_open = |id: u64| self.requests.get(id).is_some_and(Request::is_open);
+        ids.find(|id| !is_open(*id)).or(oldest).unwrap_or_default()
     }
 
     fn triggers<'a>(
@@ -500,8 +489,8 @@ impl Ledger {
         gids: &'a [Gid],
         now: Timestamp,
     ) -> impl Iterator<Item = (u64, DeviceState)> + 'a {
-        let with_groups = gids.iter().flat_map(|gid| self.of_group(*gid));
-        self.of_device(index).chain(with_groups).filter_map(move |id| {
+        let with_groups = gids.iter().flat_map(|gid| self.by_group.of(*gid));
+        self.by_device.of(index).chain(with_groups).filter_map(move |id| {
             let request = self.requests.get(id)?;
             let standing = request.asked == Asked::Trigger && request.expires > now;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
@@ -528,7 +517,7 @@ impl Ledger {
             });
             let answerable =
                 matching.map(|(id, request)| request.answerable(id, index, with_tid, now));
-            answerable.fold(Answerable::Never, Answerable::or)
+            Answerable::first_open(answerable)
         };
         match tid.map(|_| best(true)) {
             None | Some(Answerable::Never) => best(false),

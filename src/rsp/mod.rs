@@ -23,7 +23,7 @@
 //! | [`registry`], `nids`, [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
 //! | `ledger`, `request`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
-//! | `ascending` | what is numbered as it comes |
+//! | `ascending`, `filed` | where they lie |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
 //! | `merging` | B1s that wait for their equals |
 //! | [`exchange`] | E1 and E2, and what follows |
@@ -59,6 +59,7 @@ pub mod stamp;
 
 mod ascending;
 mod cbor;
+mod filed;
 mod gathering;
 mod intake;
 mod json;

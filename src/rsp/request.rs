@@ -43,6 +43,30 @@ pub(super) enum Answerable {
 }
 
 impl Answerable {
+    /// What an answer is to all of these, each of which fits it as well as the others: one that is
+    /// open, if there is one.
+    pub(super) fn first_open(each: impl Iterator<Item = Self>) -> Self {
+        let mut best = Self::Never;
+        for next in each {
+            best = best.or(next);
+            if matches!(best, Self::Open(_)) {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Nothing fits an answer with this tid better.
+    pub(super) fn is_best(self, tid: Option<&Tid>) -> bool {
+        matches!(self, Self::Open(found) if found.by_tid || tid.is_none())
+    }
+
+    /// This, or what fits better of some others, which are looked for in vain where this fits
+    /// best.
+    pub(super) fn or_else(self, tid: Option<&Tid>, others: impl Iterator<Item = Self>) -> Self {
+        if self.is_best(tid) { self } else { others.fold(self, Self::or) }
+    }
+
     /// Of two places where the request may be: what fits best; the first, where both do.
     pub(super) fn or(self, other: Self) -> Self {
         match (self, other) {

@@ -213,7 +213,7 @@ impl ControlUnit {
         let merged = |gid: &Gid| self.ledger.find_merged(*gid, index, tid, now);
         let alone = self.ledger.find_alone(index, Asked::Msg, tid, now);
         let gids = self.registry.gids(own.key);
-        let found = gids.iter().map(merged).fold(alone, Answerable::or);
+        let found = alone.or_else(tid, gids.iter().map(merged));
         match (found, self.exchanges.report_due(own.nid, now)) {
             (Answerable::Open(_), _) | (_, None) => answer(found, head),
             (_, Some(pair)) => Ok(Effect::Report(pair)),
@@ -419,7 +419,7 @@ impl ControlUnit {
         let of_group = |gid: &Gid| self.ledger.find_in_group(*gid, index, Asked::Trigger, tid, now);
         match group {
             Some(gid) => of_group(&gid).or(own),
-            None => self.registry.gids(key).iter().map(of_group).fold(own, Answerable::or),
+            None => own.or_else(tid, self.registry.gids(key).iter().map(of_group)),
         }
     }
 
