@@ -1,11 +1,23 @@
-//! Filed: which requests were made to whom, those that are over behind the others. So whoever
-//! looks for one that may be answered need not look at what has been.
+//! Filed: which requests were made to whom, by what may still come of them. So whoever looks for
+//! one that may be answered does not look at what has been, and the smallest loss is found at once
+//! when one of them has to go.
 
 use std::collections::BTreeSet;
 
+/// What may still come of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// An answer.
+    Open,
+    /// No answer, but it still permits something: an A1.
+    Answered,
+    /// Nothing.
+    Over,
+}
+
 /// Requests by device, or by group.
 #[derive(Debug)]
-pub(super) struct Filed<K>(BTreeSet<(K, bool, u64)>);
+pub(super) struct Filed<K>(BTreeSet<(K, Standing, u64)>);
 
 impl<K> Default for Filed<K> {
     fn default() -> Self {
@@ -14,48 +26,50 @@ impl<K> Default for Filed<K> {
 }
 
 impl<K: Copy + Ord> Filed<K> {
-    /// Files a request, or files it anew because it is over now, or not any more.
-    pub(super) fn put(&mut self, key: K, is_over: bool, id: u64) {
-        self.0.remove(&(key, !is_over, id));
-        self.0.insert((key, is_over, id));
+    pub(super) fn insert(&mut self, key: K, standing: Standing, id: u64) {
+        self.0.insert((key, standing, id));
     }
 
-    pub(super) fn remove(&mut self, key: K, id: u64) {
-        if !self.0.remove(&(key, false, id)) {
-            self.0.remove(&(key, true, id));
-        }
+    pub(super) fn remove(&mut self, key: K, standing: Standing, id: u64) {
+        self.0.remove(&(key, standing, id));
     }
 
-    /// The requests to this one: those that are not over, oldest first, then the others.
+    /// The requests to this one: those that are open, oldest first, then the others.
     pub(super) fn of(&self, key: K) -> impl Iterator<Item = u64> + Clone + '_ {
-        self.0.range((key, false, 0)..=(key, true, u64::MAX)).map(|(_, _, id)| *id)
+        let all = (key, Standing::Open, 0)..=(key, Standing::Over, u64::MAX);
+        self.0.range(all).map(|(_, _, id)| *id)
     }
 
-    /// The oldest that is over.
-    pub(super) fn oldest_over(&self, key: K) -> Option<u64> {
-        let over = self.0.range((key, true, 0)..=(key, true, u64::MAX));
-        over.map(|(_, _, id)| *id).next()
+    /// The smallest loss, if there are more than so many: one of which least may come, the oldest
+    /// of those.
+    pub(super) fn least_wanted(&self, key: K, max: usize) -> Option<u64> {
+        self.of(key).nth(max)?;
+        [Standing::Over, Standing::Answered, Standing::Open].into_iter().find_map(|standing| {
+            let those = self.0.range((key, standing, 0)..=(key, standing, u64::MAX));
+            those.map(|(_, _, id)| *id).next()
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Standing::{Answered, Open, Over};
 
     #[test]
-    fn what_is_over_comes_behind_what_is_not() {
+    fn what_is_over_comes_last_and_goes_first() {
         let mut filed = Filed::default();
-        for id in [1, 2, 3, 4] {
-            filed.put('a', false, id);
-            filed.put('b', false, id + 10);
+        for (id, standing) in [(1, Over), (2, Open), (3, Over), (4, Answered), (5, Open)] {
+            filed.insert('b', standing, id);
+            filed.insert('a', Open, id + 10);
         }
-        filed.put('a', true, 3);
-        filed.put('a', true, 1);
-        assert!(filed.of('a').eq([2, 4, 1, 3]) && filed.of('b').eq([11, 12, 13, 14]));
-        assert_eq!((filed.oldest_over('a'), filed.oldest_over('b')), (Some(1), None));
-        filed.put('a', false, 1);
-        filed.remove('a', 2);
-        filed.remove('a', 3);
-        assert!(filed.of('a').eq([1, 4]) && filed.of('c').next().is_none());
+        assert!(filed.of('b').eq([2, 5, 4, 1, 3]) && filed.of('a').eq([11, 12, 13, 14, 15]));
+        assert!(filed.of('c').next().is_none());
+        assert_eq!((filed.least_wanted('b', 5), filed.least_wanted('c', 0)), (None, None));
+        for (id, standing) in [(1, Over), (3, Over), (4, Answered), (2, Open), (5, Open)] {
+            assert_eq!(filed.least_wanted('b', 0), Some(id));
+            filed.remove('b', standing, id);
+        }
+        assert_eq!((filed.least_wanted('b', 0), filed.least_wanted('a', 4)), (None, Some(11)));
     }
 }

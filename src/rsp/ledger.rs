@@ -14,10 +14,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::ascending::Ascending;
-use super::campaign::{CampaignId, CampaignState, FirstWave, Pace, Verdict};
+use super::campaign::{CampaignId, CampaignState, Pace, Verdict};
 use super::envelope::Tid;
 use super::exchange::{due, pay_for};
-use super::filed::Filed;
+use super::filed::{Filed, Standing};
 use super::mail::Publication;
 use super::options::RspLimits;
 use super::request::{Answerable, Asked, Draft, Request, Roster, Whom};
@@ -100,7 +100,7 @@ impl Ledger {
     /// How many campaigns wait for their first wave, and how many were halted by it.
     pub(super) fn waves(&self) -> (usize, usize) {
         let states =
-            self.in_waves.iter().filter_map(|id| Some(self.state(*id, self.requests.get(*id)?)));
+            self.in_waves.iter().filter_map(|id| Some(self.requests.get(*id)?.campaign_state()));
         states.fold((0, 0), |(canary, halted), state| match state {
             CampaignState::Canary => (canary + 1, halted),
             CampaignState::Halted => (canary, halted + 1),
@@ -122,24 +122,14 @@ impl Ledger {
         self.requests.below(before)
     }
 
-    pub(super) fn state(&self, id: u64, request: &Request) -> CampaignState {
-        if self.ended.contains(&id) || !request.is_open() {
-            return CampaignState::Ended;
-        }
-        let Whom::All(roster) = &request.whom else { return CampaignState::Running };
-        match roster.wave.as_ref().map(FirstWave::verdict) {
-            None | Some(Some(Verdict::Release)) => CampaignState::Running,
-            Some(None) => CampaignState::Canary,
-            Some(Some(Verdict::Halt)) => CampaignState::Halted,
-        }
-    }
-
     /// Opens a request to one device.
     pub(super) fn open_one(&mut self, index: u32, draft: Draft, now: Timestamp) -> u64 {
         let whom = Whom::One { index, state: DeviceState::Queued };
         let id = self.open(whom, draft, now);
-        self.by_device.put(index, false, id);
-        self.limit_device(index);
+        self.by_device.insert(index, Standing::Open, id);
+        let max = self.limits.open_requests_max;
+        let least_wanted = self.by_device.least_wanted(index, max);
+        least_wanted.into_iter().for_each(|id| self.forget(id));
         id
     }
 
@@ -159,8 +149,10 @@ impl Ledger {
         if has_wave {
             self.in_waves.insert(id);
         }
-        self.by_group.put(gid, false, id);
-        self.limit_group(gid);
+        self.by_group.insert(gid, Standing::Open, id);
+        let max = self.limits.open_group_requests_max;
+        let least_wanted = self.by_group.least_wanted(gid, max);
+        least_wanted.into_iter().for_each(|id| self.forget(id));
         id
     }
 
@@ -293,11 +285,8 @@ impl Ledger {
         self.expiries.insert((request.expires, id));
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
-            match &request.whom {
-                Whom::One { index, .. } => self.by_device.put(*index, false, id),
-                Whom::All(roster) => self.by_group.put(roster.gid, false, id),
-            }
         }
+        self.turn(id, Standing::Open);
     }
 
     /// The device is no member any more: the group's requests expect nothing of it. Its index may
@@ -404,6 +393,23 @@ impl Ledger {
         if request.asked == Asked::Msg {
             self.expiries.remove(&(request.expires, id));
             self.end(id);
+        } else if request.standing == Standing::Open {
+            self.turn(id, Standing::Answered);
+        }
+    }
+
+    fn turn(&mut self, id: u64, to: Standing) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let from = std::mem::replace(&mut request.standing, to);
+        match &request.whom {
+            Whom::One { index, .. } => {
+                self.by_device.remove(*index, from, id);
+                self.by_device.insert(*index, to, id);
+            }
+            Whom::All(roster) => {
+                self.by_group.remove(roster.gid, from, id);
+                self.by_group.insert(roster.gid, to, id);
+            }
         }
     }
 
@@ -412,12 +418,9 @@ impl Ledger {
         if !self.ended.insert(id) {
             return;
         }
-        match &request.whom {
-            Whom::One { index, .. } => self.by_device.put(*index, true, id),
-            Whom::All(roster) => self.by_group.put(roster.gid, true, id),
-        }
-        self.in_waves.remove(&id);
         self.ended_devices += request.len();
+        self.in_waves.remove(&id);
+        self.turn(id, Standing::Over);
         while self.ended.len() > self.limits.ended_campaigns_max
             || self.ended_devices > self.limits.ended_campaign_devices_max
         {
@@ -456,31 +459,9 @@ impl Ledger {
             self.ended_devices -= request.len();
         }
         match &request.whom {
-            Whom::One { index, .. } => self.by_device.remove(*index, id),
-            Whom::All(roster) => self.by_group.remove(roster.gid, id),
+            Whom::One { index, .. } => self.by_device.remove(*index, request.standing, id),
+            Whom::All(roster) => self.by_group.remove(roster.gid, request.standing, id),
         }
-    }
-
-    fn limit_device(&mut self, index: u32) {
-        if self.by_device.of(index).count() > self.limits.open_requests_max {
-            let over = self.by_device.oldest_over(index);
-            self.forget(over.unwrap_or_else(|| self.least_wanted(self.by_device.of(index))));
-        }
-    }
-
-    fn limit_group(&mut self, gid: Gid) {
-        if self.by_group.of(gid).count() > self.limits.open_group_requests_max {
-            let over = self.by_group.oldest_over(gid);
-            self.forget(over.unwrap_or_else(|| self.least_wanted(self.by_group.of(gid))));
-        }
-    }
-
-    /// The smallest loss among those that are not over, the oldest first: one that has all
-    /// answers, if there is one.
-    fn least_wanted(&self, mut ids: impl Iterator<Item = u64> + Clone) -> u64 {
-        let oldest = ids.clone().next();
-        let is_open = |id: u64| self.requests.get(id).is_some_and(Request::is_open);
-        ids.find(|id| !is_open(*id)).or(oldest).unwrap_or_default()
     }
 
     fn triggers<'a>(

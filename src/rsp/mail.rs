@@ -360,18 +360,18 @@ impl Mail {
             mailbox.reader() == Some(pulling.reader) && !mailbox.is_in_pieces()
         })?;
         // The first source is the mailbox itself, then its groups; each shows its next letter.
+        let logs: SmallVec<[Option<&Log>; 2]> =
+            pulling.gids.iter().map(|gid| self.logs.get(gid)).collect();
         let next = |source: usize, cursor: u64| match source.checked_sub(1) {
             None => mailbox.next(cursor, now).map(Next::of_own),
             Some(at) => {
-                let gid = pulling.gids[at];
-                let agrees = || (pulling.agrees)(gid);
-                let log = self.logs.get(&gid)?;
-                log.next(index, cursor, now, agrees).map(Next::of_group)
+                let agrees = || (pulling.agrees)(pulling.gids[at]);
+                logs[at]?.next(index, cursor, now, agrees).map(Next::of_group)
             }
         };
         let cursor = mailbox.cursor();
-        let from = |gid: &Gid| self.logs.get(gid).map_or(cursor, |log| log.look_from(cursor));
-        let cursors = std::iter::once(cursor).chain(pulling.gids.iter().map(from)).enumerate();
+        let from = logs.iter().map(|log| log.map_or(cursor, |log| log.look_from(cursor)));
+        let cursors = std::iter::once(cursor).chain(from).enumerate();
         let mut heads: SmallVec<[Option<Next<'_>>; 3]> =
             cursors.map(|(source, cursor)| next(source, cursor)).collect();
         let mut seen = Seen::default();

@@ -194,8 +194,8 @@ impl Mailbox {
     pub(super) fn remove(&mut self, id: u64) -> Option<OwnLetter> {
         let letter = self.letters.remove(self.position(id)?);
         self.bytes -= letter.message.kept_bytes();
-        if self.letters.is_empty() {
-            // It may have been long, and may be empty for long.
+        if self.letters.is_empty() && self.letters.capacity() > LETTERS_SPARE {
+            // It was long, and may be empty for long.
             self.letters = Vec::new();
         }
         Some(letter)
@@ -316,6 +316,9 @@ impl Mailbox {
         self.reading.get_or_insert_default()
     }
 }
+
+/// Letters for which an empty mailbox keeps room; without a reader, it goes as a whole.
+const LETTERS_SPARE: usize = 4;
 
 /// Sessions of one device that wait to be its reader again.
 pub(super) const READERS_MAX: usize = 8;

@@ -386,7 +386,7 @@ impl ControlUnit {
             server: Arc::clone(&request.asker),
             opened: request.opened,
             expires: request.expires,
-            state: self.ledger.state(id, request),
+            state: request.campaign_state(),
             tally,
             wave,
             rate: f64::from(rate),

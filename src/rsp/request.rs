@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::campaign::{FirstWave, Pace, Verdict};
+use super::campaign::{CampaignState, FirstWave, Pace, Verdict};
 use super::envelope::Tid;
+use super::filed::Standing;
 use super::mail::Publication;
 use super::parts::Parts;
 use super::track::{DeviceState, Tally, Track};
@@ -109,6 +110,7 @@ pub(super) struct Request {
     chunks: bool,
     needs_consent: bool,
     pub(super) merged: bool,
+    pub(super) standing: Standing,
 }
 
 /// What the server calls a request.
@@ -151,6 +153,7 @@ impl Request {
             chunks: publication.chunks,
             needs_consent: publication.needs_consent,
             merged,
+            standing: Standing::Open,
         }
     }
 
@@ -209,6 +212,19 @@ impl Request {
         match &self.whom {
             Whom::One { state, .. } => state.is_open(),
             Whom::All(roster) => roster.track.tally().open() > 0,
+        }
+    }
+
+    /// Where it is in its life, as an operator sees it.
+    pub(super) fn campaign_state(&self) -> CampaignState {
+        if !self.is_open() {
+            return CampaignState::Ended;
+        }
+        let Whom::All(roster) = &self.whom else { return CampaignState::Running };
+        match roster.wave.as_ref().map(FirstWave::verdict) {
+            None | Some(Some(Verdict::Release)) => CampaignState::Running,
+            Some(None) => CampaignState::Canary,
+            Some(Some(Verdict::Halt)) => CampaignState::Halted,
         }
     }
 
