@@ -49,7 +49,7 @@ fn fleet(devices: usize) -> ControlUnit {
     let limits = RspLimits {
         mail_messages_max: usize::MAX,
         mail_bytes_max: usize::MAX,
-        group_messages_max: 16,
+        group_messages_max: 1_000,
         group_bytes_max: usize::MAX,
         ..RspLimits::default()
     };
@@ -133,7 +133,7 @@ fn single_flow_among(bencher: Bencher<'_, '_>, devices: usize) {
 }
 
 /// Decide and commit a C1 to a million devices with this many of them online.
-#[divan::bench(args = [100, 10_000], sample_count = 16, sample_size = 1)]
+#[divan::bench(args = [100, 10_000], sample_count = 200, sample_size = 1)]
 fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
     let mut unit = fleet(FLEET);
     for number in 0..online {
