@@ -168,6 +168,15 @@ impl FirstWave {
         self.verdict
     }
 
+    /// A device that was through is sent the message again, and counts when it is through again.
+    /// A verdict stands: who has halted waits for an operator.
+    pub(super) fn reopen(&mut self, index: u32, from: DeviceState) {
+        if self.devices.binary_search(&index).is_ok() && !from.is_open() {
+            self.done -= 1;
+            self.failed -= u32::from(from.is_failure());
+        }
+    }
+
     /// Ascending.
     pub(super) fn devices(&self) -> &[u32] {
         &self.devices

@@ -376,6 +376,9 @@ impl Ledger {
         for index in devices {
             if let Some(from) = request.state(*index) {
                 request.set(*index, DeviceState::Queued);
+                if let Whom::All(roster) = &mut request.whom {
+                    roster.wave.iter_mut().for_each(|wave| wave.reopen(*index, from));
+                }
                 self.tally.take(from, 1);
                 self.tally.add(DeviceState::Queued, 1);
             }
