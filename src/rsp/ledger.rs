@@ -336,6 +336,11 @@ impl Ledger {
         std::mem::take(&mut self.verdicts)
     }
 
+    /// What the first wave of this campaign has just said is of no use any more.
+    pub(super) fn forget_verdict(&mut self, id: u64) {
+        self.verdicts.retain(|(other, _)| *other != id);
+    }
+
     /// Campaigns in which something has changed since this was asked last.
     pub(super) fn take_changed(&mut self) -> Vec<CampaignId> {
         std::mem::take(&mut self.changed).into_iter().map(CampaignId).collect()

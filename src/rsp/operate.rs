@@ -211,8 +211,8 @@ impl ControlUnit {
                 self.ledger.settle_queued(id.0, &on_their_way, DeviceState::Cancelled);
             }
         }
-        // Nothing is left that a first wave could decide about.
-        self.ledger.take_verdicts();
+        // Nothing is left that its first wave could decide about.
+        self.ledger.forget_verdict(id.0);
         let after = self.ledger.request(id.0)?.tally().of(DeviceState::Cancelled);
         self.events.push(Event::Campaign(id, CampaignStep::Cancelled(after - before)));
         Some(after - before)
