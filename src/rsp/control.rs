@@ -513,8 +513,8 @@ impl ControlUnit {
         now: Timestamp,
     ) -> (CampaignId, Option<SessionKey>) {
         let publication = publication(&ask, message);
+        let (expires, form) = (self.expiry(message, now).min(ask.until), Form::Single);
         let id = self.ledger.open_one(index, draft(ask, publication.clone()), now);
-        let (expires, form) = (self.expiry(message, now), Form::Single);
         let wake = self.mail.post(index, &publication, expires, form, Some(id), None);
         (CampaignId(id), wake)
     }
@@ -551,12 +551,13 @@ impl ControlUnit {
         now: Timestamp,
     ) -> (CampaignId, Vec<SessionKey>) {
         let publication = publication(&ask, message);
+        let expires = self.expiry(message, now).min(ask.until);
         let first = self.first_wave(gid, &members, &ask);
         let mut draft = draft(ask, publication.clone());
         let wave = first.as_ref();
         draft.wave = wave.map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
         let id = self.ledger.open_all(gid, Arc::clone(&members), draft, now);
-        let (roll, expires) = (Roll::new(members), self.expiry(message, now));
+        let roll = Roll::new(members);
         let first = first.map(|(devices, _)| devices);
         let wake = self.mail.post_group(gid, roll, publication, expires, Some(id), first);
         (CampaignId(id), wake)
@@ -614,7 +615,8 @@ impl ControlUnit {
         }
     }
 
-    /// How long a message waits in the mail.
+    /// How long a message waits in the mail. One that asks for an answer waits no longer than that
+    /// may come: a device does not begin what it could not report.
     pub(super) fn expiry(&self, message: &Message, now: Timestamp) -> Timestamp {
         message.expires.min(now.after(self.options.mail_ttl))
     }

@@ -170,8 +170,9 @@ impl ControlUnit {
         if !has_room {
             return Err(RetryError::NoRoom);
         }
-        self.ledger.reopen(id.0, &missing, now.after(ttl));
-        let (count, expires) = (missing.len(), self.expiry(&publication.message, now));
+        let until = now.after(ttl);
+        self.ledger.reopen(id.0, &missing, until);
+        let (count, expires) = (missing.len(), self.expiry(&publication.message, now).min(until));
         let wake = match gid {
             Some(gid) => {
                 let roll = Roll::new(Arc::new(missing));
