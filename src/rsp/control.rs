@@ -21,7 +21,6 @@ use super::rate::Buckets;
 use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
 use super::roll::Roll;
-use super::settings::Flow;
 use super::spent::Spent;
 use super::track::{DeviceState, Tally};
 use super::wishes::Wishes;
@@ -638,8 +637,8 @@ impl ControlUnit {
         };
         self.ledger.settle(found.id, index, state, now);
         match (asked, state) {
-            (Asked::Trigger, DeviceState::Ok) if self.is_strict(&gids) => {
-                outcome.wake.extend(self.mail.look_again_for(index));
+            (Asked::Trigger, DeviceState::Ok) => {
+                outcome.wake.extend(self.mail.agreed(index, &gids));
             }
             (Asked::Trigger, DeviceState::Refused) => {
                 for campaign in self.mail.drop_unagreed(index, &gids) {
@@ -648,10 +647,6 @@ impl ControlUnit {
             }
             _ => {}
         }
-    }
-
-    fn is_strict(&self, gids: &[Gid]) -> bool {
-        gids.iter().any(|gid| self.options.settings.of_group(*gid).flow == Flow::Strict)
     }
 
     /// The new device has the old one's profile.

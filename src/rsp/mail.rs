@@ -232,9 +232,14 @@ impl Mail {
         online.into_iter().map(|(_, reader)| reader).collect()
     }
 
-    /// The device's reader has passed over letters that it may have by now; returns it, to be
-    /// woken.
-    pub(super) fn look_again_for(&mut self, index: u32) -> Option<SessionKey> {
+    /// The device agrees in these groups: its reader has passed over what waits for that, if
+    /// anything does. Returns it, to be woken.
+    pub(super) fn agreed(&mut self, index: u32, gids: &[Gid]) -> Option<SessionKey> {
+        let logs = gids.iter().filter_map(|gid| self.logs.get(gid));
+        let mut letters = logs.flat_map(|log| &log.letters);
+        if !letters.any(|l| l.publication.needs_consent && l.roll.is_pending(index)) {
+            return None;
+        }
         self.look_again(index);
         self.mailbox(index)?.reader()
     }
