@@ -665,11 +665,14 @@ impl Mail {
     /// Takes a device off the rolls of a group's letters; returns what it had not yet and might
     /// have had at once, as letters of its own.
     fn withdraw(&mut self, index: u32, nid: Nid, gid: Gid) -> Vec<OwnLetter> {
+        let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
+        let has_begun = |id| mailbox.is_some_and(|mailbox| mailbox.has_begun(id));
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
         let (mut withdrawn, mut done) = (Vec::new(), Vec::new());
         for letter in &mut log.letters {
             if letter.roll.finish(index) {
-                withdrawn.extend(letter.as_own(index, nid));
+                let may_have = has_begun(letter.id) || letter.is_free_for(index);
+                withdrawn.extend(may_have.then(|| letter.to_own(nid)));
                 done.extend(letter.is_done().then_some(letter.id));
             }
         }
@@ -766,15 +769,17 @@ impl GroupLetter {
         self.first.as_ref().is_none_or(|first| first.binary_search(&index).is_ok())
     }
 
-    /// The same for one device that leaves the group; nothing where it would have had to wait.
-    fn as_own(&self, index: u32, nid: Nid) -> Option<OwnLetter> {
-        if self.publication.needs_consent || !self.is_open_to(index) {
-            return None;
-        }
+    /// The device may have it without having to wait for anything.
+    fn is_free_for(&self, index: u32) -> bool {
+        !self.publication.needs_consent && self.is_open_to(index)
+    }
+
+    /// The same for one device that leaves the group.
+    fn to_own(&self, nid: Nid) -> OwnLetter {
         let Publication { message, parts, chunks, .. } = &self.publication;
         let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
         let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
         let (form, change) = (Form::Multi, None);
-        Some(OwnLetter { id, message, expires, form, campaign, chunks, change })
+        OwnLetter { id, message, expires, form, campaign, chunks, change }
     }
 }

@@ -208,6 +208,11 @@ impl Mailbox {
         self.taken.binary_search(&id).is_ok()
     }
 
+    /// The device was given the letter, or a piece of it.
+    pub(super) fn has_begun(&self, id: u64) -> bool {
+        self.has_taken(id) || self.progress.as_ref().is_some_and(|progress| progress.letter == id)
+    }
+
     /// Forgets that a letter was taken; `false` when it was not.
     pub(super) fn finish(&mut self, id: u64) -> bool {
         let Ok(at) = self.taken.binary_search(&id) else { return false };
