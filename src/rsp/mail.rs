@@ -406,8 +406,11 @@ impl Mail {
             return Vec::new();
         };
         self.remember(pulling.index, &letters, all_seen);
-        if progress.is_some() {
-            self.mailbox_mut(pulling.index).progress = progress.map(Box::new);
+        let mailbox = self.mailbox_mut(pulling.index);
+        // A letter that was being given in pieces may have to be given whole now.
+        let is_over = |known: &Progress| letters.iter().any(|letter| letter.id == known.letter);
+        if progress.is_some() || mailbox.progress.as_deref().is_some_and(is_over) {
+            mailbox.progress = progress.map(Box::new);
         }
         letters
     }
