@@ -459,6 +459,7 @@ impl ControlUnit {
             readers.extend(self.mail.remove(index, *nid, &gids));
             self.ledger.remove(index, &gids);
             self.wishes.remove(index);
+            self.device_rates.forget(index);
         }
         nids.iter().for_each(|nid| self.spent.forget(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
