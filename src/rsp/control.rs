@@ -236,9 +236,9 @@ impl ControlUnit {
                 outcome.to_servers = batch.is_none();
             }
             Effect::Answer { found, rc } => self.enter_answer(found, rc, &mut outcome, now),
-            Effect::Report(pair) => {
-                if let Some(gid) = self.exchanges.confirm(pair, now) {
-                    self.events.push(Event::Exchange(pair, gid, ExchangeState::Confirmed));
+            Effect::Report { pair, rc } => {
+                if let Some((gid, state)) = self.exchanges.report(pair, rc, now) {
+                    self.events.push(Event::Exchange(pair, gid, state));
                 }
                 outcome.to_servers = true;
             }

@@ -36,7 +36,7 @@ pub enum ExchangeState {
     Unreported,
     /// The report came.
     Confirmed,
-    /// The report did not come in time.
+    /// The report did not come in time, or was one of failure.
     Unconfirmed,
     /// The profile did not come in time.
     Expired,
@@ -196,11 +196,18 @@ impl Exchanges {
         owed.find(|(_, pair)| is_in_time(pair)).map(|(_, pair)| *pair)
     }
 
-    /// The report came.
-    pub(super) fn confirm(&mut self, pair: Pair, now: Timestamp) -> Option<Gid> {
+    /// The report came. One that reports a failure confirms nothing.
+    pub(super) fn report(
+        &mut self,
+        pair: Pair,
+        rc: i64,
+        now: Timestamp,
+    ) -> Option<(Gid, ExchangeState)> {
         let gid = self.by_pair.get(&pair)?.gid;
-        self.move_on(pair, ExchangeState::Confirmed, now);
-        Some(gid)
+        let state =
+            if rc == 0 { ExchangeState::Confirmed } else { ExchangeState::Unconfirmed };
+        self.move_on(pair, state, now);
+        Some((gid, state))
     }
 
     /// Forgets every exchange of removed devices: one scan, however many they are.

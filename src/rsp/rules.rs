@@ -216,7 +216,7 @@ impl ControlUnit {
         let found = gids.iter().map(merged).fold(alone, Answerable::or);
         match (found, self.exchanges.report_due(own.nid, now)) {
             (Answerable::Open(_), _) | (_, None) => answer(found, head),
-            (_, Some(pair)) => Ok(Effect::Report(pair)),
+            (_, Some(pair)) => Ok(Effect::Report { pair, rc: head.rc.unwrap_or(0) }),
         }
     }
 
