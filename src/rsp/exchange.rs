@@ -156,6 +156,13 @@ impl Exchanges {
         }
     }
 
+    /// Whether a profile of this device is on its way to another one.
+    pub(super) fn is_giving(&self, from: Nid) -> bool {
+        let behind = self.by_pair.range(Pair { from, ..FIRST_PAIR }..);
+        let mut own = behind.take_while(|(pair, _)| pair.from == from);
+        own.any(|(_, exchange)| exchange.state == ExchangeState::Transferred)
+    }
+
     /// Opens an exchange; returns the end of its time.
     pub(super) fn open(
         &mut self,
@@ -204,8 +211,7 @@ impl Exchanges {
         now: Timestamp,
     ) -> Option<(Gid, ExchangeState)> {
         let gid = self.by_pair.get(&pair)?.gid;
-        let state =
-            if rc == 0 { ExchangeState::Confirmed } else { ExchangeState::Unconfirmed };
+        let state = if rc == 0 { ExchangeState::Confirmed } else { ExchangeState::Unconfirmed };
         self.move_on(pair, state, now);
         Some((gid, state))
     }
