@@ -261,7 +261,7 @@ impl ControlUnit {
             }
             Effect::AnswerExchange { pair, gid, proof } => {
                 proof.iter().for_each(|proof| self.spent.insert(pair.from, proof.seq_number));
-                self.exchanges.answer(pair, now);
+                self.exchanges.answer(pair, self.expiry(message, now));
                 self.events.push(Event::Exchange(pair, gid, ExchangeState::Transferred));
                 let change = Some(ProfileChange { from: pair.from, to: pair.to, gid });
                 self.forward(audience, message, form, change, &mut outcome, now);

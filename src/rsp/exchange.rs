@@ -2,7 +2,8 @@
 //! device's acknowledgement, and its report to the servers `[0069]`.
 //!
 //! One exchange is open per pair of devices. A closed one is remembered for as long as it might
-//! have been open, so that a repeated profile, a late one and one nobody asked for are told apart.
+//! have been open, or its profile waits for the new device, so that a repeated profile, a late one
+//! and one nobody asked for are told apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -177,9 +178,9 @@ impl Exchanges {
         until
     }
 
-    /// The profile came.
-    pub(super) fn answer(&mut self, pair: Pair, now: Timestamp) {
-        self.move_on(pair, ExchangeState::Transferred, now);
+    /// The profile came, and is on its way until then.
+    pub(super) fn answer(&mut self, pair: Pair, until: Timestamp) {
+        self.move_to(pair, ExchangeState::Transferred, until);
     }
 
     /// The new device has the profile, and owes its report for so long.
@@ -245,8 +246,12 @@ impl Exchanges {
     }
 
     fn move_on(&mut self, pair: Pair, state: ExchangeState, now: Timestamp) {
+        let ttl = self.by_pair.get(&pair).map(|exchange| exchange.ttl);
+        ttl.into_iter().for_each(|ttl| self.move_to(pair, state, now.after(ttl)));
+    }
+
+    fn move_to(&mut self, pair: Pair, state: ExchangeState, until: Timestamp) {
         let Some(exchange) = self.by_pair.get(&pair).copied() else { return };
-        let until = now.after(exchange.ttl);
         self.put(pair, Exchange { state, until, ..exchange });
         if self.closed.len() > self.max
             && let Some((_, oldest)) = self.closed.first().copied()
