@@ -304,8 +304,9 @@ impl ControlUnit {
                     self.send_merged(batch, wake, now);
                 }
             }
-            Audience::Group(_) => {
-                while let Some(batch) = self.merging.take_any() {
+            Audience::Group(gid) => {
+                let Some(members) = self.registry.members(gid).cloned() else { return };
+                for batch in self.merging.take_of_any(&members) {
                     self.send_merged(batch, wake, now);
                 }
             }
@@ -313,17 +314,17 @@ impl ControlUnit {
     }
 
     fn send_merged(&mut self, batch: EqualMessages, wake: &mut Vec<SessionKey>, now: Timestamp) {
-        let EqualMessages { gid, envelope, ask, mut each, .. } = batch;
+        let EqualMessages { gid, envelope, ask, each, .. } = batch;
+        // Who has left the group meanwhile would not find it there.
+        let is_member = |(index, _): &(u32, _)| self.registry.gids_at(*index).contains(&gid);
+        let (mut each, others): (Vec<_>, Vec<_>) = each.into_iter().partition(is_member);
+        self.send_each(others, &ask, wake, now);
         let count = u32::try_from(each.len()).unwrap_or(u32::MAX);
         let Some((_, first)) = each.first() else { return };
         let first = first.with_payload(envelope);
         let enough = count >= self.options.settings.of_group(gid).auto_members;
         if !enough || !self.mail.has_group_room(gid, first.kept_bytes()) {
-            for (index, message) in each {
-                let ask = Ask { merge: None, ..ask.clone() };
-                let (_, reader) = self.send_to_device(index, ask, &message, now);
-                wake.extend(reader);
-            }
+            self.send_each(each, &ask, wake, now);
             if count > 1 {
                 self.events.push(Event::Decided(gid, Reason::NotMerged(count)));
             }
@@ -334,6 +335,21 @@ impl ControlUnit {
         let (_, readers) = self.send_to_members(gid, members, ask, &Arc::new(first), now);
         wake.extend(readers);
         self.events.push(Event::Decided(gid, Reason::Merged(count)));
+    }
+
+    /// B1s that waited for nothing.
+    fn send_each(
+        &mut self,
+        each: Vec<(u32, Arc<Message>)>,
+        ask: &Ask,
+        wake: &mut Vec<SessionKey>,
+        now: Timestamp,
+    ) {
+        for (index, message) in each {
+            let ask = Ask { merge: None, ..ask.clone() };
+            let (_, reader) = self.send_to_device(index, ask, &message, now);
+            wake.extend(reader);
+        }
     }
 
     fn for_servers(&self, pending: &Pending, now: Timestamp) -> ForServers {
