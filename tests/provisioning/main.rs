@@ -7,10 +7,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod consent;
 mod envelopes;
 mod messages;
 mod refusals;
 mod servers;
+mod settings;
 mod stage;
 mod subscriptions;
 mod wills;
