@@ -7,9 +7,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod auto;
+mod coalescing;
 mod consent;
 mod envelopes;
 mod messages;
+mod rates;
 mod refusals;
 mod servers;
 mod settings;

@@ -2,7 +2,7 @@
 
 use simcast::config::Config;
 use simcast::mqtt::{Publish, QoS, Version};
-use simcast::rsp::{Campaign, CampaignId, DeviceState, Event, GroupSettings, Settings};
+use simcast::rsp::{Campaign, CampaignId, DeviceState, GroupSettings, Settings};
 
 use crate::common::{
     Answer, Client, Dial, Rig, TO_EUICC, TO_SM_SR, gid, rig::STRANGER as STRANGER_NID,
@@ -151,9 +151,10 @@ impl Stage {
         self.rig.service.broker().sweep().await;
     }
 
-    /// What the control unit has done since this was asked last.
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.rig.service.broker().with_control(|control| control.take_events().0)
+    /// Waits until the control unit has decided something by itself so many times.
+    pub(crate) async fn decided(&self, reason: &str, times: u64) {
+        let series = format!("simcast_rsp_decisions_total{{reason=\"{reason}\"}}");
+        self.rig.until_counter(&series, times).await;
     }
 
     /// One of the cast.
