@@ -8,6 +8,7 @@
 mod common;
 
 mod auto;
+mod campaigns;
 mod coalescing;
 mod consent;
 mod envelopes;
@@ -18,4 +19,5 @@ mod servers;
 mod settings;
 mod stage;
 mod subscriptions;
+mod waves;
 mod wills;

@@ -162,6 +162,11 @@ impl Stage {
         self.clients[who].as_mut().expect("still connected")
     }
 
+    /// It is connected.
+    pub(crate) fn is_here(&self, who: usize) -> bool {
+        self.clients[who].is_some()
+    }
+
     /// Takes one off the stage.
     pub(crate) fn take(&mut self, who: usize) -> Client {
         self.clients[who].take().expect("still connected")
