@@ -662,7 +662,10 @@ impl ControlUnit {
         let Some(key) = self.registry.replace(change.from) else { return };
         self.events.push(Event::Replaced(change.from));
         let gids: Gids = self.registry.gids(key).into();
-        for campaign in self.mail.withdraw_all(key.index, &gids) {
+        let ledger = &self.ledger;
+        // It is spoken with still, were it only to reinstate it.
+        let is_msg = |id| ledger.request(id).is_none_or(|r| r.asked == Asked::Msg);
+        for campaign in self.mail.withdraw_all(key.index, &gids, is_msg) {
             self.ledger.settle(campaign, key.index, DeviceState::Cancelled, now);
         }
     }

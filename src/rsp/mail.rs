@@ -307,29 +307,41 @@ impl Mail {
 
     /// Takes back from a device all B1s and C1s that it was not given yet. Returns their
     /// campaigns.
-    pub(super) fn withdraw_all(&mut self, index: u32, gids: &[Gid]) -> Vec<u64> {
+    pub(super) fn withdraw_all(
+        &mut self,
+        index: u32,
+        gids: &[Gid],
+        is_msg: impl Fn(u64) -> bool,
+    ) -> Vec<u64> {
         let mut campaigns = Vec::new();
         let own: Vec<(u64, u64)> = self.mailbox(index).map_or_else(Vec::new, |mailbox| {
             let mine = mailbox.letters().filter(|letter| !mailbox.has_taken(letter.id));
-            mine.filter_map(|letter| Some((letter.id, letter.campaign?.get()))).collect()
+            let campaigns = mine.filter_map(|letter| Some((letter.id, letter.campaign?.get())));
+            campaigns.filter(|(_, campaign)| is_msg(*campaign)).collect()
         });
         for (id, campaign) in own {
             self.remove_own(index, id);
             campaigns.push(campaign);
         }
         for gid in gids {
-            campaigns.extend(self.withdraw_from_log(index, *gid));
+            campaigns.extend(self.withdraw_from_log(index, *gid, &is_msg));
         }
         campaigns
     }
 
-    fn withdraw_from_log(&mut self, index: u32, gid: Gid) -> Vec<u64> {
+    fn withdraw_from_log(
+        &mut self,
+        index: u32,
+        gid: Gid,
+        is_msg: impl Fn(u64) -> bool,
+    ) -> Vec<u64> {
         let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
         let taken = |id| mailbox.is_some_and(|mailbox| mailbox.has_taken(id));
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
         let (mut campaigns, mut done) = (Vec::new(), Vec::new());
         for letter in &mut log.letters {
-            if letter.campaign.is_some() && !taken(letter.id) && letter.roll.finish(index) {
+            let asks = letter.campaign.is_some_and(|campaign| is_msg(campaign.get()));
+            if asks && !taken(letter.id) && letter.roll.finish(index) {
                 campaigns.extend(letter.campaign.map(NonZeroU64::get));
                 done.extend(letter.is_done().then_some(letter.id));
             }
