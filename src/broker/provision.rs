@@ -191,7 +191,7 @@ impl Broker {
             let to = Addressee { asker: None, gids: smallvec![ready.gid] };
             let has_room = inbox.has_room(bytes, sender, &to, now);
             if has_room {
-                let message = self.from_control_unit(ready);
+                let message = self.as_sent_by_control_unit(ready);
                 servers.push(inbox.post(&message, sender, &to, now));
             }
             has_room
@@ -205,7 +205,7 @@ impl Broker {
     }
 
     /// A message of a device as it came is stamped already; many in one are from the control unit.
-    fn from_control_unit(&self, ready: &ForServers) -> Arc<Message> {
+    fn as_sent_by_control_unit(&self, ready: &ForServers) -> Arc<Message> {
         if ready.sender.is_some() {
             return Arc::clone(&ready.message);
         }

@@ -2,6 +2,8 @@
 //! 3.1.1 a positive PUBACK, or the end of the connection for who claims to be somebody else. One
 //! counter goes up by one, and nobody receives anything.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use simcast::client::payload::EuiccCa;
