@@ -12,7 +12,7 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -20,14 +20,15 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::exchange::due;
+use super::group_log::{GroupLetter, Log};
 use super::mailbox::{
-    Acknowledged, Arrival, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
+    Acknowledged, Arrival, Finished, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
 };
 use super::options::RspLimits;
 use super::parts::Parts;
 use super::policy::Form;
 use super::roll::Roll;
-use super::shape::{Next, part};
+use super::shape::Next;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
 
@@ -61,28 +62,6 @@ pub(super) struct Pulling<'a> {
 enum Place {
     Device(u32),
     Group(Gid),
-}
-
-/// A group's letters and its connected members.
-#[derive(Debug, Default)]
-struct Log {
-    /// Ascending by id.
-    letters: VecDeque<GroupLetter>,
-    online: BTreeMap<u32, Reader>,
-    /// How many of those take packets of at most so many bytes.
-    limits: BTreeMap<u32, u32>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-pub(super) struct GroupLetter {
-    pub(super) id: u64,
-    pub(super) publication: Publication,
-    roll: Roll,
-    expires: Timestamp,
-    campaign: Option<NonZeroU64>,
-    /// Those who may have it before all others, ascending, as long as the others have to wait.
-    first: Option<Box<[u32]>>,
 }
 
 /// Letters that nobody came for.
@@ -501,14 +480,20 @@ impl Mail {
         if !mailbox.finish(id) {
             return None;
         }
-        if mailbox.finish_piece(id) {
+        let finished = mailbox.finish_piece(id);
+        if finished == Finished::Piece {
             // An expiry that was passed over while the piece was on its way is due again.
             if let Some(expires) = mailbox.expiry(id) {
                 self.expiries.insert((expires, (id, Place::Device(index))));
             }
             return Some(Acknowledged::Piece);
         }
-        self.take_out(index, gids, id).map(Acknowledged::Arrived)
+        let in_pieces = finished == Finished::LastPiece;
+        match self.take_out(index, gids, id) {
+            Some(arrival) => Some(Acknowledged::Arrived(Arrival { in_pieces, ..arrival })),
+            // It has expired on its way, and what is behind it has waited for it.
+            None => in_pieces.then_some(Acknowledged::Piece),
+        }
     }
 
     /// A letter that the reader was given cannot be given to it: it leaves the mail. A piece of one
@@ -530,7 +515,8 @@ impl Mail {
         if let Some(letter) = self.remove_own(index, id) {
             let OwnLetter { message, form, change, campaign, .. } = letter;
             let (change, campaign) = (change.map(|change| *change), campaign.map(NonZeroU64::get));
-            return Some(Arrival { form, published: message.published, change, campaign });
+            let (published, in_pieces) = (message.published, false);
+            return Some(Arrival { form, published, change, in_pieces, campaign });
         }
         // An id names one letter, so it lies in one group at most.
         gids.iter().find_map(|gid| self.finish_in_group(index, *gid, id))
@@ -707,7 +693,8 @@ impl Mail {
         if letter.is_done() {
             self.remove_group_letter(gid, id);
         }
-        finished.then_some(Arrival { form: Form::Multi, published, change: None, campaign })
+        let (form, change, in_pieces) = (Form::Multi, None, false);
+        finished.then_some(Arrival { form, published, change, in_pieces, campaign })
     }
 
     fn remove_group_letter(&mut self, gid: Gid, id: u64) -> Option<GroupLetter> {
@@ -734,67 +721,5 @@ impl Mail {
         if self.logs.get(&gid).is_some_and(is_empty) {
             self.logs.remove(&gid);
         }
-    }
-}
-
-impl Log {
-    fn position(&self, id: u64) -> Result<usize, usize> {
-        self.letters.binary_search_by_key(&id, |letter| letter.id)
-    }
-
-    fn forget_limit(&mut self, reader: Reader) {
-        let Some(count) = self.limits.get_mut(&reader.packet_bytes_max) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.limits.remove(&reader.packet_bytes_max);
-        }
-    }
-
-    /// The first letter behind `cursor` that is for this device now.
-    fn next(
-        &self,
-        index: u32,
-        cursor: u64,
-        now: Timestamp,
-        is_taken: impl Fn(u64) -> bool,
-        agrees: impl Fn() -> bool,
-    ) -> Option<&GroupLetter> {
-        let from = self.letters.partition_point(|letter| letter.id <= cursor);
-        let mut behind = self.letters.range(from..);
-        behind.find(|letter| {
-            letter.expires > now
-                && letter.roll.is_pending(index)
-                && !is_taken(letter.id)
-                && letter.is_open_to(index)
-                && (!letter.publication.needs_consent || agrees())
-        })
-    }
-}
-
-impl GroupLetter {
-    fn is_done(&self) -> bool {
-        self.roll.remaining() == 0
-    }
-
-    fn is_of(&self, campaign: u64) -> bool {
-        self.campaign.is_some_and(|own| own.get() == campaign)
-    }
-
-    fn is_open_to(&self, index: u32) -> bool {
-        self.first.as_ref().is_none_or(|first| first.binary_search(&index).is_ok())
-    }
-
-    /// The device may have it without having to wait for anything.
-    fn is_free_for(&self, index: u32) -> bool {
-        !self.publication.needs_consent && self.is_open_to(index)
-    }
-
-    /// The same for one device that leaves the group.
-    fn to_own(&self, nid: Nid) -> OwnLetter {
-        let Publication { message, parts, chunks, .. } = &self.publication;
-        let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
-        let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
-        let (form, change) = (Form::Multi, None);
-        OwnLetter { id, message, expires, form, campaign, chunks, change }
     }
 }

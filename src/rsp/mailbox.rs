@@ -41,6 +41,8 @@ pub struct Arrival {
     pub published: Timestamp,
     /// What it means, if it was an E2.
     pub change: Option<ProfileChange>,
+    /// It came in pieces: what is behind it has waited for the last one and can be pulled now.
+    pub in_pieces: bool,
     /// The campaign it belongs to.
     pub(super) campaign: Option<u64>,
 }
@@ -95,6 +97,14 @@ pub(super) struct Progress {
     pub(super) pieces: u32,
     /// Where the piece that it was given last ends; `None` at the end of the content.
     pub(super) next: Option<usize>,
+}
+
+/// How much of a letter was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    Whole,
+    Piece,
+    LastPiece,
 }
 
 #[derive(Debug, Default)]
@@ -224,20 +234,19 @@ impl Mailbox {
         self.progress.as_ref().is_some_and(|progress| self.has_taken(progress.letter))
     }
 
-    /// The device has the piece it was given. `false` when that was the last one, or the letter
-    /// was whole.
-    pub(super) fn finish_piece(&mut self, id: u64) -> bool {
+    /// The device has what it was given of a letter.
+    pub(super) fn finish_piece(&mut self, id: u64) -> Finished {
         let Some(progress) = self.progress.as_mut().filter(|p| p.letter == id) else {
-            return false;
+            return Finished::Whole;
         };
         let Some(next) = progress.next else {
             self.progress = None;
-            return false;
+            return Finished::LastPiece;
         };
         progress.offset = next;
         progress.pieces += 1;
         self.cursor = self.cursor.min(id - 1);
-        true
+        Finished::Piece
     }
 
     /// What was taken goes back: the next reader begins at the oldest letter. Returns the

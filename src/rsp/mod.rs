@@ -28,7 +28,8 @@
 //! | [`exchange`] | E1 and E2, and what follows |
 //! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
 //! | `rate` | how often devices may start something |
-//! | `mail`, [`mailbox`], `roll`, `shape` | what waits for whom, and what of it each gets |
+//! | `mail`, [`mailbox`], `group_log`, `roll` | what waits for whom |
+//! | `shape` | what of it each gets |
 //! | [`inbox`] | what waits for the servers |
 //! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
@@ -58,6 +59,7 @@ pub mod stamp;
 
 mod cbor;
 mod gathering;
+mod group_log;
 mod intake;
 mod json;
 mod ledger;

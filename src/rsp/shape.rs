@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::chunk;
-use super::mail::{GroupLetter, Publication, Pulling};
+use super::group_log::GroupLetter;
+use super::mail::{Publication, Pulling};
 use super::mailbox::{Letter, Mailbox, OwnLetter, Progress};
 use super::parts::Parts;
 use crate::ids::Nid;
