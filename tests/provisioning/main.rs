@@ -9,6 +9,7 @@ mod common;
 
 mod auto;
 mod campaigns;
+mod chunks;
 mod coalescing;
 mod consent;
 mod envelopes;
