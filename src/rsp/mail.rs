@@ -398,10 +398,13 @@ impl Mail {
         };
         self.remember(pulling.index, &letters, all_seen);
         let mailbox = self.mailbox_mut(pulling.index);
-        // A letter that was being given in pieces may have to be given whole now.
         let is_over = |known: &Progress| letters.iter().any(|letter| letter.id == known.letter);
-        if progress.is_some() || mailbox.progress.as_deref().is_some_and(is_over) {
+        if progress.is_some() {
             mailbox.progress = progress.map(Box::new);
+        } else if mailbox.progress.as_deref().is_some_and(is_over) {
+            // What was being given in pieces has to be given whole now.
+            mailbox.progress = None;
+            mailbox.cursor = 0;
         }
         letters
     }
@@ -429,8 +432,14 @@ impl Mail {
                 log.next(index, cursor, now, is_taken, agrees).map(Next::of_group)
             }
         };
-        let mut heads: SmallVec<[Option<Next<'_>>; 3]> =
-            (0..=pulling.gids.len()).map(|source| next(source, mailbox.cursor)).collect();
+        let behind = |cursor| -> SmallVec<[Option<Next<'_>>; 3]> {
+            (0..=pulling.gids.len()).map(|source| next(source, cursor)).collect()
+        };
+        // What has begun goes on, whatever has become free before it.
+        let begun = mailbox.progress.as_deref().map(|progress| progress.letter);
+        let going_on = begun.map(|id| (id, behind(id - 1)));
+        let going_on = going_on.filter(|(id, heads)| heads.iter().flatten().any(|h| h.id == *id));
+        let mut heads = going_on.map_or_else(|| behind(mailbox.cursor), |(_, heads)| heads);
         let (mut letters, mut progress) = (Vec::new(), None);
         while progress.is_none() && letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();

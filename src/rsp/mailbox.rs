@@ -239,13 +239,14 @@ impl Mailbox {
         let Some(progress) = self.progress.as_mut().filter(|p| p.letter == id) else {
             return Finished::Whole;
         };
+        // Older letters may have become free meanwhile, and have waited.
+        self.cursor = 0;
         let Some(next) = progress.next else {
             self.progress = None;
             return Finished::LastPiece;
         };
         progress.offset = next;
         progress.pieces += 1;
-        self.cursor = self.cursor.min(id - 1);
         Finished::Piece
     }
 

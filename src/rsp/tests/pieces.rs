@@ -32,3 +32,36 @@ fn a_reader_that_takes_too_little_ends_the_download_and_holds_up_nobody() {
     let campaign = rig.unit.campaign(id, rig.now).unwrap();
     assert_eq!(campaign.tally.of(DeviceState::Failed), 1);
 }
+
+#[test]
+fn what_is_released_meanwhile_waits_for_the_last_piece() {
+    let mut rig = Rig::new();
+    let server = Identity::server("sm-sr");
+    let long = |nid, gid| letter(nid, gid, "msg").replace("null", r#""long","chunks":true"#);
+    let long = |nid, gid| long(nid, gid).replace("long", &"x".repeat(4000));
+    // The first is held back until device 2 has fared well.
+    let wave = long(0, 42).replace(r#""chunks""#, r#""wave":1,"chunks""#);
+    let other = rig.attach(1, 7);
+    let id = rig.publish(&server, TO_EUICC, &wave).unwrap().campaign.unwrap();
+    rig.publish(&server, TO_EUICC, &long(2, 0)).unwrap();
+    let device = rig.unit.attach(eid(2), reader(1, 1000)).unwrap();
+    let mut numbers = Vec::new();
+    let mut next = |rig: &mut Rig| {
+        let letters = rig.pull(device, 1);
+        let [piece] = &letters[..] else { panic!("{letters:?}") };
+        let json: serde_json::Value = serde_json::from_slice(&piece.message.payload).unwrap();
+        numbers.push((json["gid"].as_u64().unwrap(), json["chunk"]["n"].as_u64().unwrap()));
+        rig.unit.acknowledge(device, piece.id, rig.now).unwrap();
+    };
+    next(&mut rig);
+    assert!(!rig.unit.release(id).unwrap().is_empty());
+    for _ in 0..9 {
+        next(&mut rig);
+    }
+    let last = numbers.iter().position(|(gid, _)| *gid == 42).unwrap();
+    let expected: Vec<_> = (1..=last as u64).map(|n| (0, n)).collect();
+    assert_eq!(numbers[..last], expected);
+    let expected: Vec<_> = (1..=(10 - last) as u64).map(|n| (42, n)).collect();
+    assert_eq!(numbers[last..], expected);
+    assert_eq!(rig.pull(other, 7).len(), 1);
+}
