@@ -131,10 +131,13 @@ impl Mail {
             && held + bytes <= self.limits.mail_bytes_max.div_ceil(share)
     }
 
-    /// Whether a group's log takes another message of this size.
-    pub(super) fn has_group_room(&self, gid: Gid, bytes: usize) -> bool {
+    /// Whether a group's log takes another message of this size. Answers to what members have asked
+    /// for may fill half of it: however many of them ask, the server gets through with its own.
+    pub(super) fn has_group_room(&self, gid: Gid, bytes: usize, is_answer: bool) -> bool {
         let (len, held) = self.logs.get(&gid).map_or((0, 0), |log| (log.letters.len(), log.bytes));
-        len < self.limits.group_messages_max && held + bytes <= self.limits.group_bytes_max
+        let share = if is_answer { 2 } else { 1 };
+        len < self.limits.group_messages_max.div_ceil(share)
+            && held + bytes <= self.limits.group_bytes_max.div_ceil(share)
     }
 
     /// The largest PUBLISH that a device's reader takes, in bytes.

@@ -164,7 +164,7 @@ impl ControlUnit {
         let publication = Publication { message, ..publication };
         let bytes = publication.message.kept_bytes();
         let has_room = match gid {
-            Some(gid) => self.mail.has_group_room(gid, bytes),
+            Some(gid) => self.mail.has_group_room(gid, bytes, false),
             None => self.mail.has_room(first, bytes, Form::Single),
         };
         if !has_room {
@@ -323,7 +323,7 @@ impl ControlUnit {
         let Some((_, first)) = each.first() else { return };
         let first = first.with_payload(envelope);
         let enough = count >= self.options.settings.of_group(gid).auto_members;
-        if !enough || !self.mail.has_group_room(gid, first.kept_bytes()) {
+        if !enough || !self.mail.has_group_room(gid, first.kept_bytes(), false) {
             self.send_each(each, &ask, wake, now);
             if count > 1 {
                 self.events.push(Event::Decided(gid, Reason::NotMerged(count)));

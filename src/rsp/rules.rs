@@ -409,7 +409,9 @@ impl ControlUnit {
                 let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
                 self.mail.has_room(key.index, bytes, decision.form)
             }
-            Audience::Group(gid) => self.mail.has_group_room(gid, bytes),
+            Audience::Group(gid) => {
+                self.mail.has_group_room(gid, bytes, decision.id == MessageId::D2)
+            }
             Audience::Servers => true,
         };
         if has_room { Ok(()) } else { Err(Refusal::OverQuota) }
