@@ -289,14 +289,15 @@ impl Ledger {
 
     /// Whether an A1 to the device, alone or with one of these groups, is in its time.
     pub(super) fn is_triggered(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        self.triggers(index, gids, now).next().is_some()
+        self.triggers(index, gids).any(|(_, request, _)| request.expires > now)
     }
 
     /// Whether the device agrees to be provisioned, as it has said last: to an A1 to itself or to
     /// one of these groups, as long as that A1 is in its time.
     pub(super) fn has_agreed(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        let answered = self.triggers(index, gids, now).filter(|(_, state)| state.is_answered());
-        answered.max_by_key(|(id, _)| *id).is_some_and(|(_, state)| state == DeviceState::Ok)
+        let answered = self.triggers(index, gids).filter(|(_, _, state)| state.is_answered());
+        let last = answered.max_by_key(|(id, _, _)| *id);
+        last.is_some_and(|(_, request, state)| state == DeviceState::Ok && request.expires > now)
     }
 
     /// The device has acknowledged the message.
@@ -590,19 +591,18 @@ impl Ledger {
         ids.copied().min_by_key(rank).unwrap_or_default()
     }
 
+    /// A1s to the device that are remembered, and how far it is with each.
     fn triggers<'a>(
         &'a self,
         index: u32,
         gids: &'a [Gid],
-        now: Timestamp,
-    ) -> impl Iterator<Item = (u64, DeviceState)> + 'a {
+    ) -> impl Iterator<Item = (u64, &'a Request, DeviceState)> + 'a {
         let own = self.by_device.get(&index).into_iter().flatten();
         let with_groups = gids.iter().filter_map(|gid| self.by_group.get(gid)).flatten();
         own.chain(with_groups).filter_map(move |id| {
             let request = self.requests.get(id)?;
-            let standing = request.asked == Asked::Trigger && request.expires > now;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
-            standing.then_some((*id, state))
+            (request.asked == Asked::Trigger).then_some((*id, request, state))
         })
     }
 
