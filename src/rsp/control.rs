@@ -12,7 +12,7 @@ use super::gathering::Gathering;
 use super::import::{self, ImportReport, LineReason};
 use super::intake::Intake;
 use super::ledger::{Asked, Draft, Found, Ledger, Whom};
-use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
+use super::mail::{Bereft, ExpiredLetters, Mail, Publication, Pulling, Receivers};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
 use super::merging::Merging;
 use super::options::ControlOptions;
@@ -385,10 +385,14 @@ impl ControlUnit {
         let mut budget = self.options.limits.sweep_max;
         let (letters, campaigns) = self.mail.sweep(now, &mut budget);
         let bereft = campaigns.len() as u64;
-        for (campaign, index) in campaigns {
-            match index {
-                Some(index) => self.ledger.settle(campaign, index, DeviceState::Expired, now),
-                None => self.ledger.settle_queued(campaign, &[], DeviceState::Expired),
+        for Bereft { campaign, whom } in campaigns {
+            match whom {
+                Receivers::One(i) => self.ledger.settle(campaign, i, DeviceState::Expired, now),
+                // Others may have been sent it again.
+                Receivers::All(roll) => {
+                    let waited = |index| roll.is_pending(index);
+                    self.ledger.settle_queued(campaign, waited, DeviceState::Expired);
+                }
             }
         }
         let requests =

@@ -325,11 +325,9 @@ impl Ledger {
         self.end_if_over(id);
     }
 
-    /// Moves all devices on whose message waits, but for these, which are in ascending order.
-    pub(super) fn settle_queued(&mut self, id: u64, but: &[u32], to: DeviceState) {
-        self.move_where(id, to, |index, state| {
-            state == DeviceState::Queued && but.binary_search(&index).is_err()
-        });
+    /// Moves those devices on whose message waits and that `which` picks.
+    pub(super) fn settle_queued(&mut self, id: u64, which: impl Fn(u32) -> bool, to: DeviceState) {
+        self.move_where(id, to, |index, state| state == DeviceState::Queued && which(index));
     }
 
     /// What the first waves of campaigns said about the others since this was asked last.

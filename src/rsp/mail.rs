@@ -73,8 +73,20 @@ pub struct ExpiredLetters {
     pub to_groups: u64,
 }
 
-/// A campaign that lost a letter, with the device where it was for one.
-pub(super) type Bereft = (u64, Option<u32>);
+/// A campaign that lost a letter.
+#[derive(Debug)]
+pub(super) struct Bereft {
+    pub(super) campaign: u64,
+    /// Who had not got it.
+    pub(super) whom: Receivers,
+}
+
+/// Who a letter was for.
+#[derive(Debug)]
+pub(super) enum Receivers {
+    One(u32),
+    All(Roll),
+}
 
 #[derive(Debug)]
 pub(super) struct Mail {
@@ -581,24 +593,31 @@ impl Mail {
         let (mut expired, mut campaigns) = (ExpiredLetters::default(), Vec::new());
         while let Some((at, (id, place))) = due(&self.expiries, now, budget) {
             self.expiries.remove(&(at, (id, place)));
-            let (campaign, index) = match place {
+            let (campaign, whom) = match place {
                 Place::Group(gid) => {
-                    let letter = self.remove_group_letter(gid, id);
-                    expired.to_groups += u64::from(letter.is_some());
-                    (letter.and_then(|letter| letter.campaign), None)
+                    let Some(letter) = self.remove_group_letter(gid, id) else { continue };
+                    expired.to_groups += 1;
+                    (letter.campaign, Receivers::All(letter.roll))
                 }
                 Place::Device(index) => {
                     if self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
                         continue;
                     }
-                    let letter = self.remove_own(index, id);
-                    expired.to_devices += u64::from(letter.is_some());
-                    (letter.and_then(|letter| letter.campaign), Some(index))
+                    let Some(letter) = self.remove_own(index, id) else { continue };
+                    expired.to_devices += 1;
+                    let campaign = letter.campaign.filter(|c| !self.has_letter_of(index, *c));
+                    (campaign, Receivers::One(index))
                 }
             };
-            campaigns.extend(campaign.map(|campaign| (campaign.get(), index)));
+            campaigns.extend(campaign.map(|c| Bereft { campaign: c.get(), whom }));
         }
         (expired, campaigns)
+    }
+
+    /// It was sent again, and waits anew.
+    fn has_letter_of(&self, index: u32, campaign: NonZeroU64) -> bool {
+        let mut letters = self.mailbox(index).into_iter().flat_map(Mailbox::letters);
+        letters.any(|letter| letter.campaign == Some(campaign))
     }
 
     fn mailbox(&self, index: u32) -> Option<&Mailbox> {

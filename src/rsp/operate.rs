@@ -204,12 +204,13 @@ impl ControlUnit {
             Whom::One { index, .. } => {
                 let index = *index;
                 if self.mail.withdraw_from(index, id.0) {
-                    self.ledger.settle_queued(id.0, &[], DeviceState::Cancelled);
+                    self.ledger.settle_queued(id.0, |_| true, DeviceState::Cancelled);
                 }
             }
             Whom::All(roster) => {
                 let on_their_way = self.mail.withdraw_from_group(roster.gid, id.0);
-                self.ledger.settle_queued(id.0, &on_their_way, DeviceState::Cancelled);
+                let waits = |index| on_their_way.binary_search(&index).is_err();
+                self.ledger.settle_queued(id.0, waits, DeviceState::Cancelled);
             }
         }
         // Nothing is left that its first wave could decide about.

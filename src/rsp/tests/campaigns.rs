@@ -119,3 +119,37 @@ fn a_device_with_the_place_of_another_begins_with_a_full_bucket() {
     rig.device(6, 6, 0, "trigger").unwrap();
     assert_eq!(rig.device(6, 6, 0, "trigger"), Err(Refusal::TriggerRate));
 }
+
+#[test]
+fn a_retry_does_not_expire_with_the_first_try() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let mut rig = Rig::with_ttl(Ttl { msg: day, ..Ttl::default() });
+    let id = rig.c1("");
+    assert_eq!(rig.fetch(1), 1);
+    rig.wait(3600);
+    assert_eq!(rig.unit.retry(id, false, rig.now).unwrap().0, 1);
+    rig.wait(23 * 3600);
+    rig.unit.sweep(rig.now);
+    use DeviceState::{Delivered, Expired, Queued};
+    assert_eq!(rig.states(id), [Queued, Expired, Expired]);
+    assert_eq!([1, 2].map(|number| rig.fetch(number)), [1, 0]);
+    assert_eq!(rig.states(id), [Delivered, Expired, Expired]);
+}
+
+#[test]
+fn what_comes_back_too_late_does_not_end_a_second_try() {
+    let mut rig = Rig::with_ttl(Ttl { msg: Duration::from_secs(10), ..Ttl::default() });
+    let id = rig.server(5, 0, "msg").unwrap().campaign.unwrap();
+    let device = rig.attach(5, 1);
+    assert_eq!(rig.pull(device, 1).len(), 1);
+    rig.wait(10);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(id), [DeviceState::Expired]);
+    rig.unit.retry(id, false, rig.now).unwrap();
+    // The first try was on its way, and is given back.
+    rig.unit.detach(device, session(1));
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(id), [DeviceState::Queued]);
+    assert_eq!(rig.fetch(5), 1);
+    assert_eq!(rig.states(id), [DeviceState::Delivered]);
+}

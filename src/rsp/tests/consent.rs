@@ -70,3 +70,26 @@ fn what_is_on_its_way_to_a_member_stays_its_own_when_it_leaves() {
     rig.unit.put_device(eid(2), &[], "").unwrap();
     assert_eq!(rig.mail(2).len(), 1);
 }
+
+#[test]
+fn an_agreement_does_not_come_back_when_a_refusal_is_old() {
+    let mut rig = strict();
+    let id = rig.server(0, 42, r#"trigger ,"tid":1"#).unwrap().campaign.unwrap();
+    rig.device(1, 0, 42, r#"ret(trigger) ,"tid":1"#).unwrap();
+    rig.mail(2);
+    rig.wait(3600);
+    rig.server(0, 42, r#"trigger ,"tid":2"#).unwrap();
+    rig.device(1, 0, 42, r#"ret(trigger) ,"tid":2,"rc":1"#).unwrap();
+    // Whoever has it and has said nothing is asked again, which makes the first one the later.
+    let device = rig.attach(2, 1);
+    for letter in rig.pull(device, 1) {
+        rig.arrived(device, letter.id);
+    }
+    rig.wait(3600);
+    rig.unit.retry(id, false, rig.now).unwrap();
+    let ttl = rig.unit.settings().common().ttl.trigger;
+    rig.now = rig.now.after(ttl - Duration::from_secs(1800));
+    assert_eq!(rig.server(1, 0, "msg"), Err(Refusal::ConsentMissing));
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.server(1, 0, "msg"), Err(Refusal::ConsentMissing));
+}
