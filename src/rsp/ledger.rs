@@ -295,7 +295,8 @@ impl Ledger {
     /// Whether the device agrees to be provisioned, as it has said last: to an A1 to itself or to
     /// one of these groups, as long as that A1 is in its time.
     pub(super) fn has_agreed(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        let answered = self.triggers(index, gids).filter(|(_, _, state)| state.is_answered());
+        let has_said = |state: DeviceState| matches!(state, DeviceState::Ok | DeviceState::Refused);
+        let answered = self.triggers(index, gids).filter(|(_, _, state)| has_said(*state));
         let last = answered.max_by_key(|(id, _, _)| *id);
         last.is_some_and(|(_, request, state)| state == DeviceState::Ok && request.expires > now)
     }

@@ -93,3 +93,17 @@ fn an_agreement_does_not_come_back_when_a_refusal_is_old() {
     rig.unit.sweep(rig.now);
     assert_eq!(rig.server(1, 0, "msg"), Err(Refusal::ConsentMissing));
 }
+
+#[test]
+fn a_trigger_that_no_client_takes_says_nothing() {
+    let mut rig = strict();
+    rig.server(5, 0, "trigger").unwrap();
+    rig.device(5, 5, 0, AGREED).unwrap();
+    rig.mail(5);
+    rig.server(5, 0, "trigger").unwrap();
+    let device = rig.attach(5, 1);
+    for letter in rig.pull(device, 1) {
+        rig.unit.discard(device, letter.id, rig.now).unwrap();
+    }
+    rig.server(5, 0, "msg").unwrap();
+}

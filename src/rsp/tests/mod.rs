@@ -15,6 +15,7 @@ mod parts;
 mod pieces;
 mod registry;
 mod rules;
+mod whole;
 mod wire;
 
 use std::sync::Arc;
