@@ -648,7 +648,10 @@ impl Roster {
         let moved: Vec<(u32, DeviceState)> =
             wave.devices().iter().filter_map(state).filter(|(i, s)| which(*i, *s)).collect();
         track.move_where(to, which);
-        moved.into_iter().filter_map(|(index, from)| wave.note(index, from, to)).next_back()
+        // All of them count, whichever decides.
+        moved
+            .into_iter()
+            .fold(None, |verdict, (index, from)| wave.note(index, from, to).or(verdict))
     }
 }
 

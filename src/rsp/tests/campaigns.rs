@@ -153,3 +153,16 @@ fn what_comes_back_too_late_does_not_end_a_second_try() {
     assert_eq!(rig.fetch(5), 1);
     assert_eq!(rig.states(id), [DeviceState::Delivered]);
 }
+
+#[test]
+fn all_of_a_first_wave_that_expires_at_once_are_through() {
+    let mut rig = Rig::with_ttl(Ttl { msg: Duration::from_secs(10), ..Ttl::default() });
+    let id = rig.c1(r#","wave":2"#);
+    rig.wait(10);
+    rig.unit.sweep(rig.now);
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.first, wave.done, wave.failed), (2, 2, 2));
+    assert_eq!(rig.unit.retry(id, false, rig.now).unwrap().0, 3);
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.done, wave.failed), (0, 0));
+}
