@@ -5,7 +5,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An inbox with a clock, and servers `a` for group 42, `b` for group 77, `ab` for both, `all`
+/// An inbox with a clock, and servers `a` (and whoever else) for group 42, `b` for group 77, `ab` for both, `all`
 /// for every device. What waits is known by numbers of the tests' own.
 struct Office {
     inbox: Inbox,
@@ -16,13 +16,14 @@ fn gid(number: u64) -> Gid {
     Gid::new(number).unwrap()
 }
 
-fn scope(server: &str) -> Scope {
-    match server {
-        "all" => Scope::All,
-        "ab" => Scope::groups([gid(42), gid(77)]),
-        "b" => Scope::groups([gid(77)]),
-        _ => Scope::groups([gid(42)]),
-    }
+fn scopes() -> ServerScopes {
+    let named = [
+        ("all", Scope::All),
+        ("ab", Scope::groups([gid(42), gid(77)])),
+        ("b", Scope::groups([gid(77)])),
+    ];
+    let named = named.map(|(server, scope)| (server.into(), scope));
+    ServerScopes::new(named, Scope::groups([gid(42)]))
 }
 
 fn from(groups: &[u64]) -> Addressee {
@@ -39,7 +40,7 @@ impl Office {
     }
 
     fn with(limits: InboxLimits) -> Self {
-        Self { inbox: Inbox::new(limits), now: NOW }
+        Self { inbox: Inbox::new(limits, scopes()), now: NOW }
     }
 
     fn wait(&mut self, time: Duration) -> InboxSwept {
@@ -48,7 +49,7 @@ impl Office {
     }
 
     fn sits(&mut self, slot: u32, server: &str, group: Option<&str>) {
-        self.inbox.subscribe(key(slot), group, &server.into(), &scope(server));
+        self.inbox.subscribe(key(slot), group, &server.into());
     }
 
     fn post(&mut self, text: &'static str, to: &Addressee) -> Vec<SessionKey> {
