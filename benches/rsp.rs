@@ -19,7 +19,7 @@ use simcast::mqtt::Message;
 use simcast::rsp::proof::{self, TrustedIssuers};
 use simcast::rsp::{
     Addressee, ControlOptions, ControlUnit, Head, Identity, Inbox, InboxLimits, Kind, RspLimits,
-    RspTopic, Scope, Submission, envelope,
+    RspTopic, Scope, ServerScopes, Submission, envelope,
 };
 use x509_parser::pem::parse_x509_pem;
 
@@ -123,26 +123,32 @@ fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
     bencher.bench_local(|| assert_eq!(publish(&mut unit, &head, &message), online));
 }
 
-/// An inbox with this much waiting of as many devices, for the servers of one group of devices.
+/// An inbox for the servers `a` of group 42 and `b` of group 77, both of one share group, with this
+/// much waiting of as many devices.
 fn inbox(waiting: usize, message: &Arc<Message>, to: &Addressee) -> Inbox {
     let absence_max = Duration::from_secs(300);
     let limits = InboxLimits { messages_max: usize::MAX, bytes_max: usize::MAX, absence_max };
-    let mut inbox = Inbox::new(limits);
-    for (slot, server, gid) in [(1, "a", 42), (2, "b", 77)] {
-        let scope = Scope::groups(Gid::new(gid));
-        inbox.subscribe(SessionKey { slot, generation: 0 }, Some("g"), &server.into(), &scope);
-    }
+    let named =
+        [("a", 42), ("b", 77)].map(|(name, gid)| (name.into(), Scope::groups(Gid::new(gid))));
+    let mut inbox = Inbox::new(limits, ServerScopes::new(named, Scope::All));
+    inbox.subscribe(server(1), Some("g"), &"a".into());
+    inbox.subscribe(server(2), Some("g"), &"b".into());
     for number in 0..waiting {
         inbox.post(message, Some(nid(number)), to, NOW);
     }
     inbox
 }
 
+fn server(slot: u32) -> SessionKey {
+    SessionKey { slot, generation: 0 }
+}
+
 fn to(asker: Option<&str>, gid: u64) -> Addressee {
     Addressee { asker: asker.map(Arc::from), gids: Gid::new(gid).into_iter().collect() }
 }
 
-/// What waits costs beside the messages themselves, as "alloc" and "grow" less "dealloc" by 100,000.
+/// What waits costs beside the messages themselves, as "alloc" and "grow" less "dealloc" by
+/// 100,000.
 #[divan::bench(sample_count = 1, sample_size = 1)]
 fn inbox_with_100_000_waiting(bencher: Bencher<'_, '_>) {
     let message = message();
@@ -164,7 +170,7 @@ fn inbox_pull_of_20_beside_answers(bencher: Bencher<'_, '_>, waiting: usize) {
 fn pull_beside(bencher: Bencher<'_, '_>, waiting: usize, others: &Addressee) {
     let message = message();
     let mut inbox = inbox(waiting, &message, others);
-    let (key, to) = (SessionKey { slot: 2, generation: 0 }, to(None, 77));
+    let (key, to) = (server(2), to(None, 77));
     bencher.bench_local(|| {
         for _ in 0..20 {
             inbox.post(&message, Some(nid(7)), &to, NOW);
@@ -180,12 +186,30 @@ fn pull_beside(bencher: Bencher<'_, '_>, waiting: usize, others: &Addressee) {
 fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
     let message = message();
     let mut inbox = inbox(waiting, &message, &to(None, 42));
-    let key = SessionKey { slot: 1, generation: 0 };
-    let scope = Scope::groups(Gid::new(42));
     bencher.bench_local(|| {
-        inbox.leave(key, NOW);
-        inbox.subscribe(key, Some("g"), &"a".into(), &scope);
+        inbox.leave(server(1), NOW);
+        inbox.subscribe(server(1), Some("g"), &"a".into());
         assert_eq!(inbox.len(), waiting);
+    });
+}
+
+/// The same where each message is looked at: it waits on another desk, too.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_and_return_beside_a_copy(bencher: Bencher<'_, '_>, waiting: usize) {
+    let message = message();
+    let copied = || {
+        let mut inbox = inbox(0, &message, &to(None, 42));
+        inbox.subscribe(server(3), None, &"for-all".into());
+        for number in 0..waiting {
+            inbox.post(&message, Some(nid(number)), &to(None, 42), NOW);
+        }
+        inbox
+    };
+    bencher.with_inputs(copied).bench_local_values(|mut inbox| {
+        inbox.leave(server(1), NOW);
+        inbox.subscribe(server(1), Some("g"), &"a".into());
+        assert_eq!(inbox.len(), waiting);
+        inbox
     });
 }
 
