@@ -94,19 +94,19 @@ impl Items {
         pile: &mut Pile,
         is_open: impl Fn(DeskId) -> bool,
     ) {
-        let Pile { waiting, room } = pile;
-        waiting.retain(|number| {
-            let Entry::Occupied(mut entry) = self.by_number.entry(*number) else { return false };
+        let mut left = Pile::default();
+        for number in std::mem::take(&mut pile.waiting) {
+            let Entry::Occupied(mut entry) = self.by_number.entry(number) else { continue };
             let item = entry.get_mut();
             item.desks.retain(|desk| *desk != lost_by && is_open(*desk));
             if item.desks.is_empty() {
                 item.label.copied = false;
-                return true;
+                left.put(number, item);
+            } else {
+                take_copy(entry, &mut self.deadlines);
             }
-            room.free(item);
-            take_copy(entry, &mut self.deadlines);
-            false
-        });
+        }
+        *pile = left;
     }
 
     /// An item does not wait here any more: it was acknowledged, or its time is over.

@@ -66,9 +66,7 @@ impl Label {
 impl Shelf {
     /// Adds an item.
     pub(super) fn put(&mut self, number: u64, item: &Item) {
-        let pile = self.pile(&item.label);
-        pile.waiting.insert(number);
-        pile.room.take(item);
+        self.pile(&item.label).put(number, item);
     }
 
     /// Adds a whole pile. Where there is one like it, the lower one of both is moved.
@@ -177,12 +175,19 @@ pub(super) fn pop_oldest<'p>(piles: &'p mut [&mut Pile]) -> Option<(u64, &'p mut
     Some((oldest.waiting.pop_first()?, oldest))
 }
 
+impl Pile {
+    pub(super) fn put(&mut self, number: u64, item: &Item) {
+        self.waiting.insert(number);
+        self.room.take(item);
+    }
+}
+
 impl Room {
     pub(super) fn is_empty(&self) -> bool {
         self.taken.messages == 0
     }
 
-    pub(super) fn take(&mut self, item: &Item) {
+    fn take(&mut self, item: &Item) {
         let load = item.load();
         self.taken.add(load);
         if let Some(nid) = item.sender {
