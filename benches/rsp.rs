@@ -12,14 +12,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use divan::{Bencher, black_box};
-use simcast::client::envelope::{self as sent, Envelope, Wire};
-use simcast::client::payload::{EuiccCa, sample_eid};
+use simcast::client::envelope::Kind::Msg;
+use simcast::client::envelope::{self as sent, Body, Envelope, Wire};
+use simcast::client::payload::{BPP_BYTES, EuiccCa, bound_profile_package, sample_eid};
 use simcast::ids::{Gid, Nid, NidScheme, SessionKey, Timestamp};
 use simcast::mqtt::Message;
+use simcast::rsp::parts::Parts;
 use simcast::rsp::proof::{self, TrustedIssuers};
 use simcast::rsp::{
     Addressee, ControlOptions, ControlUnit, Head, Identity, Inbox, InboxLimits, Kind, RspLimits,
-    RspTopic, Scope, ServerScopes, Submission, envelope,
+    RspTopic, Scope, ServerScopes, Submission, chunk, envelope,
 };
 use x509_parser::pem::parse_x509_pem;
 
@@ -147,8 +149,7 @@ fn to(asker: Option<&str>, gid: u64) -> Addressee {
     Addressee { asker: asker.map(Arc::from), gids: Gid::new(gid).into_iter().collect() }
 }
 
-/// What waits costs beside the messages themselves, as "alloc" and "grow" less "dealloc" by
-/// 100,000.
+/// What waits costs beside the messages, as "alloc" and "grow" less "dealloc" by 100,000.
 #[divan::bench(sample_count = 1, sample_size = 1)]
 fn inbox_with_100_000_waiting(bencher: Bencher<'_, '_>) {
     let message = message();
@@ -288,4 +289,71 @@ fn sign_notification(bencher: Bencher<'_, '_>) {
 fn make_euicc(bencher: Bencher<'_, '_>) {
     let ca = EuiccCa::new(NOW).expect("P-256 is there");
     bencher.bench(|| ca.euicc(black_box(sample_eid(1))));
+}
+
+/// A B1 of 256 KiB: a package of base64 in JSON, as a byte string in CBOR, or text.
+fn large(form: &str) -> Bytes {
+    let size = if form == "cbor" { 256 << 10 } else { 190 << 10 };
+    let package = bound_profile_package(1, size).expect("is a size there is");
+    let mut message = Envelope::new(89_049_032_123_451_234_512_345_678_901_235, 0, Msg);
+    message.body = match form {
+        "text" => Body::Value(vec!["some \"text\" of it"; 10_000].into()),
+        _ => Body::Bytes(package),
+    };
+    message.encode(if form == "cbor" { Wire::Cbor } else { Wire::Json }).into()
+}
+
+const FORMS: [&str; 3] = ["base64", "cbor", "text"];
+
+/// One piece of many: it takes one pass over the payload.
+#[divan::bench(args = FORMS)]
+fn one_piece_of_256_kib(bencher: Bencher<'_, '_>, form: &str) {
+    let payload = large(form);
+    bencher.bench(|| chunk::piece(black_box(&payload), 0, 1, 1024).expect("fits"));
+}
+
+/// All pieces of 1 KiB of 256 KiB.
+#[divan::bench(args = FORMS, sample_count = 10, sample_size = 1)]
+fn all_pieces_of_256_kib(bencher: Bencher<'_, '_>, form: &str) {
+    let payload = large(form);
+    bencher.bench(|| {
+        let (mut offset, mut number) = (Some(0), 0);
+        while let Some(at) = offset {
+            number += 1;
+            offset = chunk::piece(&payload, at, number, 1024).expect("fits").next;
+        }
+        number
+    });
+}
+
+/// A usual package, in what an NB-IoT device may take.
+#[divan::bench]
+fn one_piece_of_a_package(bencher: Bencher<'_, '_>) {
+    let package = bound_profile_package(1, BPP_BYTES).expect("is a size there is");
+    let message = Envelope::new(1, 0, Msg).with_body(package);
+    let payload = Bytes::from(message.encode(Wire::Cbor));
+    bencher.bench(|| chunk::piece(black_box(&payload), 0, 1, 2048).expect("fits"));
+}
+
+/// 1,000 parts of 250 bytes; "max alloc" is what their places take.
+fn in_parts() -> Bytes {
+    let mut text = String::from(r#"{"nid":0,"gid":42,"type":"msg","parts":true,"body":{"parts":{"#);
+    for number in 0..1000 {
+        let comma = if number == 0 { "" } else { "," };
+        let part = "A".repeat(250);
+        write!(text, r#"{comma}"{}":"{part}""#, nid(number)).expect("a String takes everything");
+    }
+    Bytes::from(text + "}}}")
+}
+
+#[divan::bench]
+fn find_1000_parts(bencher: Bencher<'_, '_>) {
+    let payload = in_parts();
+    bencher.bench(|| Parts::read(black_box(&payload), NidScheme::Decimal).expect("are parts"));
+}
+
+#[divan::bench]
+fn letter_of_one_of_1000_parts(bencher: Bencher<'_, '_>) {
+    let parts = Parts::read(&in_parts(), NidScheme::Decimal).expect("are parts");
+    bencher.bench(|| parts.letter(black_box(Some(nid(500)))));
 }

@@ -23,6 +23,7 @@ pub use files::FileError;
 pub use issuers::trusted_issuers;
 
 use crate::admin::{Access, Phase, Readiness};
+use crate::audit::{AuditError, AuditLog};
 use crate::broker::{Broker, BrokerOptions, NotReplaced, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
@@ -76,6 +77,9 @@ pub enum StartError {
     /// A file of users, of rights or of CI certificates.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The system has no random numbers.
     #[error("no random numbers from the system")]
     NoRandom,
@@ -130,7 +134,10 @@ impl Service {
         let trusted_issuers = trusted_issuers(&config.rsp.proof_issuers)?;
         let access = admin::access(&config.admin)?;
         let options = BrokerOptions { issuers: trusted_issuers, ..broker_options(&config) };
-        let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
+        let clock = Clock::start();
+        let audit = AuditLog::open(&config.audit, clock)?;
+        let broker = Broker::new(options, control, clock, Arc::clone(&metrics), audit);
+        let broker = Arc::new(broker);
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
@@ -254,9 +261,18 @@ impl Service {
         self.readiness.set(Phase::Draining);
         let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
         self.tasks.iter().for_each(JoinHandle::abort);
+        // Whoever starts again in this process opens the same file.
+        let audit = self.broker.audit().clone();
+        let closed = tokio::task::spawn_blocking(move || audit.close(AUDIT_PATIENCE)).await;
+        if !closed.unwrap_or_default() {
+            tracing::warn!("the last entries of the audit log may not be on the disk");
+        }
         all_gone
     }
 }
+
+/// How long the audit log may take to settle at the end.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {

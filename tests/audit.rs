@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -148,7 +149,7 @@ fn files_in_the_wrong_order_are_found() {
     let command = "\"$0\" audit verify $(ls -rv audit.log*)";
     let mut shell = Command::new("sh");
     shell.args(["-c", command, env!("CARGO_BIN_EXE_simcast")]).current_dir(place.dir.path());
-    assert!(shell.status().unwrap().success());
+    assert!(shell.output().unwrap().status.success());
 }
 
 #[test]
@@ -215,6 +216,61 @@ fn entries_that_the_broker_lost_are_told() {
     let text = stdout(&place.verify(&FILES));
     assert!(text.contains("1 line of event dropped, gap or torn_line"), "{text}");
     assert!(text.contains("verified 9 lines"), "the last of 9 was torn, and one says so: {text}");
+}
+
+/// Where [`writes_until_it_is_killed`] writes, in its environment.
+const WRITE_TO: &str = "SIMCAST_TEST_AUDIT_LOG";
+
+/// Not a test of its own: a process for the next one.
+#[test]
+#[ignore = "another test runs it, in a process that it kills"]
+#[allow(clippy::print_stdout, reason = "what that test reads")]
+fn writes_until_it_is_killed() {
+    let Some(path) = std::env::var_os(WRITE_TO).map(PathBuf::from) else { return };
+    let options = Audit { path: Some(path), max_bytes: 20_000, keep: 100, ..Audit::default() };
+    let log = AuditLog::open(&options, Clock::start()).unwrap();
+    loop {
+        (0..20).for_each(|_| log.record(Entry::new("refusal", "device 89049032")));
+        assert!(log.flush(Duration::from_secs(30)));
+        let newest = log.since(0, 0).newest;
+        // And some that nobody has waited for.
+        (0..20).for_each(|_| log.record(Entry::new("refusal", "device 89049032")));
+        println!("newest {newest}");
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_a_log_that_the_next_one_continues() {
+    // case C1
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let mut known = 0;
+    for round in 0..5 {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "writes_until_it_is_killed", "--ignored", "--nocapture"]);
+        command.env(WRITE_TO, &path).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Open until it is killed: it must not fail by itself.
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let said = output.by_ref().lines().map(Result::unwrap);
+        let numbers = said.filter_map(|line| line.strip_prefix("newest ")?.parse::<u64>().ok());
+        known = numbers.take(5 + round).last().expect("a number");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(output);
+        let options = Audit { path: Some(path.clone()), keep: 100, ..Audit::default() };
+        assert!(AuditLog::open(&options, Clock::start()).unwrap().close(Duration::from_secs(30)));
+    }
+    let text = Command::new("sh")
+        .args(["-c", "\"$0\" audit verify --json $(ls -rv audit.log*)"])
+        .arg(env!("CARGO_BIN_EXE_simcast"))
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    let found = json(&text);
+    assert_eq!((&found["verified"], &found["first"]["seq"]), (&true.into(), &1.into()), "{found}");
+    assert!(found["last"]["seq"].as_u64().unwrap() >= known, "what was flushed is there");
+    assert!(found["files"].as_array().unwrap().len() > 1, "it was rotated meanwhile");
 }
 
 #[test]

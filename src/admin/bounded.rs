@@ -117,12 +117,9 @@ pub(super) async fn serve(
         let place = place.expect("the semaphore is never closed");
         // What has ended is put away before something new comes.
         while connections.try_join_next().is_some() {}
-        let (socket, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(_) => {
-                sleep(ACCEPT_BACKOFF).await;
-                continue;
-            }
+        let Ok((socket, address)) = listener.accept().await else {
+            sleep(ACCEPT_BACKOFF).await;
+            continue;
         };
         let (router, secure, refused) = (router.clone(), secure.clone(), refused.clone());
         connections.spawn(async move {
@@ -274,7 +271,7 @@ mod tests {
         };
         let router = Router::new()
             .route("/", get(|| async { "here" }))
-            .route("/never", get(|| std::future::pending::<()>()))
+            .route("/never", get(std::future::pending::<()>))
             .route("/long", get(long));
         let refused = |_, why| panic!("{why}");
         (address, tokio::spawn(serve(listener, router, None, times, refused)))

@@ -118,7 +118,7 @@ impl Disk {
     pub(super) fn open(options: &Audit, path: &Path) -> Result<(Self, Option<Torn>), AuditError> {
         make_folder(path)?;
         let lock = lock(path)?;
-        let (open, safe, torn) = find(path)?;
+        let (open, safe, torn) = find(path, options.keep)?;
         let disk = Self {
             path: path.to_owned(),
             file_bytes_max: options.max_bytes,
@@ -290,16 +290,16 @@ impl Disk {
 }
 
 /// The file at start.
-fn find(path: &Path) -> Result<(Open, Safe, Option<Torn>), AuditError> {
+fn find(path: &Path, keep: u16) -> Result<(Open, Safe, Option<Torn>), AuditError> {
     let Some((file, found)) = open_existing(path)? else {
-        let link = link_of_older(path)?;
+        let link = link_of_older(path, keep)?;
         let (file, id) = create(path)?;
         return Ok((Open { file, bytes: 0 }, Safe { id, bytes: 0, link }, None));
     };
     let Tail { link, end, torn } = Tail::of(&file, found.len(), path)?;
     let link = match link {
         Some(link) => link,
-        None => link_of_older(path)?,
+        None => link_of_older(path, keep)?,
     };
     if torn.is_some() {
         file.set_len(end).and_then(|()| file.sync_all()).map_err(failed(path))?;
@@ -308,8 +308,8 @@ fn find(path: &Path) -> Result<(Open, Safe, Option<Torn>), AuditError> {
 }
 
 /// Where the chain stands at the end of the newest file that was rotated away.
-fn link_of_older(path: &Path) -> Result<Link, AuditError> {
-    for number in 1..=u32::from(u16::MAX) {
+fn link_of_older(path: &Path, keep: u16) -> Result<Link, AuditError> {
+    for number in 1..=u32::from(keep) {
         let path = numbered(path, number);
         let Some((file, found)) = open_existing(&path)? else { continue };
         return match Tail::of(&file, found.len(), &path)? {

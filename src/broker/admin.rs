@@ -59,6 +59,8 @@ pub struct SessionInfo {
     pub online: bool,
     /// The version of MQTT that it spoke last.
     pub version: Option<&'static str>,
+    /// What carried it then: `mqtt`, `mqtts`, `ws` or `wss`.
+    pub transport: Option<&'static str>,
     /// When it connected last.
     pub connected_at: Option<String>,
     /// What stands before every topic of it.
@@ -288,6 +290,7 @@ fn session_info(handle: &Handle) -> SessionInfo {
         client: ClientInfo { peer: client.peer.filter(|_| online), ..client },
         online,
         version: opened.map(|(version, _)| version.name()),
+        transport: *lock(&handle.transport),
         connected_at: opened.map(|(_, at): (_, Timestamp)| Rfc3339(at).to_string()),
         mount_point: handle.mount_point.as_deref().map(str::to_owned),
         subscriptions: lock(&handle.interests).filters.len(),

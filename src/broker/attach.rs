@@ -131,7 +131,7 @@ impl Broker {
                 continue;
             }
             *lock(&handle.peer) = who.peer;
-            *lock(&handle.opened) = Some((opening.version, self.now()));
+            handle.note_opened(opening, self.now());
             // [MQTT-3.1.3-9]: the client is back before its Will was due.
             let _withdrawn = lock(&self.wills).take(handle.key);
             let attached = self.resume(handle, session, opening, permit);
@@ -204,7 +204,7 @@ impl Broker {
         permit: Option<Arc<Permit>>,
     ) -> Attached {
         *lock(&handle.peer) = who.peer;
-        *lock(&handle.opened) = Some((opening.version, self.now()));
+        handle.note_opened(opening, self.now());
         handle.permit.store(permit);
         let session = Box::new(Session::new(opening, &self.options.session, self.now()));
         Attached { handle, session, present: false, took_over: false }
@@ -223,6 +223,10 @@ impl Broker {
         let denied = session.take_shared(|delivery| !handle.is_permitted(&delivery.message.topic));
         self.pass_on_denied(handle.key, denied);
         session.open(opening, self.now());
+        let mailbox = lock(&handle.interests).mailbox;
+        if let Some((device, _)) = mailbox {
+            lock(&self.control).resize(device, handle.reader());
+        }
         // Mail belongs to the device: what another session of the device took over meanwhile is
         // not sent twice. And what the client may no longer read is not sent again (case S7).
         session.retain_in_flight(|delivery| {

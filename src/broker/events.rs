@@ -10,7 +10,9 @@ use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::operate::CampaignInfo;
 use super::publish::Who;
+use super::record::ControlEvent;
 use super::sessions::lock;
 use crate::ids::Timestamp;
 use crate::log::Rfc3339;
@@ -20,7 +22,7 @@ use crate::rsp::Role;
 const EVENTS_KEPT_MAX: usize = 1_024;
 
 /// Something that operators may want to see at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum BrokerEvent {
     /// A client has come in.
@@ -59,6 +61,15 @@ pub enum BrokerEvent {
     },
     /// The registry has changed.
     Registry(RegistryChange),
+    /// A campaign is further than before.
+    Campaign(Box<CampaignInfo>),
+    /// The control unit did something else.
+    Control(ControlEvent),
+    /// Settings have changed.
+    Settings {
+        /// Of this group, or of all.
+        gid: Option<u64>,
+    },
 }
 
 /// How the registry has changed.
@@ -106,7 +117,7 @@ pub struct ClientInfo {
 }
 
 /// An event with its place in the order of all that were told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Occurrence {
     /// From 1, one more for each.
     #[serde(skip)]
@@ -120,7 +131,7 @@ pub struct Occurrence {
 }
 
 /// What a listener hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     /// Something has happened.
     Event(Arc<Occurrence>),
@@ -147,7 +158,7 @@ pub struct EventListener {
 impl BrokerEvent {
     /// Every name there is.
     pub const NAMES: &'static [&'static str] =
-        &["connected", "disconnected", "refused", "registry"];
+        &["connected", "disconnected", "refused", "registry", "campaign", "control", "settings"];
 
     /// Its kind, as streams name it.
     #[must_use]
@@ -157,6 +168,9 @@ impl BrokerEvent {
             Self::Disconnected { .. } => "disconnected",
             Self::Refused { .. } => "refused",
             Self::Registry(_) => "registry",
+            Self::Campaign(_) => "campaign",
+            Self::Control(_) => "control",
+            Self::Settings { .. } => "settings",
         }
     }
 }
@@ -185,9 +199,14 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Somebody listens.
+    pub(super) fn is_heard(&self) -> bool {
+        self.listeners.load(Ordering::Relaxed) > 0
+    }
+
     /// Tells of an event, which is made only where somebody listens.
     pub(super) fn tell(&self, at: Timestamp, event: impl FnOnce() -> BrokerEvent) {
-        if self.listeners.load(Ordering::Relaxed) == 0 {
+        if !self.is_heard() {
             return;
         }
         let event = event();

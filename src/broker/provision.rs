@@ -7,12 +7,12 @@ use bytestring::ByteString;
 use smallvec::smallvec;
 
 use super::outbox::Left;
-use super::publish::{Publisher, Who};
+use super::publish::Publisher;
+use super::record::News;
 use super::sessions::{Handle, lock};
-use super::{Broker, BrokerEvent, Calls};
+use super::{Broker, Calls};
 use crate::ids::Timestamp;
-use crate::log::Shown;
-use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
+use crate::metrics::{DropReason, RspDelivery, RspDirection, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::parts::Parts;
@@ -146,6 +146,7 @@ impl Broker {
         }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
         let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
+        let news = News::of(&mut control);
         if control.next_due() != due {
             self.due_changed.notify_one();
         }
@@ -153,6 +154,7 @@ impl Broker {
         let servers = inbox.as_mut().filter(|_| outcome.to_servers);
         let posted = servers.map(|inbox| inbox.post(&message, identity.nid, &to, now));
         drop(inbox);
+        self.record(news);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
         posted.iter().for_each(|posted| self.note_posted(posted));
@@ -183,23 +185,27 @@ impl Broker {
     fn send_due(&self, now: Timestamp) {
         let mut inbox = lock(&self.inbox);
         let mut servers = Vec::new();
-        let wake = lock(&self.control).send_due(now, |ready| {
+        let mut control = lock(&self.control);
+        let wake = control.send_due(now, |ready| {
             let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
             let to = Addressee { asker: None, gids: smallvec![ready.gid] };
             let has_room = inbox.has_room(bytes, sender, &to, now);
             if has_room {
-                let message = self.from_control_unit(ready);
+                let message = self.as_sent_by_control_unit(ready);
                 servers.push(inbox.post(&message, sender, &to, now));
             }
             has_room
         });
+        let news = News::of(&mut control);
+        drop(control);
         drop(inbox);
+        self.record(news);
         self.sessions.call(&wake, Calls::MAIL);
         servers.iter().for_each(|posted| self.note_posted(posted));
     }
 
     /// A message of a device as it came is stamped already; many in one are from the control unit.
-    fn from_control_unit(&self, ready: &ForServers) -> Arc<Message> {
+    fn as_sent_by_control_unit(&self, ready: &ForServers) -> Arc<Message> {
         if ready.sender.is_some() {
             return Arc::clone(&ready.message);
         }
@@ -295,7 +301,12 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                match lock(&self.control).acknowledge(device, number, now) {
+                let mut control = lock(&self.control);
+                let acknowledged = control.acknowledge(device, number, now);
+                let news = News::of(&mut control);
+                drop(control);
+                self.record(news);
+                match acknowledged {
                     None => {}
                     // The next piece waits.
                     Some(Acknowledged::Piece) => handle.signal.raise(Calls::MAIL),
@@ -348,7 +359,6 @@ impl Broker {
     }
 
     fn announce(&self, change: &ProfileChange) {
-        self.metrics.rsp_exchange(RspExchange::Completed, 1);
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
@@ -362,32 +372,6 @@ impl Broker {
     fn count(&self, outcome: &Outcome) {
         let (kind, direction) = metric_labels(outcome.id);
         self.metrics.rsp_message(kind, mode(outcome.form), direction);
-        if outcome.id == MessageId::E1 {
-            self.metrics.rsp_exchange(RspExchange::Requested, 1);
-        }
-    }
-
-    /// Counts and logs a refusal. Never the body.
-    pub(super) fn note_refusal(&self, who: &Who<'_>, refusal: Refusal) {
-        self.metrics.refused(refusal.name());
-        let Some(repeats) = self.complain(refusal.name()) else { return };
-        let peer = who.peer.map(tracing::field::display);
-        tracing::warn!(
-            refusal = refusal.name(),
-            identity = %Shown(&who.identity.name),
-            role = ?who.identity.role,
-            client = %Shown(who.client_id),
-            peer,
-            repeats = repeats.field(),
-            "refused: {}",
-            refusal.explain()
-        );
-        self.tell(|| BrokerEvent::Refused {
-            client: (*who).into(),
-            refusal: refusal.name(),
-            explanation: refusal.explain(),
-            repeats: repeats.count,
-        });
     }
 }
 
@@ -457,7 +441,7 @@ fn metric_labels(id: MessageId) -> (RspType, RspDirection) {
 }
 
 /// What stands in the stamp of messages that the control unit itself writes.
-const CONTROL_UNIT: &str = "control-unit";
+pub(super) const CONTROL_UNIT: &str = "control-unit";
 
 /// Name of the user property with the proven sender.
 const STAMP: &str = "nid";

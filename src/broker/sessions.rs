@@ -1,7 +1,7 @@
 //! The table of sessions: by key for deliveries, by client id for connects.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -21,8 +21,8 @@ use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
 use crate::mqtt::{Version, detached, topic};
 use crate::route::Grant;
-use crate::rsp::{DeviceKey, Identity};
-use crate::session::Session;
+use crate::rsp::{DeviceKey, Identity, Reader};
+use crate::session::{Opening, Session};
 
 /// What the broker holds of a session beside its state machine.
 #[derive(Debug)]
@@ -41,6 +41,10 @@ pub struct Handle {
     pub(super) peer: Mutex<Option<Peer>>,
     /// The protocol that the client spoke last, and since when.
     pub(super) opened: Mutex<Option<(Version, Timestamp)>>,
+    /// The largest packet that the client takes, in bytes `[MQTT-3.1.2-24]`.
+    packet_bytes_max: AtomicU32,
+    /// What carried it.
+    pub(super) transport: Mutex<Option<&'static str>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -142,6 +146,8 @@ impl Handle {
             signal: Signal::default(),
             peer: Mutex::default(),
             opened: Mutex::default(),
+            packet_bytes_max: AtomicU32::new(u32::MAX),
+            transport: Mutex::default(),
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
@@ -151,6 +157,18 @@ impl Handle {
             seat: Mutex::new(Seat::Taken),
             vacated: Notify::new(),
         }
+    }
+
+    /// This session as the reader of a device's mail.
+    pub(super) fn reader(&self) -> Reader {
+        Reader { key: self.key, packet_bytes_max: self.packet_bytes_max.load(Ordering::Relaxed) }
+    }
+
+    /// What the connection says that has just taken the session.
+    pub(super) fn note_opened(&self, opening: &Opening, now: Timestamp) {
+        *lock(&self.opened) = Some((opening.version, now));
+        let bytes = u32::try_from(opening.packet_bytes_max).unwrap_or(u32::MAX);
+        self.packet_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Takes the state machine; asks the present owner to leave, by this call, and waits for it.
@@ -218,6 +236,11 @@ impl Handle {
         self.leave();
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
+    }
+
+    /// Notes what carries the connection, for operators.
+    pub fn note_transport(&self, name: &'static str) {
+        *lock(&self.transport) = Some(name);
     }
 
     /// The client of this session.

@@ -90,7 +90,7 @@ impl Broker {
             Subscription::Refused(refusal) => return Err(refusal.into()),
             Subscription::Mailbox => {
                 let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
-                let device = lock(&self.control).attach(nid, handle.key)?;
+                let device = lock(&self.control).attach(nid, handle.reader())?;
                 interests.mailbox = Some((device, grant));
                 handle.signal.raise(Calls::MAIL);
                 Target::Mailbox

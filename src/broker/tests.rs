@@ -65,7 +65,9 @@ pub(crate) fn broker() -> Broker {
         assigned_client_id_prefix: "auto-".into(),
     };
     let control = ControlUnit::new(ControlOptions::default());
-    Broker::new(options, control, Clock::start(), Arc::new(Metrics::new(&[], &[])))
+    let clock = Clock::start();
+    let audit = AuditLog::open(&crate::config::Audit::default(), clock).unwrap();
+    Broker::new(options, control, clock, Arc::new(Metrics::new(&[], &[])), audit)
 }
 
 async fn member(broker: &Broker, client_id: &'static str) -> Attached {

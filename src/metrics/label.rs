@@ -380,10 +380,18 @@ label! {
         Expired = "expired",
         /// It came too late or is larger than the receiver takes.
         Discarded = "discarded",
-        /// The mailbox was full.
-        MailboxFull = "mailbox_full",
-        /// The receiver is no longer registered.
-        Unregistered = "unregistered",
+    }
+}
+
+label! {
+    /// What the control unit decided by itself `[0119]`.
+    RspDecision {
+        /// Several triggers of a group reached the servers as one.
+        Coalesced = "coalesced",
+        /// Several equal messages to devices were delivered as one to their group.
+        Merged = "merged",
+        /// They were too few for that.
+        NotMerged = "not_merged",
     }
 }
 
@@ -394,6 +402,10 @@ label! {
         Requested = "requested",
         /// The new device has acknowledged the profile.
         Completed = "completed",
+        /// The new device has reported the change to the servers.
+        Confirmed = "confirmed",
+        /// It has not, and its time is over.
+        Unconfirmed = "unconfirmed",
         /// The time was over.
         Expired = "expired",
     }

@@ -51,6 +51,8 @@ pub(super) struct Entry {
     pub(super) empty_user_name_is_anonymous: bool,
     pub(super) client_id_is_user_name: bool,
     pub(super) client_id_prefixes: Vec<String>,
+    /// For operators.
+    transport: &'static str,
 }
 
 /// What the files of an `[auth]` section say.
@@ -169,6 +171,7 @@ impl Entry {
             empty_user_name_is_anonymous: mqtt.empty_user_name_is_anonymous,
             client_id_is_user_name: listener.client_id_is_user_name,
             client_id_prefixes: listener.client_id_prefixes.clone(),
+            transport: listener.transport(),
         }
     }
 }
@@ -373,6 +376,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             .attach(&who, &opening, entry.access.acl.as_ref())
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
+        attached.handle.note_transport(entry.transport);
         let answer = opening.accepted(attached.present, limits, data);
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);

@@ -22,6 +22,7 @@ pub enum CampaignState {
     /// Some device may still answer.
     Running,
     /// Only the first devices have been served; how they fare decides about the others.
+    #[serde(rename = "first-wave")]
     Canary,
     /// Too many of the first devices failed: the others wait for an operator.
     Halted,
@@ -38,7 +39,7 @@ impl CampaignState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
-            Self::Canary => "canary",
+            Self::Canary => "first-wave",
             Self::Halted => "halted",
             Self::Ended => "ended",
         }

@@ -1,7 +1,8 @@
 //! The envelope as a CBOR map (RFC 8949), for narrow-band networks.
 //!
 //! Member names are the texts of the JSON form or the integers 1 nid, 2 gid, 3 type, 4 body,
-//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk. A nid is an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of
+//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk.
+//! A nid is an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of
 //! BCD: the digits of an EID in reading order, high nibble first, as in tag '5A' of the GSMA
 //! wire. Names and values that matter here must be of definite length; everything else may be
 //! anything well-formed.
@@ -10,17 +11,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::envelope::{
-    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, percent, permille,
+    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, once, percent,
+    permille,
 };
 
-/// The members of one CBOR map that fills the whole payload; `None` when it is no such thing.
-pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
+/// Reads the members of one CBOR map that fills the whole payload; `None` when it is no such thing.
+pub(super) fn read<'a>(payload: &'a [u8], members: &mut Members<'a>) -> Option<()> {
     let mut reader = Reader { rest: payload };
-    let map = reader.map()?;
-    reader.rest.is_empty().then_some(())?;
-    map.body?;
-    let (tid, rc, options) = (map.tid, map.rc, map.options);
-    Some(Members { nid: map.nid?, gid: map.gid?, kind: map.kind?, tid, rc, options })
+    reader.members(members)?;
+    reader.rest.is_empty().then_some(())
 }
 
 /// Gives the members of the CBOR map that fills `item` to `each`, in their order: the name as
@@ -46,6 +45,43 @@ pub(super) fn spans<'a, N>(
     reader.rest.is_empty().then_some(())
 }
 
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: payload };
+    let map = reader.start().filter(|start| start.major == MAP)?;
+    let (mut left, mut body) = (map.argument, None);
+    while reader.more(&mut left) {
+        let is_body = matches!(reader.name()?, Name::Body);
+        let from = reader.rest;
+        reader.skip(2)?;
+        if is_body {
+            once(&mut body, &from[..from.len() - reader.rest.len()])?;
+        }
+    }
+    body.filter(|_| reader.rest.is_empty())
+}
+
+/// The bytes that an item is, or that a map has under this name, once.
+pub(super) fn bytes_in<'a>(item: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut reader = Reader { rest: item };
+    if reader.peek()?.major != MAP {
+        return reader.bytes().filter(|_| reader.rest.is_empty());
+    }
+    let (mut left, mut bytes) = (reader.start()?.argument, None);
+    while reader.more(&mut left) {
+        let is_text = reader.peek()?.major == TEXT;
+        if is_text && reader.text()? == name {
+            once(&mut bytes, reader.bytes()?)?;
+            continue;
+        }
+        if !is_text {
+            reader.skip(2)?;
+        }
+        reader.skip(2)?;
+    }
+    bytes.filter(|_| reader.rest.is_empty())
+}
+
 /// What the byte string that fills `item` holds; `None` for anything else, and for a string in
 /// pieces.
 pub(super) fn byte_string(item: &[u8]) -> Option<&[u8]> {
@@ -67,55 +103,6 @@ pub(super) fn put_start(out: &mut Vec<u8>, major: u8, argument: u64) {
     };
     out.push(major << 5 | low);
     out.extend_from_slice(&digits[8 - count..]);
-}
-
-/// The body, as it stands there.
-pub(super) fn body(payload: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader { rest: payload };
-    let map = reader.start().filter(|start| start.major == MAP)?;
-    let (mut left, mut body) = (map.argument, None);
-    while reader.more(&mut left) {
-        let is_body = matches!(reader.name()?, Name::Body);
-        let from = reader.rest;
-        reader.skip(2)?;
-        if is_body {
-            let item = &from[..from.len() - reader.rest.len()];
-            body.replace(item).is_none().then_some(())?;
-        }
-    }
-    body.filter(|_| reader.rest.is_empty())
-}
-
-/// The bytes that an item is, or that a map has under this name, once.
-pub(super) fn bytes_in<'a>(item: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let mut reader = Reader { rest: item };
-    if reader.peek()?.major != MAP {
-        return reader.bytes().filter(|_| reader.rest.is_empty());
-    }
-    let (mut left, mut bytes) = (reader.start()?.argument, None);
-    while reader.more(&mut left) {
-        let is_text = reader.peek()?.major == TEXT;
-        if is_text && reader.text()? == name {
-            bytes.replace(reader.bytes()?).is_none().then_some(())?;
-            continue;
-        }
-        if !is_text {
-            reader.skip(2)?;
-        }
-        reader.skip(2)?;
-    }
-    bytes.filter(|_| reader.rest.is_empty())
-}
-
-#[derive(Default)]
-struct Map<'a> {
-    nid: Option<Number>,
-    gid: Option<Number>,
-    kind: Option<Cow<'a, str>>,
-    body: Option<()>,
-    tid: Option<Tid>,
-    rc: Option<i64>,
-    options: Options,
 }
 
 pub(super) const UNSIGNED: u8 = 0;
@@ -149,41 +136,35 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn map(&mut self) -> Option<Map<'a>> {
+    fn members(&mut self, members: &mut Members<'a>) -> Option<()> {
         let start = self.start()?;
         if start.major != MAP {
             return None;
         }
-        let mut map = Map::default();
         let mut left = start.argument;
-        let mut seen = 0_u16;
+        let mut seen = 0;
         while self.more(&mut left) {
-            let name = self.name()?;
-            if name == Name::Other {
-                self.skip(2)?;
-                continue;
-            }
-            let bit = 1 << name as u16;
-            if seen & bit != 0 {
-                return None;
-            }
-            seen |= bit;
-            match name {
-                Name::Nid => map.nid = Some(self.nid()?),
-                Name::Gid => map.gid = Some(self.gid()?),
-                Name::Kind => map.kind = Some(Cow::Borrowed(self.text()?)),
-                Name::Body => map.body = Some(self.skip(2)?),
-                Name::Tid => map.tid = Some(self.tid()?),
-                Name::Rc => map.rc = Some(i64::try_from(self.integer()?).ok()?),
-                _ => self.option(name, &mut map.options)?,
+            match self.name()? {
+                Name::Nid => once(&mut members.nid, self.nid()?)?,
+                Name::Gid => once(&mut members.gid, self.gid()?)?,
+                Name::Kind => once(&mut members.kind, Cow::Borrowed(self.text()?))?,
+                Name::Body => once(&mut members.body, self.skip(2)?)?,
+                Name::Tid => once(&mut members.tid, self.tid()?)?,
+                Name::Rc => once(&mut members.rc, i64::try_from(self.integer()?).ok()?)?,
+                Name::Other => self.skip(2)?,
+                name => self.option(name, &mut seen, &mut members.options)?,
             }
         }
-        Some(map)
+        Some(())
     }
 
-    /// A member that says what the envelope asks for besides: a rare one.
+    /// A member that says what the envelope asks for besides: a rare one. `seen` has a bit for each
+    /// that was there before.
     #[inline(never)]
-    fn option(&mut self, name: Name, options: &mut Options) -> Option<()> {
+    fn option(&mut self, name: Name, seen: &mut u16, options: &mut Options) -> Option<()> {
+        let bit = 1 << name as u16;
+        (*seen & bit == 0).then_some(())?;
+        *seen |= bit;
         match name {
             Name::Parts => options.parts = self.boolean()?,
             Name::Chunks => options.chunks = self.boolean()?,
@@ -281,11 +262,8 @@ impl<'a> Reader<'a> {
         (start.major == MAP).then_some(())?;
         while self.more(&mut left) {
             match self.text()? {
-                "first" if first.is_none() => {
-                    let start = self.start()?;
-                    first = Some(start.argument.filter(|_| start.major == UNSIGNED)?);
-                }
-                "failures_max" if failures_max.is_none() => failures_max = Some(self.ratio()?),
+                "first" => once(&mut first, u64::try_from(self.integer()?).ok()?)?,
+                "failures_max" => once(&mut failures_max, self.ratio()?)?,
                 _ => return None,
             }
         }
@@ -316,14 +294,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
-        let start = self.start()?;
-        self.take_text(start.argument.filter(|_| start.major == TEXT)?)
-    }
-
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let start = self.start()?;
         self.take(start.argument.filter(|_| start.major == BYTES)?)
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let start = self.start()?;
+        self.take_text(start.argument.filter(|_| start.major == TEXT)?)
     }
 
     /// Passes one well-formed item; `level` counts the containers around it, itself included.
@@ -389,7 +367,8 @@ impl<'a> Reader<'a> {
     /// The start of an item, by RFC 8949 appendix C: reserved arguments, and a break where an item
     /// must stand, are refused.
     fn start(&mut self) -> Option<Start> {
-        let first = *self.take(1)?.first()?;
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
         let (major, low) = (first >> 5, first & 0x1F);
         let argument = match low {
             0..=23 => Some(u64::from(low)),
@@ -426,10 +405,10 @@ fn bcd(bytes: &[u8]) -> Number {
 fn big_endian(bytes: &[u8]) -> Number {
     let leading = bytes.iter().take_while(|byte| **byte == 0).count();
     let digits = &bytes[leading..];
-    if digits.len() > 16 {
-        return Number::TooLarge;
-    }
-    Number::Value(digits.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    let mut number = [0; 16];
+    let Some(place) = number.len().checked_sub(digits.len()) else { return Number::TooLarge };
+    number[place..].copy_from_slice(digits);
+    Number::Value(u128::from_be_bytes(number))
 }
 
 /// A number of 16 bits, by RFC 8949 appendix D.

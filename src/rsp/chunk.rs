@@ -97,13 +97,14 @@ pub fn piece(
     let content = Content::of(&outline).ok_or(ChunkError::Unreadable)?;
     content.check(offset, number)?;
     let total = content.bytes.len();
-    let frame = frame_bytes(&outline, &content, envelope_bytes_max);
+    let frame = frame_bytes(&outline, &content);
     let room = envelope_bytes_max.saturating_sub(frame);
     if room < content.form.unit() {
         return Err(ChunkError::LimitTooSmall { needs: frame + content.form.unit() });
     }
     let end = content.end_of_piece(offset, room);
-    let rest = content.pieces_from(end, room, PIECES_MAX.saturating_sub(number))?;
+    let most = PIECES_MAX.checked_sub(number).ok_or(ChunkError::TooManyPieces)?;
+    let rest = content.pieces_from(end, room, most)?;
     let label = Label { number, of: number + rest, offset, total };
     let mut draft = label.draft(&outline, content.form, content.encoded_bytes(offset, end));
     content.put(&mut draft, offset, end);
@@ -295,7 +296,7 @@ impl Label {
 
 /// The bytes of a piece's envelope without its content, at most. No number in it exceeds the total,
 /// so that this is the same for all pieces, and so are their ends whatever piece is asked for.
-fn frame_bytes(outline: &Outline, content: &Content<'_>, limit: usize) -> usize {
+fn frame_bytes(outline: &Outline, content: &Content<'_>) -> usize {
     let total = content.bytes.len();
     let widest = u32::try_from(total.max(1)).unwrap_or(u32::MAX);
     let label = Label { number: widest, of: widest, offset: total, total };
@@ -303,7 +304,7 @@ fn frame_bytes(outline: &Outline, content: &Content<'_>, limit: usize) -> usize 
     match content.form {
         Form::Base64 | Form::Json => draft.writer.text(""),
         Form::Bytes | Form::Cbor => {
-            cbor::put_start(&mut draft.writer.out, cbor::BYTES, total.min(limit) as u64);
+            cbor::put_start(&mut draft.writer.out, cbor::BYTES, total as u64);
         }
     }
     draft.finish().len()

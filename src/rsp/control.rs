@@ -105,8 +105,14 @@ pub struct ControlStats {
     pub mail_dropped: u64,
     /// Campaigns that are not over, or permit something still.
     pub campaigns_open: usize,
+    /// Those of them whose first wave is under way.
+    pub campaigns_canary: usize,
+    /// Those that their first wave has halted.
+    pub campaigns_halted: usize,
     /// Campaigns that are over and remembered.
     pub campaigns_ended: usize,
+    /// Bytes of messages that are kept to be sent again.
+    pub retry_bytes: usize,
     /// How far their devices are, over all campaigns that are remembered.
     pub campaign_devices: Tally,
     /// D1s remembered.
@@ -413,6 +419,7 @@ impl ControlUnit {
     #[must_use]
     pub fn stats(&self) -> ControlStats {
         let mail = self.mail.totals();
+        let (campaigns_canary, campaigns_halted) = self.ledger.waves();
         ControlStats {
             devices: self.registry.device_count(),
             devices_online: mail.readers,
@@ -422,7 +429,10 @@ impl ControlUnit {
             mail_bytes: mail.bytes,
             mail_dropped: mail.dropped,
             campaigns_open: self.ledger.open_count(),
+            campaigns_canary,
+            campaigns_halted,
             campaigns_ended: self.ledger.ended_count(),
+            retry_bytes: self.ledger.kept_bytes(),
             campaign_devices: *self.ledger.tally(),
             wishes: self.wishes.len(),
             exchanges: self.exchanges.open_count(),

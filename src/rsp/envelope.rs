@@ -125,12 +125,14 @@ pub struct Wave {
 /// [`Refusal::UnreadableEnvelope`], [`Refusal::UnknownType`], [`Refusal::BadEid`] or
 /// [`Refusal::UnknownGid`] (a number too large for any group).
 pub fn read(payload: &[u8], scheme: NidScheme) -> Result<Head, Refusal> {
-    let members = match payload.first() {
-        Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => json::members(payload),
-        Some(0xA0..=0xBF) => cbor::members(payload),
+    let mut members = Members::default();
+    let readable = match payload.first() {
+        Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => json::read(payload, &mut members),
+        Some(0xA0..=0xBF) => cbor::read(payload, &mut members),
         _ => None,
     };
-    members.ok_or(Refusal::UnreadableEnvelope)?.head(scheme)
+    readable.ok_or(Refusal::UnreadableEnvelope)?;
+    members.head(scheme)
 }
 
 /// The bytes of the body as they stand in a checked envelope: JSON text, or a CBOR item. A slice of
@@ -166,72 +168,45 @@ impl Name {
     /// How many there are.
     pub(super) const COUNT: usize = Self::ALL.len();
 
-    /// Each at the place of its number.
-    const ALL: [Self; 14] = [
-        Self::Other,
-        Self::Nid,
-        Self::Gid,
-        Self::Kind,
-        Self::Body,
-        Self::Tid,
-        Self::Rc,
-        Self::Parts,
-        Self::Chunks,
-        Self::Wave,
-        Self::Reinstate,
-        Self::Campaign,
-        Self::Src,
-        Self::Chunk,
+    /// Each with its text, at the place of its number.
+    const ALL: [(Self, &'static str); 14] = [
+        (Self::Other, ""),
+        (Self::Nid, "nid"),
+        (Self::Gid, "gid"),
+        (Self::Kind, "type"),
+        (Self::Body, "body"),
+        (Self::Tid, "tid"),
+        (Self::Rc, "rc"),
+        (Self::Parts, "parts"),
+        (Self::Chunks, "chunks"),
+        (Self::Wave, "wave"),
+        (Self::Reinstate, "reinstate"),
+        (Self::Campaign, "campaign"),
+        (Self::Src, "src"),
+        (Self::Chunk, "chunk"),
     ];
 
     pub(super) fn of_text(text: &str) -> Self {
-        match text {
-            "nid" => Self::Nid,
-            "gid" => Self::Gid,
-            "type" => Self::Kind,
-            "body" => Self::Body,
-            "tid" => Self::Tid,
-            "rc" => Self::Rc,
-            "parts" => Self::Parts,
-            "chunks" => Self::Chunks,
-            "wave" => Self::Wave,
-            "reinstate" => Self::Reinstate,
-            "campaign" => Self::Campaign,
-            "src" => Self::Src,
-            "chunk" => Self::Chunk,
-            _ => Self::Other,
-        }
+        Self::ALL.iter().find(|(_, known)| *known == text).map_or(Self::Other, |(name, _)| *name)
     }
 
     pub(super) fn of_number(number: u64) -> Self {
-        Self::ALL.get(number as usize).copied().unwrap_or(Self::Other)
+        let at = usize::try_from(number).unwrap_or_default();
+        Self::ALL.get(at).map_or(Self::Other, |(name, _)| *name)
     }
 
     pub(super) fn text(self) -> &'static str {
-        match self {
-            Self::Other => "",
-            Self::Nid => "nid",
-            Self::Gid => "gid",
-            Self::Kind => "type",
-            Self::Body => "body",
-            Self::Tid => "tid",
-            Self::Rc => "rc",
-            Self::Parts => "parts",
-            Self::Chunks => "chunks",
-            Self::Wave => "wave",
-            Self::Reinstate => "reinstate",
-            Self::Campaign => "campaign",
-            Self::Src => "src",
-            Self::Chunk => "chunk",
-        }
+        Self::ALL[self as usize].1
     }
 }
 
 /// The members of an envelope that matter here, as either format delivers them.
+#[derive(Default)]
 pub(super) struct Members<'a> {
-    pub(super) nid: Number,
-    pub(super) gid: Number,
-    pub(super) kind: Cow<'a, str>,
+    pub(super) nid: Option<Number>,
+    pub(super) gid: Option<Number>,
+    pub(super) kind: Option<Cow<'a, str>>,
+    pub(super) body: Option<()>,
     pub(super) tid: Option<Tid>,
     pub(super) rc: Option<i64>,
     pub(super) options: Options,
@@ -269,15 +244,20 @@ impl Number {
 
 impl Members<'_> {
     fn head(self, scheme: NidScheme) -> Result<Head, Refusal> {
-        let nid = self.nid.nid(scheme)?;
-        let gid = match self.gid {
+        let (Some(nid), Some(gid), Some(kind), Some(())) =
+            (self.nid, self.gid, self.kind, self.body)
+        else {
+            return Err(Refusal::UnreadableEnvelope);
+        };
+        let nid = nid.nid(scheme)?;
+        let gid = match gid {
             Number::Value(number) => {
                 Gid::new(u64::try_from(number).map_err(|_error| Refusal::UnknownGid)?)
             }
             Number::TooLarge => return Err(Refusal::UnknownGid),
             Number::NoDigits => return Err(Refusal::UnreadableEnvelope),
         };
-        let kind = kind(&self.kind, scheme)?;
+        let kind = self::kind(&kind, scheme)?;
         Ok(Head { nid, gid, kind, tid: self.tid, rc: self.rc, options: self.options })
     }
 }
@@ -301,6 +281,11 @@ fn kind(text: &str, scheme: NidScheme) -> Result<Kind, Refusal> {
         return Err(Refusal::UnknownType);
     }
     Nid::parse(digits, scheme).map(of).map_err(|_error| Refusal::BadEid)
+}
+
+/// Sets a member that must not be there yet.
+pub(super) fn once<T>(member: &mut Option<T>, value: T) -> Option<()> {
+    member.replace(value).is_none().then_some(())
 }
 
 /// A text of at most so many bytes, kept.

@@ -8,11 +8,13 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::{
-    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, percent, permille,
+    self, MAX_DEPTH, Members, Name, Number, Options, TID_BYTES_MAX, Tid, Wave, once, percent,
+    permille,
 };
 
-/// The members of one JSON object that fills the whole payload; `None` when it is no such thing.
-pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
+/// Reads the members of one JSON object that fills the whole payload; `None` when it is no such
+/// thing.
+pub(super) fn read<'a>(payload: &'a [u8], members: &mut Members<'a>) -> Option<()> {
     let text = std::str::from_utf8(payload).ok()?;
     let mut raw: [Option<&RawValue>; Name::COUNT] = [None; Name::COUNT];
     walk(text, |name, value| {
@@ -25,22 +27,21 @@ pub(super) fn members(payload: &[u8]) -> Option<Members<'_>> {
         }
     })?;
     let [_, nid, gid, kind, body, tid, rc, parts, chunks, wave, reinstate, campaign, src, _] = raw;
-    body?;
-    Some(Members {
-        nid: number(nid?)?,
-        gid: number(gid?)?,
-        kind: string(kind?)?,
-        tid: optional(tid, tid_of)?,
-        rc: optional(rc, |value| value.get().parse().ok())?,
-        options: Options {
-            parts: optional(parts, boolean)?.unwrap_or_default(),
-            chunks: optional(chunks, boolean)?.unwrap_or_default(),
-            reinstate: optional(reinstate, boolean)?.unwrap_or_default(),
-            wave: optional(wave, wave_of)?,
-            has_src: src.is_some(),
-            campaign: optional(campaign, |value| envelope::campaign(&string(value)?))?,
-        },
-    })
+    members.nid = optional(nid, number)?;
+    members.gid = optional(gid, number)?;
+    members.kind = optional(kind, string)?;
+    members.body = body.map(|_| ());
+    members.tid = optional(tid, tid_of)?;
+    members.rc = optional(rc, |value| value.get().parse().ok())?;
+    members.options = Options {
+        parts: optional(parts, boolean)?.unwrap_or_default(),
+        chunks: optional(chunks, boolean)?.unwrap_or_default(),
+        reinstate: optional(reinstate, boolean)?.unwrap_or_default(),
+        wave: optional(wave, wave_of)?,
+        has_src: src.is_some(),
+        campaign: optional(campaign, |value| envelope::campaign(&string(value)?))?,
+    };
+    Some(())
 }
 
 /// The body, as it stands there.
@@ -53,15 +54,10 @@ pub(super) fn body(payload: &[u8]) -> Option<&str> {
     body.map(RawValue::get)
 }
 
-/// Sets what must not be there yet.
-fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
-    place.replace(value).is_none().then_some(())
-}
-
 /// What is there must be readable.
-fn optional<T>(
-    value: Option<&RawValue>,
-    read: impl FnOnce(&RawValue) -> Option<T>,
+fn optional<'a, T>(
+    value: Option<&'a RawValue>,
+    read: impl FnOnce(&'a RawValue) -> Option<T>,
 ) -> Option<Option<T>> {
     value.map_or(Some(None), |value| read(value).map(Some))
 }

@@ -137,6 +137,8 @@ pub(super) struct Ledger {
     expiries: BTreeSet<(Timestamp, u64)>,
     ended: BTreeSet<u64>,
     ended_devices: usize,
+    /// Requests that go out in waves.
+    in_waves: BTreeSet<u64>,
     /// Requests whose message is kept for a retry.
     kept: BTreeSet<u64>,
     kept_bytes: usize,
@@ -156,6 +158,7 @@ impl Ledger {
             expiries: BTreeSet::new(),
             ended: BTreeSet::new(),
             ended_devices: 0,
+            in_waves: BTreeSet::new(),
             kept: BTreeSet::new(),
             kept_bytes: 0,
             tally: Tally::default(),
@@ -174,6 +177,22 @@ impl Ledger {
     /// Requests that are over and still remembered.
     pub(super) fn ended_count(&self) -> usize {
         self.ended.len()
+    }
+
+    /// Bytes of messages that are kept to be sent again.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// How many campaigns wait for their first wave, and how many were halted by it.
+    pub(super) fn waves(&self) -> (usize, usize) {
+        let states =
+            self.in_waves.iter().filter_map(|id| Some(self.state(*id, self.requests.get(id)?)));
+        states.fold((0, 0), |(canary, halted), state| match state {
+            CampaignState::Canary => (canary + 1, halted),
+            CampaignState::Halted => (canary, halted + 1),
+            CampaignState::Running | CampaignState::Ended => (canary, halted),
+        })
     }
 
     /// How far all devices are with all requests that are remembered.
@@ -221,7 +240,11 @@ impl Ledger {
     ) -> u64 {
         let (pace, wave) = (Pace::starting(now), draft.wave.take());
         let roster = Roster { gid, track: Track::new(members), pace, wave };
+        let has_wave = roster.wave.is_some();
         let id = self.open(Whom::All(Box::new(roster)), draft, now);
+        if has_wave {
+            self.in_waves.insert(id);
+        }
         self.by_group.entry(gid).or_default().push_back(id);
         self.limit_group(gid);
         id
@@ -477,6 +500,7 @@ impl Ledger {
         if !self.ended.insert(id) {
             return;
         }
+        self.in_waves.remove(&id);
         self.ended_devices += request.len();
         while self.ended.len() > self.limits.ended_campaigns_max
             || self.ended_devices > self.limits.ended_campaign_devices_max
@@ -511,6 +535,7 @@ impl Ledger {
         self.tally.take_all(&request.tally());
         self.expiries.remove(&(request.expires, id));
         self.changed.remove(&id);
+        self.in_waves.remove(&id);
         if self.ended.remove(&id) {
             self.ended_devices -= request.len();
         }

@@ -28,7 +28,7 @@
 //! | [`exchange`] | E1 and E2, and what follows |
 //! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
 //! | `rate` | how often devices may start something |
-//! | `mail`, [`mailbox`], `roll` | what waits for whom |
+//! | `mail`, [`mailbox`], `roll`, `shape` | what waits for whom, and what of it each gets |
 //! | [`inbox`] | what waits for the servers |
 //! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
@@ -69,6 +69,7 @@ mod package;
 mod rate;
 mod roll;
 mod rules;
+mod shape;
 mod spent;
 #[cfg(test)]
 mod tests;

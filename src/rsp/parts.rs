@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::envelope::Name;
+use super::envelope::{Name, once};
 use super::outline::Outline;
 use crate::ids::{Nid, NidScheme};
 
@@ -69,8 +69,8 @@ impl Parts {
         let body = outline.value(Name::Body).ok_or(PartsError::Unreadable)?;
         let (mut parts, mut common) = (None, None);
         let known = outline.members(body, |name, value| match name {
-            "parts" => parts.replace(value).is_none().then_some(()),
-            "common" => common.replace(value).is_none().then_some(()),
+            "parts" => once(&mut parts, value),
+            "common" => once(&mut common, value),
             _ => None,
         });
         let parts = parts.filter(|_| known.is_some()).ok_or(PartsError::Unreadable)?;

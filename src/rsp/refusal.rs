@@ -99,7 +99,7 @@ refusals! {
     PeerNotPermitted "peer_not_permitted" NotAuthorized
         "The peer setting does not permit this exchange; it may need a server's trigger first.";
     OptionMisplaced "option_misplaced" PayloadFormatInvalid
-        "parts and wave belong to messages to groups, chunks to msg, reinstate to a server's trigger.";
+        "parts and wave belong to group messages, chunks to msg, reinstate to a server's trigger.";
     UnreadableParts "unreadable_parts" PayloadFormatInvalid
         "The body is not {\"parts\": {nid: …}, \"common\": …} with each device once; correct it.";
     ForeignPart "foreign_part" ImplementationSpecificError
@@ -117,7 +117,7 @@ refusals! {
     ConditionsDiffer "conditions_differ" NotAuthorized
         "The two devices do not have the labels in common that this group's exchanges need.";
     ProofMissing "proof_missing" NotAuthorized
-        "The profile comes without the old eUICC's signed delete notification; put it into the body.";
+        "The body lacks the old eUICC's signed delete notification; put it there.";
     ProofInvalid "proof_invalid" NotAuthorized
         "The delete notification does not prove that this eUICC deleted its profile, or was used.";
     UnsolicitedAnswer "unsolicited_answer" ImplementationSpecificError
@@ -135,7 +135,7 @@ refusals! {
     ExchangeUnsolicited "exchange_unsolicited" ImplementationSpecificError
         "The other device has not asked for this profile in this group.";
     OverQuota "over_quota" QuotaExceeded
-        "The receiver's mail, or what this device may have open, is full; try again when it has drained.";
+        "The receiver's mail, or what may be open at a time, is full; try again when it drained.";
 }
 
 impl Refusal {

@@ -23,6 +23,7 @@ async fn a_session_says_whose_it_is_and_what_waits_for_it() {
     assert_eq!((&session["role"], &session["version"]), (&json!("device"), &json!("3.1.1")));
     assert_eq!(session["nid"], json!(nid(1).to_string()));
     assert_eq!((&session["online"], &session["subscriptions"]), (&json!(true), &json!(1)));
+    assert_eq!(session["transport"], json!("mqtts"));
     assert!(session["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{session}");
     assert!(session["connected_at"].as_str().unwrap().ends_with('Z'), "{session}");
 

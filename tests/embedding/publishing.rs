@@ -112,7 +112,7 @@ async fn an_answer_needs_a_question_and_mirrors_it() {
         received.acknowledge();
         sm_sr.publish(Envelope::answer_trigger(&head)).await.unwrap();
         let again = sm_sr.publish(Envelope::answer_trigger(&head)).await;
-        assert_eq!(again, Err(Refused::ByRule(Refusal::UnsolicitedAnswer)));
+        assert_eq!(again, Err(Refused::ByRule(Refusal::DuplicateAnswer)));
         assert_eq!([asking.mail().len(), member.mail().len()], receivers);
     }
 }

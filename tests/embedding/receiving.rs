@@ -5,7 +5,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use simcast::client::envelope::{Envelope, Kind as Type, Tid as ClientTid, Wire};
-use simcast::rsp::{Kind, Refusal, Tid};
+use simcast::config::Config;
+use simcast::rsp::{Kind, Rate, Refusal, Tid};
 use simcast::session::Routed;
 
 use crate::common::{TO_EUICC, TO_SM_SR, envelope, in_time, kind_of, nid};
@@ -190,7 +191,8 @@ async fn what_the_control_unit_says_itself_has_no_sender() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_dropped_in_the_middle_of_a_burst_loses_nothing() {
     const BURST: usize = 400;
-    let house = House::open().await;
+    let flood = |config: &mut Config| config.rsp.settings.trigger_rate.device = Rate::OFF;
+    let house = House::with(flood).await;
     let mut first = house.sm_sr().await;
     let device = house.device(1).await;
     let burst = tokio::spawn(burst(device, BURST));

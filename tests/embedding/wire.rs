@@ -6,7 +6,7 @@ use simcast::mqtt::{QoS, Version};
 use simcast::service::embedded::Envelope;
 
 use crate::common::{Dial, Rig, TO_EUICC, TO_SM_SR, envelope, gid, nid};
-use crate::house::{hold, next, text};
+use crate::house::{at_once, hold, next, text};
 
 const ONE: QoS = QoS::AtLeastOnce;
 const TWO: QoS = QoS::ExactlyOnce;
@@ -26,10 +26,24 @@ async fn a_whole_flow_over_tls_is_seen_by_both_kinds_of_server() {
     assert!(member.publish(TO_SM_SR, &a2, ONE).await.is_ok());
     assert!(!stranger.publish(TO_SM_SR, &a2, ONE).await.is_ok(), "not of this group");
     let received = hold(&mut sm_sr).await;
-    assert_eq!((text(received.payload()), received.sender()), (a2.clone(), Some(nid(1))));
+    assert_eq!((text(received.payload()), received.sender()), (a2, Some(nid(1))));
     received.acknowledge();
-    assert_eq!(connected.expect_payload().await, a2);
+    // The answer is the asker's; what a device begins is everybody's.
     connected.expect_nothing().await;
+    let d1 = envelope(0, 7, "trigger");
+    assert!(member.publish(TO_SM_SR, &d1, ONE).await.is_ok());
+    let received = hold(&mut sm_sr).await;
+    assert_eq!((text(received.payload()), received.sender()), (d1.clone(), Some(nid(1))));
+    received.acknowledge();
+    assert_eq!(connected.expect_payload().await, d1);
+    // And the reverse: the connected one asks, and it alone hears the answer.
+    assert!(connected.publish(TO_EUICC, envelope(1, 0, "msg"), ONE).await.is_ok());
+    assert_eq!(member.expect_payload().await, envelope(1, 0, "msg"));
+    let b2 = envelope(1, 0, "ret(msg)");
+    assert!(member.publish(TO_SM_SR, &b2, ONE).await.is_ok());
+    assert_eq!(connected.expect_payload().await, b2);
+    connected.expect_nothing().await;
+    assert!(at_once(&mut sm_sr).await.is_none());
     stranger.expect_nothing().await;
 }
 

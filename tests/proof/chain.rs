@@ -169,7 +169,7 @@ fn an_eum_is_a_ca_and_an_euicc_is_none() {
         assert_eq!(judge(|forge| forge.eum.is_ca = constraints), Err(error));
     }
     let unconstrained = IsCa::Ca(BasicConstraints::Unconstrained);
-    assert!(judge(|forge| forge.eum.is_ca = unconstrained.clone()).is_ok());
+    assert!(judge(|forge| forge.eum.is_ca = unconstrained).is_ok());
     assert_eq!(judge(|forge| forge.euicc.is_ca = unconstrained), Err(ProofError::EuiccIsCa));
     assert!(judge(|forge| forge.euicc.is_ca = IsCa::NoCa).is_ok(), "it need not say so");
 }

@@ -55,7 +55,7 @@ fn each_certificate_that_cannot_be_trusted_is_named_with_its_line() {
     let brainpool = include_str!("../data/brainpool.pem");
     let text = [pem(&made.ci), pem(&made.eum), key.into(), cut.into(), brainpool.into()].concat();
     let path = write(dir.path(), "ci.pem", &text);
-    let error = trusted_issuers(&[path.clone()]).unwrap_err();
+    let error = trusted_issuers(std::slice::from_ref(&path)).unwrap_err();
     let FileError::Broken { lines, .. } = &error else { panic!("{error}") };
     let numbers: Vec<usize> = lines.iter().map(|(line, _)| *line).collect();
     assert_eq!(numbers, [4, 7, 10, 12]);

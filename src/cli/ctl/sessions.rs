@@ -47,6 +47,7 @@ const COLUMNS: &[Column] = &[
 /// What there is room for when it is one session alone.
 const MORE_COLUMNS: &[Column] = &[
     ("NID", |session| text(&session["nid"])),
+    ("TRANSPORT", |session| text(&session["transport"])),
     ("MOUNT POINT", |session| text(&session["mount_point"])),
     ("SUBSCRIPTIONS", |session| text(&session["subscriptions"])),
     ("QUEUED BYTES", |session| text(&session["queue"]["bytes"])),

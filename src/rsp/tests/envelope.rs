@@ -30,7 +30,7 @@ fn json_in_every_allowed_spelling() {
         format!(r#"{{"nid":"{EID}","gid":0,"type":"trigger","body":null}}"#),
         format!(r#"{{"nid":{EID},"gid":"0","type":"trigger","body":{{"a":[1,"}}"]}}}}"#),
         format!("\r\n {{\"body\" : \"x\" ,\t\"type\":\"trigger\",\"gid\":0 , \"nid\": {EID} }} \n"),
-        format!(r#"{{"nid":"{EID}","gid":0,"type":"trigg\u0065r","body":1.5e3,"src":7}}"#),
+        format!(r#"{{"nid":"{EID}","gid":0,"type":"trigg\u0065r","body":1.5e3,"by":7}}"#),
         format!(r#"{{"n\u0069d":"{EID}","gid":0,"type":"trigger","body":false,"x":1,"x":2}}"#),
     ] {
         assert_eq!(eid_read(text.as_bytes()), Ok(expected.clone()), "{text}");

@@ -1,11 +1,16 @@
 //! Tests of the control unit as a whole: rules, envelopes, mail.
 
+mod chunk;
 mod envelope;
+mod gathered;
 mod identity;
 mod mail;
 mod model;
+mod options;
+mod parts;
 mod registry;
 mod rules;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,8 +85,10 @@ impl Rig {
     ) -> Result<Outcome, Refusal> {
         let head = super::envelope::read(text.as_bytes(), NidScheme::Eid)?;
         let message = message(text, Timestamp::NEVER);
-        let parts =
-            head.options.parts.then(|| parts::Parts::read(&message.payload, NidScheme::Eid));
+        let parts = head
+            .options
+            .parts
+            .then(|| crate::rsp::parts::Parts::read(&message.payload, NidScheme::Eid));
         let parts = parts.transpose().map_err(|_| Refusal::UnreadableParts)?.map(Arc::new);
         let submission =
             Submission { parts: parts.as_ref(), ..Submission::new(from, topic, &head, text.len()) };
