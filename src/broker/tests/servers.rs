@@ -4,7 +4,7 @@ use bytestring::ByteString;
 
 use super::*;
 use crate::ids::{Gid, Nid};
-use crate::rsp::{RspTopic, Scope, ServerScopes};
+use crate::rsp::{Refusal, RspTopic, Scope, ServerScopes};
 use crate::session::Origin;
 
 const SHARED: &str = "$share/g/To_SM-SR";
@@ -45,7 +45,7 @@ impl Office {
         attached
     }
 
-    fn submit(&self, from: &Identity, topic: RspTopic, kind: &str) {
+    fn submit(&self, from: &Identity, topic: RspTopic, kind: &str) -> Result<(), Refusal> {
         let (topics, device) = (&self.broker.options.topics, self.device);
         let name = match topic {
             RspTopic::ToEuicc => &*topics.to_euicc,
@@ -63,18 +63,22 @@ impl Office {
         };
         let who = Who { identity: from, client_id: "any", peer: None };
         let publisher = Publisher { key: None, who, permit: None };
-        let submitted = self.broker.submit(&publisher, topic, publish);
-        assert_eq!(submitted, Ok(()), "{kind}");
+        self.broker.submit(&publisher, topic, publish)
     }
 
     /// The server asks in both ways that there are.
     fn ask(&self, server: &Attached) {
-        self.submit(&server.handle.identity, RspTopic::ToEuicc, "trigger");
-        self.submit(&server.handle.identity, RspTopic::ToEuicc, "msg");
+        for kind in ["trigger", "msg"] {
+            assert_eq!(self.submit(&server.handle.identity, RspTopic::ToEuicc, kind), Ok(()));
+        }
     }
 
     fn answer(&self, kind: &str) {
-        self.submit(&Identity::device(self.device), RspTopic::ToSmSr, kind);
+        assert_eq!(self.try_answer(kind), Ok(()), "{kind}");
+    }
+
+    fn try_answer(&self, kind: &str) -> Result<(), Refusal> {
+        self.submit(&Identity::device(self.device), RspTopic::ToSmSr, kind)
     }
 
     /// Fetches like a connection whose window has this much room, and answers calls with that.
@@ -168,4 +172,10 @@ async fn an_asker_that_reads_nothing_holds_up_no_other_server() {
         assert_eq!(office.gets(&replica), "ret(trigger) ret(msg)");
     }
     assert_eq!(lock(&office.broker.inbox).len(), room, "and it waits still");
+    office.ask(&asker);
+    assert_eq!(
+        office.try_answer("ret(msg)"),
+        Err(Refusal::OverQuota),
+        "its own devices hear of it"
+    );
 }
