@@ -194,20 +194,38 @@ fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
     });
 }
 
-/// The same where each message is looked at: it waits on another desk, too.
-#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
-fn inbox_leave_and_return_beside_a_copy(bencher: Bencher<'_, '_>, waiting: usize) {
+/// An inbox where this much waits on two desks, so that each message has to be looked at when one
+/// closes.
+fn copied(waiting: usize) -> Inbox {
     let message = message();
-    let copied = || {
-        let mut inbox = inbox(0, &message, &to(None, 42));
-        inbox.subscribe(server(3), None, &"for-all".into());
-        for number in 0..waiting {
-            inbox.post(&message, Some(nid(number)), &to(None, 42), NOW);
-        }
+    let mut inbox = inbox(0, &message, &to(None, 42));
+    inbox.subscribe(server(3), None, &"for-all".into());
+    for number in 0..waiting {
+        inbox.post(&message, Some(nid(number)), &to(None, 42), NOW);
+    }
+    inbox
+}
+
+/// The first desk closes: the messages are on the other one.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_copies_of(bencher: Bencher<'_, '_>, waiting: usize) {
+    bencher.with_inputs(|| copied(waiting)).bench_local_values(|mut inbox| {
+        inbox.leave(server(1), NOW);
+        assert_eq!(inbox.len(), waiting);
+        inbox
+    });
+}
+
+/// The other one closes as well, and the first server comes back.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_and_return_with_copies_of(bencher: Bencher<'_, '_>, waiting: usize) {
+    let closed = || {
+        let mut inbox = copied(waiting);
+        inbox.leave(server(1), NOW);
         inbox
     };
-    bencher.with_inputs(copied).bench_local_values(|mut inbox| {
-        inbox.leave(server(1), NOW);
+    bencher.with_inputs(closed).bench_local_values(|mut inbox| {
+        inbox.leave(server(3), NOW);
         inbox.subscribe(server(1), Some("g"), &"a".into());
         assert_eq!(inbox.len(), waiting);
         inbox

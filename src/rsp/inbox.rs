@@ -1,7 +1,7 @@
 //! The mail of the SM-SR servers: what was published on `To_SM-SR`.
 //!
-//! Every subscription has a *desk*: a server of its own, or a share group whose members take from
-//! one pile. A message waits on each desk that may have it until a server there has acknowledged
+//! Every subscription has a *desk*: a server of its own, or a share group whose members share what
+//! there is. A message waits on each desk that may have it until a server there has acknowledged
 //! it. Which desks that are:
 //!
 //! * An answer (A2, B2, C2) is for the server that asked: for the desks where it sits. In a share
@@ -15,6 +15,11 @@
 //! So that a trigger or an answer that was acknowledged to a device is not lost because a server
 //! is away. What loses its place, because its desk closes and no other one was given it, is placed
 //! anew by the same rules, and finds room in any case.
+//!
+//! Whoever fetches nothing holds up nobody else: each server has room of its own at each desk, and
+//! for what is unclaimed each *fleet* has, which is all devices with the same servers in charge.
+//! What is for the same servers lies in one pile, and a pile changes its place as a whole: a server
+//! that comes back to 100,000 messages must not keep the others waiting while it is given them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,7 +44,7 @@ use shelf::{Label, Pile, Shelf};
 
 /// Bounds of the inbox (`[rsp] server_inbox_messages_max`, `server_inbox_bytes_max`): for what is
 /// kept for each server at a desk, for the answers to each server that is away, and for what is
-/// unclaimed of each *fleet*, the devices that belong to the scopes of the same servers.
+/// unclaimed of each fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxLimits {
     /// Messages that may wait for one server, or unclaimed in one fleet.
@@ -162,14 +167,16 @@ impl Inbox {
         if place.len() == 0 {
             return Posted { wake: Vec::new(), full };
         }
-        let wake = self.takers_at(&place, &label);
+        let mut wake: Vec<SessionKey> = self.takers_at(&place, &label).collect();
+        wake.sort_unstable();
+        wake.dedup();
         let (number, mut item) = (self.items.next_number(), Item::new(message, sender, label));
         if let Some(desks) = self.copies_for(&place) {
             item.copy_to(&desks);
         }
         self.shelves(&place, now).into_iter().for_each(|shelf| shelf.put(number, &item));
         self.items.add(number, item);
-        Posted { wake: wake.into_iter().collect(), full }
+        Posted { wake, full }
     }
 
     /// A session of a server subscribes, alone or as a member of a share group. What waited for
@@ -366,9 +373,9 @@ impl Inbox {
     }
 
     /// Who is to be told of something new there.
-    fn takers_at(&self, place: &Place, label: &Label) -> BTreeSet<SessionKey> {
-        let Place::Desks(desks) = place else { return BTreeSet::new() };
-        desks.iter().flat_map(|at| self.desks[*at].takers_of(label)).collect()
+    fn takers_at(&self, place: &Place, label: &Label) -> impl Iterator<Item = SessionKey> {
+        let desks: &[usize] = if let Place::Desks(desks) = place { desks } else { &[] };
+        desks.iter().flat_map(|at| self.desks[*at].takers_of(label))
     }
 
     fn shelves(&mut self, place: &Place, now: Timestamp) -> SmallVec<[&mut Shelf; 4]> {
@@ -383,9 +390,8 @@ impl Inbox {
         }
     }
 
-    /// Finds another place for a pile that a desk had and lost. It is not held to the bounds: it has
-    /// been accepted already and must not be lost. Beyond its bounds a place has at most what others
-    /// were allowed.
+    /// Finds another place for a pile that a desk had and lost. It has been accepted already and
+    /// must not be lost: beyond its bounds a place has at most what others were allowed.
     fn place_orphans(
         &mut self,
         mut label: Label,

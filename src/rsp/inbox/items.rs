@@ -11,8 +11,8 @@ use super::shelf::{Label, Load, Pile, Shelf};
 use crate::ids::{Nid, Timestamp};
 use crate::mqtt::Message;
 
-/// The desks that were given an item.
-pub(super) type DeskIds = SmallVec<[DeskId; 2]>;
+/// Several desks.
+pub(super) type DeskIds = SmallVec<[DeskId; 4]>;
 
 /// One message and whom it is for.
 #[derive(Debug)]
@@ -21,9 +21,9 @@ pub(super) struct Item {
     /// The device, or nobody for what the control unit itself writes.
     pub(super) sender: Option<Nid>,
     pub(super) label: Label,
-    /// Several desks, those included where it has been acknowledged; nothing if it was put into
-    /// one place alone.
-    desks: DeskIds,
+    /// The desks that were given it, those included where it has been acknowledged, if they were
+    /// several; boxed because few items have them.
+    desks: Option<Box<DeskIds>>,
     /// Places where it waits.
     copies: usize,
 }
@@ -41,14 +41,26 @@ impl Item {
     /// An item for one place.
     pub(super) fn new(message: &Arc<Message>, sender: Option<Nid>, label: Label) -> Self {
         let message = Arc::clone(message);
-        Self { message, sender, label, desks: DeskIds::new(), copies: 1 }
+        Self { message, sender, label, desks: None, copies: 1 }
     }
 
     /// It is put on several desks.
     pub(super) fn copy_to(&mut self, desks: &DeskIds) {
         self.label.copied = true;
         self.copies = desks.len();
-        self.desks.clone_from(desks);
+        self.desks = Some(Box::new(desks.clone()));
+    }
+
+    /// Whether any desk was given it that is to be kept in mind; the others are forgotten.
+    fn keep_desks(&mut self, keep: impl Fn(DeskId) -> bool) -> bool {
+        if let Some(desks) = &mut self.desks {
+            desks.retain(|desk| keep(*desk));
+        }
+        let is_copied = self.desks.as_ref().is_some_and(|desks| !desks.is_empty());
+        if !is_copied {
+            (self.desks, self.label.copied) = (None, false);
+        }
+        is_copied
     }
 
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
@@ -94,19 +106,19 @@ impl Items {
         pile: &mut Pile,
         is_open: impl Fn(DeskId) -> bool,
     ) {
-        let mut left = Pile::default();
-        for number in std::mem::take(&mut pile.waiting) {
-            let Entry::Occupied(mut entry) = self.by_number.entry(number) else { continue };
-            let item = entry.get_mut();
-            item.desks.retain(|desk| *desk != lost_by && is_open(*desk));
-            if item.desks.is_empty() {
-                item.label.copied = false;
-                left.put(number, item);
-            } else {
+        let mut left = Vec::new();
+        for number in &pile.waiting {
+            let Entry::Occupied(mut entry) = self.by_number.entry(*number) else { continue };
+            if entry.get_mut().keep_desks(|desk| desk != lost_by && is_open(desk)) {
                 take_copy(entry, &mut self.deadlines);
+            } else {
+                left.push(*number);
             }
         }
-        *pile = left;
+        if left.len() < pile.waiting.len() {
+            let items = left.iter().filter_map(|number| Some((*number, self.get(*number)?)));
+            *pile = Pile::of(items);
+        }
     }
 
     /// An item does not wait here any more: it was acknowledged, or its time is over.

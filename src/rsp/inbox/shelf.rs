@@ -176,7 +176,14 @@ pub(super) fn pop_oldest<'p>(piles: &'p mut [&mut Pile]) -> Option<(u64, &'p mut
 }
 
 impl Pile {
-    pub(super) fn put(&mut self, number: u64, item: &Item) {
+    /// These items.
+    pub(super) fn of<'a>(items: impl Iterator<Item = (u64, &'a Item)>) -> Self {
+        let mut pile = Self::default();
+        items.for_each(|(number, item)| pile.put(number, item));
+        pile
+    }
+
+    fn put(&mut self, number: u64, item: &Item) {
         self.waiting.insert(number);
         self.room.take(item);
     }

@@ -5,8 +5,8 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An inbox with a clock, and servers `a` (and whoever else) for group 42, `b` for group 77, `ab` for both, `all`
-/// for every device. What waits is known by numbers of the tests' own.
+/// An inbox with a clock, and servers `ab` for groups 42 and 77, `b` for 77, `all` for every
+/// device, `a` and whoever else for 42. What waits is known by numbers of the tests' own.
 struct Office {
     inbox: Inbox,
     now: Timestamp,
@@ -399,7 +399,7 @@ fn what_is_unclaimed_has_a_bound_for_all_fleets_together() {
     let named = groups.clone().map(|n| (format!("of-{n}").into(), Scope::groups([gid(n)])));
     let scopes = ServerScopes::new(named, Scope::none());
     let mut office = Office { inbox: Inbox::new(LIMITS, scopes), now: NOW };
-    for group in groups.clone().take(FLEETS) {
+    for group in groups.take(FLEETS) {
         for _ in 0..LIMITS.messages_max {
             office.post("x", &from(&[group]));
         }
