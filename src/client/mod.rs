@@ -5,11 +5,13 @@
 //!
 //! ```text
 //!   device, server      what a party says and answers
+//!   chunk               messages in pieces
 //!   payload             GSMA-shaped bodies, made and checked
 //!   envelope            {"nid","gid","type","body"} in JSON or CBOR
 //!   link, tls           one MQTT connection
 //! ```
 
+pub mod chunk;
 pub mod device;
 pub mod envelope;
 pub mod link;
