@@ -131,7 +131,10 @@ fn no_wish_is_named_twice() {
             ("chunk", json!(0)),
         ] {
             let member = (name, wire.value(&value));
-            assert!(read(&with(wire, &[member.clone()]), NidScheme::Decimal).is_ok(), "{name}");
+            assert!(
+                read(&with(wire, std::slice::from_ref(&member)), NidScheme::Decimal).is_ok(),
+                "{name}"
+            );
             let twice = with(wire, &[member.clone(), member]);
             let refused = Err(Refusal::UnreadableEnvelope);
             assert_eq!(read(&twice, NidScheme::Decimal), refused, "{wire:?} {name}");
