@@ -1,23 +1,29 @@
 //! The control unit: what one publish costs, and what a registered device costs.
 //!
 //! The cost of a single-mode publish must not depend on how many devices there are, and that of a
-//! group publish not on how many members are away.
+//! group publish not on how many members are away. What a server fetches must not depend on how
+//! much waits for others.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use divan::{Bencher, black_box};
 use simcast::client::envelope::Kind::Msg;
-use simcast::client::envelope::{Body, Envelope, Wire};
-use simcast::client::payload::{BPP_BYTES, bound_profile_package};
+use simcast::client::envelope::{self as sent, Body, Envelope, Wire};
+use simcast::client::payload::{BPP_BYTES, EuiccCa, bound_profile_package, sample_eid};
 use simcast::ids::{Gid, Nid, NidScheme, SessionKey, Timestamp};
 use simcast::mqtt::Message;
 use simcast::rsp::parts::Parts;
+use simcast::rsp::proof::{self, TrustedIssuers};
 use simcast::rsp::{
-    ControlOptions, ControlUnit, Head, Identity, Kind, RspLimits, RspTopic, Submission, chunk,
-    envelope,
+    Addressee, ControlOptions, ControlUnit, Head, Identity, Inbox, InboxLimits, Kind, RspLimits,
+    RspTopic, Scope, Submission, chunk, envelope,
 };
+use x509_parser::pem::parse_x509_pem;
 
 /// Shows what each benchmark allocates.
 #[global_allocator]
@@ -63,13 +69,7 @@ fn message() -> Arc<Message> {
 
 fn publish(unit: &mut ControlUnit, head: &Head, message: &Arc<Message>) -> usize {
     let from = Identity::server("sm-sr");
-    let submission = Submission {
-        from: &from,
-        topic: RspTopic::ToEuicc,
-        head,
-        payload_len: message.payload.len(),
-        retain: false,
-    };
+    let submission = Submission::new(&from, RspTopic::ToEuicc, head, message.payload.len());
     let decision = unit.decide(&submission, NOW).expect("is permitted");
     unit.commit(decision, message, NOW).wake.len()
 }
@@ -125,6 +125,72 @@ fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
     bencher.bench_local(|| assert_eq!(publish(&mut unit, &head, &message), online));
 }
 
+/// An inbox with this much waiting of as many devices, for the servers of one group of devices.
+fn inbox(waiting: usize, message: &Arc<Message>, to: &Addressee) -> Inbox {
+    let absence_max = Duration::from_secs(300);
+    let limits = InboxLimits { messages_max: usize::MAX, bytes_max: usize::MAX, absence_max };
+    let mut inbox = Inbox::new(limits);
+    for (slot, server, gid) in [(1, "a", 42), (2, "b", 77)] {
+        let scope = Scope::groups(Gid::new(gid));
+        inbox.subscribe(SessionKey { slot, generation: 0 }, Some("g"), &server.into(), &scope);
+    }
+    for number in 0..waiting {
+        inbox.post(message, Some(nid(number)), to, NOW);
+    }
+    inbox
+}
+
+fn to(asker: Option<&str>, gid: u64) -> Addressee {
+    Addressee { asker: asker.map(Arc::from), gids: Gid::new(gid).into_iter().collect() }
+}
+
+/// What waits costs beside the messages, as "alloc" and "grow" less "dealloc" by 100,000.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn inbox_with_100_000_waiting(bencher: Bencher<'_, '_>) {
+    let message = message();
+    bencher.bench_local(|| inbox(100_000, &message, &to(None, 42)));
+}
+
+/// The second server of a share group fetches 20 messages, while so many wait for the first.
+#[divan::bench(args = [0, 1_000, 100_000])]
+fn inbox_pull_of_20_beside(bencher: Bencher<'_, '_>, waiting: usize) {
+    pull_beside(bencher, waiting, &to(None, 42));
+}
+
+/// The same where answers wait that the first has asked for.
+#[divan::bench(args = [0, 1_000, 100_000])]
+fn inbox_pull_of_20_beside_answers(bencher: Bencher<'_, '_>, waiting: usize) {
+    pull_beside(bencher, waiting, &to(Some("a"), 77));
+}
+
+fn pull_beside(bencher: Bencher<'_, '_>, waiting: usize, others: &Addressee) {
+    let message = message();
+    let mut inbox = inbox(waiting, &message, others);
+    let (key, to) = (SessionKey { slot: 2, generation: 0 }, to(None, 77));
+    bencher.bench_local(|| {
+        for _ in 0..20 {
+            inbox.post(&message, Some(nid(7)), &to, NOW);
+        }
+        let fetched = inbox.pull(key, 20, NOW).messages;
+        assert_eq!(fetched.len(), 20);
+        fetched.iter().for_each(|(number, _)| inbox.acknowledge(key, *number));
+    });
+}
+
+/// A server goes with all that waits for it, and comes back for it.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
+    let message = message();
+    let mut inbox = inbox(waiting, &message, &to(None, 42));
+    let key = SessionKey { slot: 1, generation: 0 };
+    let scope = Scope::groups(Gid::new(42));
+    bencher.bench_local(|| {
+        inbox.leave(key, NOW);
+        inbox.subscribe(key, Some("g"), &"a".into(), &scope);
+        assert_eq!(inbox.len(), waiting);
+    });
+}
+
 const SIZES: [usize; 3] = [256, 12_500, 32_768];
 
 #[divan::bench(args = SIZES)]
@@ -165,6 +231,41 @@ fn read_cbor(bencher: Bencher<'_, '_>, size: usize) {
     })();
     written.expect("a Vec takes everything");
     bencher.bench(|| envelope::read(black_box(&bytes), NidScheme::Eid));
+}
+
+/// The answer to an exchange with a proof that the profile is deleted: found, read, and verified
+/// with three signatures.
+#[divan::bench(args = [Wire::Json, Wire::Cbor])]
+fn check_proof(bencher: Bencher<'_, '_>, wire: Wire) {
+    let eid = sample_eid(1);
+    let ca = EuiccCa::new(NOW).expect("P-256 is there");
+    let notification = ca.euicc(eid).and_then(|euicc| euicc.delete_notification(1, None));
+    let notification = notification.expect("P-256 is there");
+    let body = match wire {
+        Wire::Json => sent::Body::Value(STANDARD.encode(notification).into()),
+        Wire::Cbor => sent::Body::Bytes(notification),
+    };
+    let kind = sent::Kind::Profile(eid.get());
+    let payload = Envelope::new(sample_eid(2).get(), 42, kind).with_body(body).encode(wire);
+    let (_, ci) = parse_x509_pem(ca.ci_pem().as_bytes()).expect("is PEM");
+    let mut issuers = TrustedIssuers::default();
+    issuers.add(&ci.contents).expect("is a CI certificate");
+    bencher.bench(|| proof::check(black_box(&payload), eid, &issuers, NOW).expect("is a proof"));
+}
+
+/// What the reference client needs for a notification, its eUICC and the chain being there.
+#[divan::bench]
+fn sign_notification(bencher: Bencher<'_, '_>) {
+    let ca = EuiccCa::new(NOW).expect("P-256 is there");
+    let euicc = ca.euicc(sample_eid(1)).expect("P-256 is there");
+    bencher.bench(|| euicc.delete_notification(black_box(1), None));
+}
+
+/// … and for an eUICC: its key and its certificate.
+#[divan::bench]
+fn make_euicc(bencher: Bencher<'_, '_>) {
+    let ca = EuiccCa::new(NOW).expect("P-256 is there");
+    bencher.bench(|| ca.euicc(black_box(sample_eid(1))));
 }
 
 /// A B1 of 256 KiB: a package of base64 in JSON, as a byte string in CBOR, or text.

@@ -17,9 +17,7 @@ impl Clock {
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn start() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let origin_ms = u64::try_from(unix.as_millis()).unwrap_or(0);
-        Self { started: Instant::now(), origin_ms }
+        Self { started: Instant::now(), origin_ms: wall_timestamp().0 }
     }
 
     /// The present moment.
@@ -36,4 +34,11 @@ impl Clock {
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// [`wall`] in milliseconds of Unix time.
+#[must_use]
+pub fn wall_timestamp() -> Timestamp {
+    let unix = wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(unix.as_millis()).unwrap_or(0))
 }

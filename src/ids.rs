@@ -124,6 +124,9 @@ const EID_LOWEST: u128 = 10u128.pow(31);
 const EID_HIGHEST: u128 = 10u128.pow(32) - 1;
 
 impl Nid {
+    /// Before all others in their order: where a search begins.
+    pub const FIRST: Self = Self(NonZeroU128::MIN);
+
     /// The device with this number, if the scheme allows the number.
     ///
     /// # Errors

@@ -24,6 +24,7 @@
 //! reference SM-SR: it meets the broker over the wire alone.
 
 pub mod admin;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod cli;
@@ -40,3 +41,4 @@ pub mod route;
 pub mod rsp;
 pub mod service;
 pub mod session;
+pub mod units;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::io::IsTerminal;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -83,18 +83,20 @@ struct Utc;
 
 impl FormatTime for Utc {
     fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
-        let unix = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        write!(w, "{}", Rfc3339(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)))
+        write!(w, "{}", Rfc3339(clock::wall_timestamp()))
     }
 }
 
-/// Milliseconds of Unix time, printed.
-struct Rfc3339(u64);
+/// A moment in UTC as `2026-11-23T14:05:09.042Z`. What is later than the year 9999, which has no
+/// such form, prints as its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Rfc3339(pub Timestamp);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = i128::from(self.0) * 1_000_000;
-        let at = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
+        let nanos = i128::from(self.0.0) * 1_000_000;
+        let at = time::OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .unwrap_or(time::PrimitiveDateTime::MAX.assume_utc());
         let (date, month, time) = (at.date(), u8::from(at.month()), at.time());
         write!(f, "{:04}-{month:02}-{:02}T", date.year(), date.day())?;
         let (hour, minute, second, milli) = time.as_hms_milli();
@@ -313,8 +315,10 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339() {
-        assert_eq!(Rfc3339(0).to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Rfc3339(1_709_210_096_007).to_string(), "2024-02-29T12:34:56.007Z");
+        assert_eq!(Rfc3339(Timestamp(0)).to_string(), "1970-01-01T00:00:00.000Z");
+        let leap = Rfc3339(Timestamp(1_709_210_096_007));
+        assert_eq!(leap.to_string(), "2024-02-29T12:34:56.007Z");
+        assert_eq!(Rfc3339(Timestamp::NEVER).to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     const TEN_SECS: Duration = Duration::from_secs(10);

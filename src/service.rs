@@ -1,9 +1,13 @@
 //! A whole broker, made from a configuration: wires `broker`, `net` and `admin` together.
 //!
-//! `simcast serve` runs one; so do the demo and the tests, in their own process.
+//! `simcast serve` runs one; so do the demo and the tests, in their own process, and so may any
+//! other program: see [`embedded`] for one that is the SM-SR itself.
 
 mod acl;
+mod admin;
+pub mod embedded;
 mod files;
+mod issuers;
 mod passwords;
 
 use std::io;
@@ -12,25 +16,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use admin::TokenFileError;
 pub use files::FileError;
+pub use issuers::trusted_issuers;
 
-use crate::admin::{self, AdminState, Phase, Readiness};
-use crate::broker::{Broker, BrokerOptions, OutboxLimits, SWEEP_INTERVAL, SysTree};
+use crate::admin::{Access, Phase, Readiness};
+use crate::audit::{AuditError, AuditLog};
+use crate::broker::{Broker, BrokerOptions, NotReplaced, OutboxLimits, SWEEP_INTERVAL, SysTree};
 use crate::clock::Clock;
 use crate::config::{
-    self, Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp,
+    Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, Stamp,
     WarnOrDisconnect,
 };
-use crate::ids::Gid;
 use crate::metrics::{Certificate, Metrics};
-use crate::net::{Access, ListenError, Port, Shared, Stop};
+use crate::net::{self, ListenError, Port, Shared, Stop, tls::TlsError};
 use crate::route::RetainedLimits;
+use crate::rsp::proof::TrustedIssuers;
 use crate::rsp::{
-    ControlOptions, ControlUnit, GroupSettings, ImportReport, InboxLimits, Refusal, RspLimits,
-    Settings, TopicNames, Ttl,
+    ControlOptions, ControlUnit, ImportReport, InboxLimits, Refusal, RspLimits, TopicNames,
 };
 use crate::session::{SessionLimits, SessionRules, Untold};
 use acl::AclFiles;
@@ -44,6 +49,7 @@ pub struct Service {
     passwords: PasswordFiles,
     acls: AclFiles,
     readiness: Arc<Readiness>,
+    access: Arc<Access>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
     stop: Stop,
@@ -59,12 +65,21 @@ pub enum StartError {
     /// The admin address.
     #[error("cannot listen on {0} for admin: {1}")]
     Admin(SocketAddr, io::Error),
+    /// Its TLS files are not in order.
+    #[error("admin: {0}")]
+    AdminTls(TlsError),
+    /// A file with a token for it.
+    #[error(transparent)]
+    Token(#[from] TokenFileError),
     /// The registry file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// A file of users or of rights.
+    /// A file of users, of rights or of CI certificates.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The system has no random numbers.
     #[error("no random numbers from the system")]
     NoRandom,
@@ -116,13 +131,18 @@ impl Service {
         let control = control_unit(&config.rsp)?;
         let passwords = PasswordFiles::load(&config)?;
         let acls = AclFiles::load(&config)?;
-        let options = broker_options(&config);
-        let broker = Arc::new(Broker::new(options, control, Clock::start(), Arc::clone(&metrics)));
+        let trusted_issuers = trusted_issuers(&config.rsp.proof_issuers)?;
+        let access = admin::access(&config.admin)?;
+        let options = BrokerOptions { issuers: trusted_issuers, ..broker_options(&config) };
+        let clock = Clock::start();
+        let audit = AuditLog::open(&config.audit, clock)?;
+        let broker = Broker::new(options, control, clock, Arc::clone(&metrics), audit);
+        let broker = Arc::new(broker);
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
             let (users, acl) = (passwords.of_listener(index), acls.of_listener(index));
-            let access = Access { users, acl };
+            let access = net::Access { users, acl };
             ports.push(Port::open(shared.clone(), index, listener, access)?);
         }
         drop(shared);
@@ -133,7 +153,8 @@ impl Service {
         let mut tasks = Vec::new();
         let admin_address = match config.admin.bind {
             Some(bind) => {
-                let (address, task) = serve_admin(bind, &broker, &readiness).await?;
+                let (address, task) =
+                    admin::start(bind, &config.admin, &broker, &readiness, &access).await?;
                 tasks.push(task);
                 Some(address)
             }
@@ -144,6 +165,7 @@ impl Service {
         }
         tasks.extend(ports.into_iter().map(|port| tokio::spawn(port.run())));
         tasks.push(tokio::spawn(sweep(Arc::clone(&broker))));
+        tasks.push(tokio::spawn(send_when_due(Arc::clone(&broker))));
         readiness.set(Phase::Ready);
         Ok(Self {
             broker,
@@ -151,6 +173,7 @@ impl Service {
             passwords,
             acls,
             readiness,
+            access,
             addresses,
             admin_address,
             stop,
@@ -164,7 +187,7 @@ impl Service {
         &self.addresses
     }
 
-    /// Where health and metrics are served.
+    /// Where health, metrics and the API are served.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
@@ -176,6 +199,12 @@ impl Service {
         &self.broker
     }
 
+    /// The certificate issuers whose eUICCs can prove that they have deleted a profile.
+    #[must_use]
+    pub fn trusted_issuers(&self) -> &TrustedIssuers {
+        &self.broker.options().issuers
+    }
+
     /// Reads the registry file again and puts it in place of what is known. A file with broken
     /// lines changes nothing.
     ///
@@ -184,18 +213,13 @@ impl Service {
     pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
         let Some(path) = &self.config.rsp.registry else { return Ok(None) };
         let csv = read_registry(path)?;
-        if csv.trim().is_empty() {
-            return Err(RegistryError::Emptied(path.clone()));
+        match self.broker.replace_registry(&csv) {
+            Ok(report) => Ok(Some(report)),
+            Err(NotReplaced::Empty) => Err(RegistryError::Emptied(path.clone())),
+            Err(NotReplaced::Broken(report)) => {
+                Err(RegistryError::Broken { path: path.clone(), report })
+            }
         }
-        // A rehearsal on an empty control unit: all or nothing.
-        let rehearsal = ControlUnit::new(control_options(&self.config.rsp)).import(&csv);
-        if rehearsal.rejected > 0 {
-            return Err(RegistryError::Broken { path: path.clone(), report: rehearsal });
-        }
-        let report = self.broker.with_control(|control| control.replace_registry(&csv));
-        // Their mailboxes are gone: they connect again and are told so.
-        self.broker.kick(&report.orphans);
-        Ok(Some(report))
     }
 
     /// Reads the password files again and puts them in place of what is known; clients whose
@@ -218,14 +242,37 @@ impl Service {
         self.acls.reload(&self.broker)
     }
 
+    /// Reads the files with the tokens of the API again; whoever reads events with an old one has
+    /// to come again. A file without a token changes nothing. Gives the number of files.
+    ///
+    /// # Errors
+    /// [`TokenFileError`].
+    pub fn reload_tokens(&self) -> Result<usize, TokenFileError> {
+        let admin = &self.config.admin;
+        let files = admin.token_file.iter().chain(&admin.read_token_file).count();
+        if files > 0 {
+            self.access.replace(admin::tokens(admin)?);
+        }
+        Ok(files)
+    }
+
     /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
     pub async fn stop(self) -> bool {
         self.readiness.set(Phase::Draining);
         let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
         self.tasks.iter().for_each(JoinHandle::abort);
+        // Whoever starts again in this process opens the same file.
+        let audit = self.broker.audit().clone();
+        let closed = tokio::task::spawn_blocking(move || audit.close(AUDIT_PATIENCE)).await;
+        if !closed.unwrap_or_default() {
+            tracing::warn!("the last entries of the audit log may not be on the disk");
+        }
         all_gone
     }
 }
+
+/// How long the audit log may take to settle at the end.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a port really listens: the system chooses where the configuration says port 0.
 fn bound(port: &Port, listener: &Listener) -> Bind {
@@ -239,6 +286,10 @@ async fn sweep(broker: Arc<Broker>) {
         interval.tick().await;
         broker.sweep().await;
     }
+}
+
+async fn send_when_due(broker: Arc<Broker>) {
+    broker.send_when_due().await;
 }
 
 /// Publishes the `$SYS` tree once, and from then on whenever its interval is over.
@@ -258,29 +309,6 @@ fn sys_tree(broker: &Arc<Broker>, every: Duration) -> Option<JoinHandle<()>> {
             broker.publish_sys(&mut tree);
         }
     }))
-}
-
-async fn serve_admin(
-    bind: SocketAddr,
-    broker: &Arc<Broker>,
-    readiness: &Arc<Readiness>,
-) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
-    let failed = |error| StartError::Admin(bind, error);
-    let socket = TcpListener::bind(bind).await.map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
-    let snapshot_of = Arc::clone(broker);
-    let state = AdminState {
-        metrics: Arc::clone(broker.metrics()),
-        readiness: Arc::clone(readiness),
-        snapshot: Box::new(move || snapshot_of.snapshot()),
-    };
-    let serving = admin::serve(socket, state, std::future::pending());
-    let task = tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!("admin ended: {error}");
-        }
-    });
-    Ok((address, task))
 }
 
 fn note_certificates(metrics: &Metrics, ports: &[Port]) {
@@ -307,24 +335,13 @@ fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
 }
 
 fn control_options(rsp: &Rsp) -> ControlOptions {
-    let ttl =
-        |ttl: &config::Ttl| Ttl { trigger: ttl.trigger, msg: ttl.msg, exchange: ttl.exchange };
-    let group = |(gid, own): (&Gid, &config::GroupSettings)| {
-        let ttl = Some(ttl(&rsp.settings_of(*gid).ttl));
-        let settings =
-            GroupSettings { initiator: own.initiator, mode: own.mode, peer: own.peer, ttl };
-        (*gid, settings)
-    };
-    let common = &rsp.settings;
     ControlOptions {
         scheme: rsp.nid,
-        settings: Settings {
-            initiator: common.initiator,
-            mode: common.mode,
-            peer: common.peer,
-            ttl: ttl(&common.ttl),
-        },
-        groups: rsp.groups.iter().map(group).collect(),
+        topics: topic_names(rsp),
+        settings: rsp.settings_table(),
+        can_prove: !rsp.proof_issuers.is_empty(),
+        scopes: rsp.server_scopes(),
+        retire: rsp.retire,
         mail_ttl: rsp.mail_ttl,
         limits: RspLimits {
             mail_messages_max: rsp.mail_messages_max,
@@ -336,6 +353,10 @@ fn control_options(rsp: &Rsp) -> ControlOptions {
             ..RspLimits::default()
         },
     }
+}
+
+fn topic_names(rsp: &Rsp) -> TopicNames {
+    TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() }
 }
 
 fn broker_options(config: &Config) -> BrokerOptions {
@@ -354,14 +375,17 @@ fn broker_options(config: &Config) -> BrokerOptions {
         inbox: InboxLimits {
             messages_max: rsp.server_inbox_messages_max,
             bytes_max: rsp.server_inbox_bytes_max,
+            absence_max: rsp.server_absence_max,
         },
         sessions_max: limits.max_sessions,
         subscriptions_max: limits.max_subscriptions,
         subscription_bytes_max: limits.max_subscription_bytes,
         topic_levels_max: limits.max_topic_levels,
         scheme: rsp.nid,
-        topics: TopicNames { to_euicc: rsp.to_euicc.clone(), to_sm_sr: rsp.to_sm_sr.clone() },
+        topics: topic_names(rsp),
         close_on_identity_violation: rsp.close_on_identity_violation,
+        stamps_member: rsp.stamp == Stamp::Member,
+        issuers: TrustedIssuers::default(),
         untold_denial: match config.mqtt.denied_publish {
             DropOrDisconnect::Drop => Untold::Dropped,
             DropOrDisconnect::Disconnect => Untold::NotAuthorized,

@@ -469,21 +469,29 @@ async fn a_server_resumes_its_session() {
 async fn a_full_inbox_refuses_and_loses_nothing() {
     let rig = Rig::with(|config| config.rsp.server_inbox_messages_max = 2).await;
     let mut server = rig.server(Dial::v5("sm-sr")).await;
-    post(&mut server, &letter(1, 0)).await;
+    for number in 0..3 {
+        post(&mut server, &letter(1, number)).await;
+    }
     server.disconnect().await;
     let mut device = rig.device(1, Dial::v5("d")).await;
-    for _ in 0..2 {
-        assert!(device.publish(TO_SM_SR, envelope(1, 0, "trigger"), ONE).await.is_ok());
+    // Answers wait for who asked, and all else in a place of its own, each as full as the other.
+    for kind in ["trigger", "ret(msg)"] {
+        for _ in 0..2 {
+            assert!(device.publish(TO_SM_SR, envelope(1, 0, kind), ONE).await.is_ok());
+        }
+        let answer = device.publish(TO_SM_SR, envelope(1, 0, kind), ONE).await;
+        assert_eq!(answer.text.as_deref(), Some("over_quota"));
     }
-    let answer = device.publish(TO_SM_SR, envelope(1, 0, "ret(msg)"), ONE).await;
-    assert_eq!(answer.text.as_deref(), Some("over_quota"));
     let mut server = working_server(&rig).await;
-    server.expect_payloads(2).await;
+    let kinds = ["trigger", "trigger", "ret(msg)", "ret(msg)"];
+    assert_eq!(server.expect_payloads(4).await, kinds.map(|kind| envelope(1, 0, kind)));
     server.barrier().await;
-    // The request is open still: a refused answer answers nothing.
+    // The third request is open still: a refused answer answers nothing.
     let answer = device.publish(TO_SM_SR, envelope(1, 0, "ret(msg)"), ONE).await;
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(server.expect_payload().await, envelope(1, 0, "ret(msg)"));
+    let answer = device.publish(TO_SM_SR, envelope(1, 0, "ret(msg)"), ONE).await;
+    assert_eq!(answer.text.as_deref(), Some("duplicate_answer"));
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ impl Broker {
         loop {
             let line = program.until("").await;
             addresses.extend(address_after("listening on ", &line));
-            let last = address_after("health and metrics on http://", &line).is_some();
+            let last = address_after("health, metrics and API on http://", &line).is_some();
             log.push(line);
             if last {
                 break;

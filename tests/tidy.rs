@@ -16,53 +16,58 @@ const FILE_LINES_MAX: usize = 800;
 /// `client` and `pki` know nothing of the broker.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ids", &[]),
+    ("units", &[]),
     ("clock", &["ids"]),
     ("mqtt", &["ids"]),
     ("session", &["ids", "mqtt"]),
     ("route", &["ids", "mqtt"]),
-    ("rsp", &["ids", "mqtt"]),
+    ("rsp", &["ids", "mqtt", "units"]),
     ("auth", &["ids", "mqtt"]),
-    ("config", &["ids", "mqtt", "rsp"]),
+    ("config", &["ids", "mqtt", "rsp", "units"]),
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
+    ("audit", &["ids", "clock", "config", "log"]),
     ("pki", &["ids"]),
     ("client", &["ids", "clock", "pki"]),
     (
         "broker",
-        &["ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log"],
+        &[
+            "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
+            "metrics", "log", "audit",
+        ],
     ),
     (
         "net",
         &[
-            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker",
+            "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
+            "metrics", "log", "broker",
         ],
     ),
     (
         "admin",
         &[
-            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker",
+            "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
+            "metrics", "log", "audit", "broker",
         ],
     ),
     (
         "service",
         &[
-            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker", "net", "admin",
+            "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
+            "metrics", "log", "audit", "broker", "net", "admin",
         ],
     ),
     (
         "cli",
         &[
-            "ids", "clock", "mqtt", "session", "route", "rsp", "auth", "config", "metrics", "log",
-            "broker", "net", "admin", "service", "client", "pki",
+            "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
+            "metrics", "log", "audit", "broker", "net", "admin", "service", "client", "pki",
         ],
     ),
 ];
 
 /// Modules without sockets, locks and clock: time is an argument.
-const PURE: &[&str] = &["ids", "mqtt", "session", "route", "rsp", "auth"];
+const PURE: &[&str] = &["ids", "units", "mqtt", "session", "route", "rsp", "auth"];
 const IMPURE_WORDS: &[&str] =
     &["tokio::", "std::net", "std::fs", "Mutex", "RwLock", "Instant", "SystemTime", "clock::"];
 

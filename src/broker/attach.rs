@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::publish::{Heirs, Who};
 use super::rights::{AclSlot, Permit};
 use super::sessions::{Claim, Handle, TooManySessions, lock};
-use super::{Broker, write};
+use super::{Broker, Calls, write};
 use crate::ids::{ClientId, SessionKey, Timestamp};
 use crate::log::Shown;
 use crate::metrics::AclAction;
@@ -114,7 +114,8 @@ impl Broker {
                 return Err(Rejected::OtherIdentity);
             }
             took_over |= handle.is_online();
-            let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim()).await;
+            let claim =
+                tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim(Calls::TAKEOVER)).await;
             let claim = claim.map_err(|_| Rejected::StillBusy)?;
             let Some((session, until)) = claim else {
                 // Who ends it may need this thread for that.
@@ -130,6 +131,7 @@ impl Broker {
                 continue;
             }
             *lock(&handle.peer) = who.peer;
+            handle.note_opened(opening, self.now());
             // [MQTT-3.1.3-9]: the client is back before its Will was due.
             let _withdrawn = lock(&self.wills).take(handle.key);
             let attached = self.resume(handle, session, opening, permit);
@@ -138,7 +140,7 @@ impl Broker {
     }
 
     /// A connection is over. Publishes the Will where one is due, and parks or ends the session.
-    pub async fn detach(&self, handle: &Arc<Handle>, mut session: Box<Session>, parting: Parting) {
+    pub fn detach(&self, handle: &Arc<Handle>, mut session: Box<Session>, parting: Parting) {
         let will = session.close();
         if let (Some(will), Parting::Ended) = (will, parting) {
             *lock(&handle.peer) = None;
@@ -156,6 +158,10 @@ impl Broker {
             return;
         }
         lock(&handle.outbox).drop_at_most_once();
+        if lock(&handle.interests).inbox.is_some() {
+            let wake = lock(&self.inbox).away(handle.key);
+            self.sessions.call(&wake, super::Calls::MAIL);
+        }
         self.hand_on_from_absent(handle, &mut session);
         let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
         lock(&self.expirations).insert(until, handle.key, &handle.identity);
@@ -198,6 +204,7 @@ impl Broker {
         permit: Option<Arc<Permit>>,
     ) -> Attached {
         *lock(&handle.peer) = who.peer;
+        handle.note_opened(opening, self.now());
         handle.permit.store(permit);
         let session = Box::new(Session::new(opening, &self.options.session, self.now()));
         Attached { handle, session, present: false, took_over: false }
@@ -216,13 +223,17 @@ impl Broker {
         let denied = session.take_shared(|delivery| !handle.is_permitted(&delivery.message.topic));
         self.pass_on_denied(handle.key, denied);
         session.open(opening, self.now());
+        let mailbox = lock(&handle.interests).mailbox;
+        if let Some((device, _)) = mailbox {
+            lock(&self.control).resize(device, handle.reader());
+        }
         // Mail belongs to the device: what another session of the device took over meanwhile is
         // not sent twice. And what the client may no longer read is not sent again (case S7).
         session.retain_in_flight(|delivery| {
             self.still_holds(&handle, delivery.origin) && self.may_send_again(&handle, delivery)
         });
-        handle.signal.raise(super::Calls::QUEUE);
-        handle.signal.raise(super::Calls::MAIL);
+        handle.signal.raise(Calls::QUEUE);
+        handle.signal.raise(Calls::MAIL);
         Attached { handle, session, present: true, took_over: false }
     }
 
@@ -273,19 +284,19 @@ impl Broker {
 
     /// Ends a session: everything that refers to it goes; mail that it had not acknowledged goes
     /// back to where it belongs; a Will that still waited is published.
-    fn end(&self, handle: &Handle, mut session: Box<Session>) {
+    pub(super) fn end(&self, handle: &Handle, mut session: Box<Session>) {
         let will = lock(&self.wills).take(handle.key);
         if let Some(will) = will {
             let _nobody_waits = self.publish_will(handle, *will);
         }
         let interests = std::mem::take(&mut *lock(&handle.interests));
         if interests.inbox.is_some() {
-            let wake = lock(&self.inbox).leave(handle.key);
-            self.sessions.call(&wake, super::Calls::MAIL);
+            let wake = lock(&self.inbox).leave(handle.key, self.now());
+            self.sessions.call(&wake, Calls::MAIL);
         }
         if let Some((device, _)) = interests.mailbox {
             let next = lock(&self.control).detach(device, handle.key);
-            self.sessions.call(next.as_slice(), super::Calls::MAIL);
+            self.sessions.call(next.as_slice(), Calls::MAIL);
         }
         if !interests.filters.is_empty() {
             let mut subscriptions = write(&self.subscriptions);
@@ -370,7 +381,7 @@ const WILL_PATIENCE: Duration = Duration::from_millis(500);
 const CLOCK_GRAIN: Duration = Duration::from_millis(1);
 
 /// How long a new connection waits for the former one of its client to let go.
-const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const TAKEOVER_PATIENCE: Duration = Duration::from_secs(10);
 
 fn will_message(will: Will) -> Publish {
     Publish {

@@ -8,12 +8,16 @@
 //! A message is decided upon once, when it is published; per receiver nothing is left but to
 //! append a reference. [`publish`](Broker::publish) returns when the broker owns the message.
 
+mod admin;
 mod attach;
+mod events;
 mod expirations;
+mod operate;
 mod outbox;
 mod peer;
 mod provision;
 mod publish;
+mod record;
 mod rights;
 mod sessions;
 mod signal;
@@ -28,10 +32,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+pub use admin::{DeviceFilter, DeviceInfo, NotEnded, NotReplaced, Page, QueueInfo, SessionInfo};
 pub use attach::{Attached, Parting, Rejected};
+pub use events::{BrokerEvent, ClientInfo, EventListener, Heard, Occurrence, RegistryChange};
 pub use outbox::OutboxLimits;
 pub use peer::Peer;
-pub use provision::Waiting;
+pub use provision::{Waiting, stamped_sender};
 pub use publish::{Publisher, Who};
 pub use rights::AclSlot;
 pub use sessions::Handle;
@@ -39,15 +45,23 @@ pub use signal::{Calls, Signal};
 pub use sys::{Figures, SysTree};
 
 use bytestring::ByteString;
+use tokio::sync::Notify;
 
+use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::ids::{NidScheme, SessionKey, Timestamp};
 use crate::log::{Repeats, Throttle};
-use crate::metrics::{Metrics, RspDelivery, RspExchange, RspMode, Snapshot};
+use crate::metrics::{DropReason, Metrics, RspDelivery, RspMode, Snapshot};
 use crate::route::{Retained, RetainedLimits, Subscriptions};
-use crate::rsp::{ControlUnit, ExpiredLetters, Inbox, InboxLimits, TopicNames};
+use crate::rsp::proof::TrustedIssuers;
+use crate::rsp::{
+    CampaignState, ControlUnit, DeviceState, ExpiredLetters, Inbox, InboxLimits, InboxSwept,
+    TopicNames,
+};
 use crate::session::{SessionLimits, Untold};
+use events::Events;
 use expirations::Expirations;
+use record::News;
 use rights::Permit;
 use sessions::{Sessions, lock};
 use wills::Wills;
@@ -77,6 +91,10 @@ pub struct BrokerOptions {
     pub topics: TopicNames,
     /// Close a 3.x connection that spoofs a nid or a group (5 is told by reason code).
     pub close_on_identity_violation: bool,
+    /// Write the proven sender into the envelopes that servers get, as the member `src`.
+    pub stamps_member: bool,
+    /// Whose eUICCs can prove that they have deleted a profile.
+    pub issuers: TrustedIssuers,
     /// What becomes of a 3.x client that publishes what its ACL denies.
     pub untold_denial: Untold,
     /// One PUBLISH for all subscriptions of a session that match; else one for each.
@@ -95,6 +113,9 @@ pub struct Broker {
     options: BrokerOptions,
     clock: Clock,
     metrics: Arc<Metrics>,
+    audit: AuditLog,
+    /// Refusals of one reason and identity that were recorded lately.
+    audited: Mutex<Throttle<(&'static str, u64)>>,
     sessions: Sessions,
     expirations: Mutex<Expirations>,
     wills: Mutex<Wills>,
@@ -102,9 +123,12 @@ pub struct Broker {
     retained: RwLock<Retained<Option<Arc<Permit>>>>,
     control: Mutex<ControlUnit>,
     inbox: Mutex<Inbox>,
+    /// What waits for others of its kind is due at another moment than before.
+    due_changed: Notify,
     fresh_ids: AtomicU64,
     hasher: std::hash::RandomState,
     complaints: Mutex<Throttle<&'static str>>,
+    events: Events,
 }
 
 impl Broker {
@@ -115,10 +139,13 @@ impl Broker {
         control: ControlUnit,
         clock: Clock,
         metrics: Arc<Metrics>,
+        audit: AuditLog,
     ) -> Self {
         Self {
             clock,
             metrics,
+            audit,
+            audited: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, AUDITED_REASONS_MAX)),
             sessions: Sessions::new(options.sessions_max),
             expirations: Mutex::default(),
             wills: Mutex::default(),
@@ -126,9 +153,11 @@ impl Broker {
             retained: RwLock::default(),
             control: Mutex::new(control),
             inbox: Mutex::new(Inbox::new(options.inbox)),
+            due_changed: Notify::new(),
             fresh_ids: AtomicU64::new(0),
             hasher: std::hash::RandomState::new(),
             complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
+            events: Events::default(),
             options,
         }
     }
@@ -197,11 +226,20 @@ impl Broker {
         self.publish_due_wills(now).await;
         self.end_expired(now).await;
         write(&self.retained).sweep(now);
-        let swept = lock(&self.control).sweep(now);
+        let mut control = lock(&self.control);
+        let swept = control.sweep(now);
+        let (news, changed) = (News::of(&mut control), control.take_changed());
+        drop(control);
+        self.record(news);
+        self.tell_progress(changed);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);
         self.metrics.rsp_settled(RspMode::Multi, RspDelivery::Expired, to_groups);
-        self.metrics.rsp_exchange(RspExchange::Expired, swept.exchanges);
+        self.sessions.call(&swept.wake, Calls::MAIL);
+        let InboxSwept { expired, wake } = lock(&self.inbox).sweep(now);
+        (0..expired).for_each(|_| self.metrics.dropped(DropReason::Expired));
+        self.sessions.call(&wake, Calls::MAIL);
+        self.record_held_back();
         for (reason, repeats) in lock(&self.complaints).quiet(now) {
             tracing::warn!("{reason}: {repeats}");
         }
@@ -234,7 +272,20 @@ impl Broker {
         snapshot.rsp_mail_bytes = stats.mail_bytes;
         snapshot.rsp_devices_connected = stats.devices_online;
         snapshot.rsp_devices_away = stats.devices - stats.devices_online;
+        snapshot.rsp_devices_replaced = stats.devices_replaced;
         snapshot.rsp_groups = stats.groups;
+        let running = stats.campaigns_open - stats.campaigns_canary - stats.campaigns_halted;
+        snapshot.rsp_campaigns = vec![
+            (CampaignState::Running.name(), running),
+            (CampaignState::Canary.name(), stats.campaigns_canary),
+            (CampaignState::Halted.name(), stats.campaigns_halted),
+            (CampaignState::Ended.name(), stats.campaigns_ended),
+        ];
+        let devices = |state: &DeviceState| {
+            (state.name(), usize::try_from(stats.campaign_devices.of(*state)).unwrap_or(usize::MAX))
+        };
+        snapshot.rsp_campaign_devices = DeviceState::ALL.iter().map(devices).collect();
+        snapshot.rsp_retry_bytes = stats.retry_bytes;
         snapshot
     }
 }
@@ -244,6 +295,9 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Kinds of complaints that are told apart.
 const COMPLAINT_REASONS_MAX: usize = 256;
+
+/// Refusals that are told apart in the audit log, by reason and identity.
+const AUDITED_REASONS_MAX: usize = 4096;
 
 /// How often [`Broker::sweep`] is due.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);

@@ -10,6 +10,8 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A program on this machine, or behind a proxy on it, by a socket in the file system.
     Unix,
+    /// The program that the broker runs in: nothing is between the two.
+    Embedding,
 }
 
 impl Peer {
@@ -18,7 +20,7 @@ impl Peer {
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip()),
-            Self::Unix => None,
+            Self::Unix | Self::Embedding => None,
         }
     }
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
+            Self::Embedding => f.write_str("in-process"),
         }
     }
 }

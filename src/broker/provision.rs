@@ -1,21 +1,26 @@
 //! The control unit at work: messages on the two RSP topics, and the mail of devices and servers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
+use smallvec::smallvec;
 
 use super::outbox::Left;
-use super::publish::{Publisher, Who};
+use super::publish::Publisher;
+use super::record::News;
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
 use crate::ids::Timestamp;
-use crate::log::Shown;
-use crate::metrics::{DropReason, RspDelivery, RspDirection, RspExchange, RspMode, RspType};
+use crate::metrics::{DropReason, RspDelivery, RspDirection, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
+use crate::rsp::parts::Parts;
+use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    ControlUnit, Decision, Form, Head, Identity, MessageId, Outcome, ProfileChange, Refusal,
-    RspTopic, Submission, envelope,
+    Acknowledged, Addressee, ControlUnit, Decision, ForServers, Form, Handout, Head, Identity,
+    Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
+    envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -27,17 +32,34 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: Publish,
     ) -> Routed {
-        match self.admit(from, rsp_topic, publish) {
+        match self.submit(from, rsp_topic, publish) {
             Ok(()) => Routed::Accepted,
-            Err(refusal) => {
-                self.note_refusal(&from.who, refusal);
-                Routed::Refused(Refused {
-                    reason: refusal.reason_code(),
-                    name: refusal.name(),
-                    untold: self.untold(refusal),
-                })
-            }
+            Err(refusal) => Routed::Refused(Refused {
+                reason: refusal.reason_code(),
+                name: refusal.name(),
+                retry_after: self.retry_after(from.who.identity, refusal),
+                untold: self.untold(refusal),
+            }),
         }
+    }
+
+    /// The same for who can be told more than a reason code and a name.
+    ///
+    /// # Errors
+    /// The [`Refusal`], counted and logged; then nobody receives the message.
+    pub fn submit(
+        &self,
+        from: &Publisher<'_>,
+        rsp_topic: RspTopic,
+        publish: Publish,
+    ) -> Result<(), Refusal> {
+        let admitted = self.admit(from, rsp_topic, publish);
+        admitted.inspect_err(|refusal| self.note_refusal(&from.who, *refusal))
+    }
+
+    fn retry_after(&self, identity: &Identity, refusal: Refusal) -> Option<Duration> {
+        let limited = refusal == Refusal::TriggerRate;
+        limited.then(|| lock(&self.control).retry_after(identity, self.now()))
     }
 
     fn untold(&self, refusal: Refusal) -> Untold {
@@ -55,9 +77,48 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: &Publish,
     ) -> Result<Decision, Refusal> {
-        let head = envelope::read(&publish.payload, self.options.scheme)?;
-        let submission = submission(identity, rsp_topic, &head, publish);
-        lock(&self.control).decide(&submission, self.now())
+        let read = self.read(rsp_topic, publish)?;
+        lock(&self.control).decide(&read.submission(identity, rsp_topic, publish), self.now())
+    }
+
+    /// What an envelope says: all that takes time, before any lock is taken.
+    fn read(&self, rsp_topic: RspTopic, publish: &Publish) -> Result<Envelope, Refusal> {
+        let mut head = envelope::read(&publish.payload, self.options.scheme)?;
+        if head.options.has_src && self.options.stamps_member && rsp_topic == RspTopic::ToSmSr {
+            return Err(Refusal::SrcReserved);
+        }
+        if head.options.wave.is_none() {
+            head.options.wave = wave_property(publish)?;
+        }
+        let parts = if head.options.parts {
+            let parts = Parts::read(&publish.payload, self.options.scheme);
+            Some(Arc::new(parts.map_err(|_unreadable| Refusal::UnreadableParts)?))
+        } else {
+            None
+        };
+        Ok(Envelope { head, parts, proof: None })
+    }
+
+    /// Verifies the proof in an E2, where one is asked for and all else is as it should be. Takes
+    /// longer than anything else, so no lock is held meanwhile.
+    fn look_for_proof(
+        &self,
+        read: &mut Envelope,
+        identity: &Identity,
+        rsp_topic: RspTopic,
+        publish: &Publish,
+        now: Timestamp,
+    ) {
+        let (Kind::Profile(_), Some(nid)) = (read.head.kind, identity.nid) else { return };
+        let submission = read.submission(identity, rsp_topic, publish);
+        let is_missing = lock(&self.control).decide(&submission, now).err();
+        if is_missing == Some(Refusal::ProofMissing) {
+            let proof = proof::check(&publish.payload, nid, &self.options.issuers, now);
+            if let Err(error) = &proof {
+                tracing::debug!(nid = %nid, proof = error.name(), "no proof of deletion: {error}");
+            }
+            read.proof = Some(proof);
+        }
     }
 
     fn admit(
@@ -67,40 +128,105 @@ impl Broker {
         publish: Publish,
     ) -> Result<(), Refusal> {
         let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
-        let head = envelope::read(&publish.payload, self.options.scheme)?;
-        let submission = submission(identity, rsp_topic, &head, &publish);
         let now = self.now();
+        let mut read = self.read(rsp_topic, &publish)?;
+        self.look_for_proof(&mut read, identity, rsp_topic, &publish, now);
+        let submission = read.submission(identity, rsp_topic, &publish);
         let mut inbox = match rsp_topic {
             RspTopic::ToSmSr => Some(lock(&self.inbox)),
             RspTopic::ToEuicc => None,
         };
         let mut control = lock(&self.control);
         let decision = control.decide(&submission, now)?;
+        let to = addressee(&control, &submission, &decision);
         // Before anything changes: an answer that cannot be kept must not close its request.
-        if inbox.as_ref().is_some_and(|inbox| !inbox.has_room(payload_len, identity.nid)) {
+        let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
+        if inbox.as_deref().is_some_and(is_full) {
             return Err(Refusal::OverQuota);
         }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
-        let outcome = control.commit(decision, &message, now);
+        let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
+        let news = News::of(&mut control);
+        if control.next_due() != due {
+            self.due_changed.notify_one();
+        }
         drop(control);
-        let servers = inbox.as_mut().map(|inbox| inbox.post(&message, identity.nid));
+        let servers = inbox.as_mut().filter(|_| outcome.to_servers);
+        let posted = servers.map(|inbox| inbox.post(&message, identity.nid, &to, now));
         drop(inbox);
+        self.record(news);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
-        if let Some((wake, full_desks)) = servers {
-            (0..full_desks).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
-            self.sessions.call(&wake, Calls::MAIL);
-        }
+        posted.iter().for_each(|posted| self.note_posted(posted));
         Ok(())
+    }
+
+    fn note_posted(&self, posted: &Posted) {
+        (0..posted.full).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
+        self.sessions.call(&posted.wake, Calls::MAIL);
+    }
+
+    /// Sends what has waited for others of its kind, whenever it is due. Ends never.
+    pub async fn send_when_due(&self) {
+        loop {
+            let changed = self.due_changed.notified();
+            let due = lock(&self.control).next_due();
+            match due {
+                None => changed.await,
+                Some(due) => {
+                    let wait = due.since(self.now());
+                    let _changed_or_due = tokio::time::timeout(wait, changed).await;
+                    self.send_due(self.now());
+                }
+            }
+        }
+    }
+
+    fn send_due(&self, now: Timestamp) {
+        let mut inbox = lock(&self.inbox);
+        let mut servers = Vec::new();
+        let mut control = lock(&self.control);
+        let wake = control.send_due(now, |ready| {
+            let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
+            let to = Addressee { asker: None, gids: smallvec![ready.gid] };
+            let has_room = inbox.has_room(bytes, sender, &to, now);
+            if has_room {
+                let message = self.as_sent_by_control_unit(ready);
+                servers.push(inbox.post(&message, sender, &to, now));
+            }
+            has_room
+        });
+        let news = News::of(&mut control);
+        drop(control);
+        drop(inbox);
+        self.record(news);
+        self.sessions.call(&wake, Calls::MAIL);
+        servers.iter().for_each(|posted| self.note_posted(posted));
+    }
+
+    /// A message of a device as it came is stamped already; many in one are from the control unit.
+    fn as_sent_by_control_unit(&self, ready: &ForServers) -> Arc<Message> {
+        if ready.sender.is_some() {
+            return Arc::clone(&ready.message);
+        }
+        let mut message = ready.message.with_payload(ready.message.payload.clone());
+        stamp_property(&mut message, CONTROL_UNIT);
+        Arc::new(message)
     }
 
     /// What a server receives carries the proven nid of its sender, and only ours: `[0069]` needs
     /// the server to know, and `{0, gid, ret(…)}` hides it.
     fn stamped(&self, rsp_topic: RspTopic, identity: &Identity, publish: Publish) -> Message {
-        let mut message = self.message(publish);
-        if let (RspTopic::ToSmSr, Some(nid)) = (rsp_topic, identity.nid) {
-            stamp(&mut message, &nid.to_string());
-        }
+        let (RspTopic::ToSmSr, Some(nid)) = (rsp_topic, identity.nid) else {
+            return self.message(publish);
+        };
+        let payload = if self.options.stamps_member {
+            stamp::with_src(&publish.payload, nid)
+        } else {
+            publish.payload.clone()
+        };
+        let mut message = self.message(Publish { payload, ..publish });
+        stamp_property(&mut message, &nid.to_string());
         message
     }
 
@@ -158,9 +284,10 @@ impl Broker {
         // A session is a device's or a server's, never both.
         if let Some(grant) = inbox {
             let room = mail_room(grant, room);
-            let letters = lock(&self.inbox).pull(handle.key, room, now);
-            left = mail_left(grant, room, letters.len());
-            batch.extend(letters.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
+            let Handout { messages, wake } = lock(&self.inbox).pull(handle.key, room, now);
+            self.sessions.call(&wake, Calls::MAIL);
+            left = mail_left(grant, room, messages.len());
+            batch.extend(messages.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
         }
         left
     }
@@ -174,11 +301,20 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                let arrival = lock(&self.control).acknowledge(device, number, now);
-                let Some(arrival) = arrival else { return };
-                self.metrics.rsp_delivered(mode(arrival.form), now.since(arrival.published));
-                if let Some(change) = arrival.change {
-                    self.announce(&change);
+                let mut control = lock(&self.control);
+                let acknowledged = control.acknowledge(device, number, now);
+                let news = News::of(&mut control);
+                drop(control);
+                self.record(news);
+                match acknowledged {
+                    None => {}
+                    // The next piece waits.
+                    Some(Acknowledged::Piece) => handle.signal.raise(Calls::MAIL),
+                    Some(Acknowledged::Arrived(arrival)) => {
+                        let took = now.since(arrival.published);
+                        self.metrics.rsp_delivered(mode(arrival.form), took);
+                        arrival.change.iter().for_each(|change| self.announce(change));
+                    }
                 }
             }
         }
@@ -192,9 +328,10 @@ impl Broker {
             Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
-                let discarded = lock(&self.control).discard(device, number);
-                if let Some(form) = discarded {
-                    self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
+                match lock(&self.control).discard(device, number, self.now()) {
+                    Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
+                    // A piece is cut anew, for a client that takes less than before.
+                    None => handle.signal.raise(Calls::MAIL),
                 }
             }
         }
@@ -222,49 +359,63 @@ impl Broker {
     }
 
     fn announce(&self, change: &ProfileChange) {
-        self.metrics.rsp_exchange(RspExchange::Completed, 1);
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
-        stamp(&mut message, CONTROL_UNIT);
-        let (wake, _full_desks) = lock(&self.inbox).post(&Arc::new(message), None);
-        self.sessions.call(&wake, Calls::MAIL);
+        stamp_property(&mut message, CONTROL_UNIT);
+        let to = Addressee { asker: None, gids: smallvec![change.gid] };
+        let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
+        self.note_posted(&posted);
     }
 
     fn count(&self, outcome: &Outcome) {
         let (kind, direction) = metric_labels(outcome.id);
         self.metrics.rsp_message(kind, mode(outcome.form), direction);
-        if outcome.id == MessageId::E1 {
-            self.metrics.rsp_exchange(RspExchange::Requested, 1);
-        }
-    }
-
-    /// Counts and logs a refusal. Never the body.
-    pub(super) fn note_refusal(&self, who: &Who<'_>, refusal: Refusal) {
-        self.metrics.refused(refusal.name());
-        let Some(repeats) = self.complain(refusal.name()) else { return };
-        let peer = who.peer.map(tracing::field::display);
-        tracing::warn!(
-            refusal = refusal.name(),
-            identity = %Shown(&who.identity.name),
-            role = ?who.identity.role,
-            client = %Shown(who.client_id),
-            peer,
-            repeats = repeats.field(),
-            "refused: {}",
-            refusal.explain()
-        );
     }
 }
 
-fn submission<'a>(
-    from: &'a Identity,
-    topic: RspTopic,
-    head: &'a Head,
-    publish: &Publish,
-) -> Submission<'a> {
-    Submission { from, topic, head, payload_len: publish.kept_bytes(), retain: publish.retain }
+/// What was read of a message on an RSP topic.
+struct Envelope {
+    head: Head,
+    parts: Option<Arc<Parts>>,
+    proof: Option<Result<Deletion, ProofError>>,
+}
+
+impl Envelope {
+    fn submission<'a>(
+        &'a self,
+        from: &'a Identity,
+        topic: RspTopic,
+        publish: &Publish,
+    ) -> Submission<'a> {
+        let (retain, parts, proof) = (publish.retain, self.parts.as_ref(), self.proof);
+        Submission {
+            retain,
+            parts,
+            proof,
+            ..Submission::new(from, topic, &self.head, publish.kept_bytes())
+        }
+    }
+}
+
+/// A first wave may stand in a user property: `wave` = `100` or `100;5%`.
+fn wave_property(publish: &Publish) -> Result<Option<Wave>, Refusal> {
+    let properties = publish.properties.as_ref();
+    let wave = properties.and_then(|p| p.user.iter().find(|(name, _)| &**name == "wave"));
+    let Some((_, text)) = wave else { return Ok(None) };
+    Wave::parse(text).map(Some).ok_or(Refusal::UnreadableEnvelope)
+}
+
+/// Which servers a message on `To_SM-SR` is for: the one that asked; else those of the group it
+/// speaks for, or of any group of its sender.
+fn addressee(control: &ControlUnit, submission: &Submission<'_>, decision: &Decision) -> Addressee {
+    let own = submission.from.nid.and_then(|nid| control.registry().device(nid));
+    let gids = match submission.head.gid {
+        Some(gid) => smallvec![gid],
+        None => own.map(|device| device.gids.into()).unwrap_or_default(),
+    };
+    Addressee { asker: control.asker(decision), gids }
 }
 
 fn mode(form: Form) -> RspMode {
@@ -290,7 +441,7 @@ fn metric_labels(id: MessageId) -> (RspType, RspDirection) {
 }
 
 /// What stands in the stamp of messages that the control unit itself writes.
-const CONTROL_UNIT: &str = "control-unit";
+pub(super) const CONTROL_UNIT: &str = "control-unit";
 
 /// Name of the user property with the proven sender.
 const STAMP: &str = "nid";
@@ -348,7 +499,15 @@ fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
     }
 }
 
-fn stamp(message: &mut Message, sender: &str) {
+/// Who sent a message to the servers, as the broker has stamped it: the digits of a proven nid, or
+/// another word where the control unit itself did.
+#[must_use]
+pub fn stamped_sender(message: &Message) -> Option<&str> {
+    let user = &message.properties.as_ref()?.user;
+    user.iter().find(|(name, _)| &**name == STAMP).map(|(_, sender)| &**sender)
+}
+
+fn stamp_property(message: &mut Message, sender: &str) {
     let properties = message.properties.get_or_insert_with(Box::<PublishProperties>::default);
     properties.user.retain(|(name, _)| &**name != STAMP);
     properties.user.push((STAMP.into(), sender.into()));

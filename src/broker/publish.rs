@@ -102,7 +102,7 @@ impl Broker {
             self.note_denied(action, &from.who, &publish.topic);
             let untold = self.options.untold_denial;
             let reason = ReasonCode::NotAuthorized;
-            return Err(Refused { reason, name: DENIED, untold });
+            return Err(Refused { reason, name: DENIED, retry_after: None, untold });
         }
         if self.options.checks_payload_format && publish.check_payload_format().is_err() {
             self.metrics.dropped(DropReason::PayloadFormat);
@@ -139,7 +139,8 @@ impl Broker {
                 self.metrics.dropped(DropReason::RetainedFull);
                 let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
                 let name = "no room for retained messages";
-                return (Routed::Refused(Refused { reason, name, untold }), None);
+                let refused = Refused { reason, name, retry_after: None, untold };
+                return (Routed::Refused(refused), None);
             }
         }
         let (receivers, wanted) = self.receivers(from.key, &message.topic);
@@ -337,7 +338,7 @@ impl Handle {
 }
 
 fn refused(reason: ReasonCode, name: &'static str) -> Refused {
-    Refused { reason, name, untold: Untold::Dropped }
+    Refused { reason, name, retry_after: None, untold: Untold::Dropped }
 }
 
 /// Where a bridge of mosquitto says whether it is connected.

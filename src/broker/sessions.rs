@@ -1,7 +1,7 @@
 //! The table of sessions: by key for deliveries, by client id for connects.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -12,16 +12,17 @@ use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
 use super::BrokerOptions;
+use super::admin::Page;
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::publish::{Publisher, Who};
 use super::rights::Permit;
 use super::signal::{Calls, Signal};
 use crate::ids::{ClientId, SessionKey, Timestamp};
-use crate::mqtt::{detached, topic};
+use crate::mqtt::{Version, detached, topic};
 use crate::route::Grant;
-use crate::rsp::{DeviceKey, Identity};
-use crate::session::Session;
+use crate::rsp::{DeviceKey, Identity, Reader};
+use crate::session::{Opening, Session};
 
 /// What the broker holds of a session beside its state machine.
 #[derive(Debug)]
@@ -38,6 +39,12 @@ pub struct Handle {
     pub signal: Signal,
     /// Where the client is connected from.
     pub(super) peer: Mutex<Option<Peer>>,
+    /// The protocol that the client spoke last, and since when.
+    pub(super) opened: Mutex<Option<(Version, Timestamp)>>,
+    /// The largest packet that the client takes, in bytes `[MQTT-3.1.2-24]`.
+    packet_bytes_max: AtomicU32,
+    /// What carried it.
+    pub(super) transport: Mutex<Option<&'static str>>,
     /// A connection owns the session now.
     pub(super) online: AtomicBool,
     pub(super) outbox: Mutex<Outbox>,
@@ -138,6 +145,9 @@ impl Handle {
             mount_point,
             signal: Signal::default(),
             peer: Mutex::default(),
+            opened: Mutex::default(),
+            packet_bytes_max: AtomicU32::new(u32::MAX),
+            transport: Mutex::default(),
             online: AtomicBool::new(true),
             outbox: Mutex::default(),
             interests: Mutex::default(),
@@ -149,9 +159,21 @@ impl Handle {
         }
     }
 
-    /// Takes the state machine; asks the present owner to leave and waits for it. Beside it, until
-    /// when it would have waited.
-    pub(super) async fn claim(&self) -> Option<(Box<Session>, Timestamp)> {
+    /// This session as the reader of a device's mail.
+    pub(super) fn reader(&self) -> Reader {
+        Reader { key: self.key, packet_bytes_max: self.packet_bytes_max.load(Ordering::Relaxed) }
+    }
+
+    /// What the connection says that has just taken the session.
+    pub(super) fn note_opened(&self, opening: &Opening, now: Timestamp) {
+        *lock(&self.opened) = Some((opening.version, now));
+        let bytes = u32::try_from(opening.packet_bytes_max).unwrap_or(u32::MAX);
+        self.packet_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes the state machine; asks the present owner to leave, by this call, and waits for it.
+    /// Beside it, until when it would have waited.
+    pub(super) async fn claim(&self, call: Calls) -> Option<(Box<Session>, Timestamp)> {
         loop {
             let vacated = self.vacated.notified();
             tokio::pin!(vacated);
@@ -162,7 +184,7 @@ impl Handle {
                 Claim::Ended => return None,
                 Claim::Taken => {}
             }
-            self.signal.raise(Calls::TAKEOVER);
+            self.signal.raise(call);
             vacated.await;
         }
     }
@@ -214,6 +236,11 @@ impl Handle {
         self.leave();
         *lock(&self.seat) = Seat::Ended;
         self.vacated.notify_waiters();
+    }
+
+    /// Notes what carries the connection, for operators.
+    pub fn note_transport(&self, name: &'static str) {
+        *lock(&self.transport) = Some(name);
     }
 
     /// The client of this session.
@@ -331,6 +358,20 @@ impl Sessions {
         }
     }
 
+    /// A page of the sessions that are `wanted`, from this slot on.
+    pub(super) fn page(
+        &self,
+        from: u32,
+        limit: usize,
+        wanted: impl Fn(&Handle) -> bool,
+    ) -> Page<Arc<Handle>> {
+        let slots = self.slots();
+        let rest = slots.slots.get(from as usize..).unwrap_or_default();
+        let handles = rest.iter().map(|slot| slot.handle.clone().filter(|h| wanted(h)));
+        // In this order: behind the last slot there may be no number any more.
+        Page::collect(handles.zip(from..).map(|(handle, slot)| (slot, handle)), limit)
+    }
+
     /// Looks at sessions by key; hold it briefly, and across no `.await`.
     pub(super) fn slots(&self) -> std::sync::RwLockReadGuard<'_, Slots> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner)
@@ -381,7 +422,7 @@ mod tests {
         let sessions = Sessions::new(1);
         let identity = Identity::anonymous("");
         let handle = sessions.create(&ClientId::from("c"), &identity, None).unwrap().unwrap();
-        let mut claim = std::pin::pin!(handle.claim());
+        let mut claim = std::pin::pin!(handle.claim(Calls::TAKEOVER));
         let context = &mut Context::from_waker(Waker::noop());
         assert!(claim.as_mut().poll(context).is_pending());
         // The former owner is leaving already and looks at no call any more.

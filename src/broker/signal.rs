@@ -65,6 +65,12 @@ impl Signal {
         self.raised.fetch_and(!calls.0, Ordering::AcqRel);
     }
 
+    /// Whether one of these is up. Takes nothing: who owns the connection will do so.
+    #[must_use]
+    pub fn is_up(&self, calls: Calls) -> bool {
+        Calls(self.raised.load(Ordering::Acquire)).contains(calls)
+    }
+
     /// Takes all flags; pending while none is up.
     pub fn poll_take(&self, context: &Context<'_>) -> Poll<Calls> {
         self.waker.register(context.waker());

@@ -90,13 +90,15 @@ impl Broker {
             Subscription::Refused(refusal) => return Err(refusal.into()),
             Subscription::Mailbox => {
                 let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
-                let device = lock(&self.control).attach(nid, handle.key)?;
+                let device = lock(&self.control).attach(nid, handle.reader())?;
                 interests.mailbox = Some((device, grant));
                 handle.signal.raise(Calls::MAIL);
                 Target::Mailbox
             }
             Subscription::Servers { group } => {
-                lock(&self.inbox).subscribe(handle.key, group);
+                let server = &handle.identity.name;
+                let scope = lock(&self.control).options().scopes.of(server).clone();
+                lock(&self.inbox).subscribe(handle.key, group, server, &scope);
                 interests.inbox = Some(grant);
                 handle.signal.raise(Calls::MAIL);
                 Target::Inbox
@@ -193,7 +195,7 @@ impl Broker {
                 }
             }
             Target::Inbox => {
-                let wake = lock(&self.inbox).unsubscribe(handle.key, group);
+                let wake = lock(&self.inbox).unsubscribe(handle.key, group, self.now());
                 if !interests.filters.values().any(|other| *other == Target::Inbox) {
                     interests.inbox = None;
                 }

@@ -14,7 +14,7 @@ use crate::metrics::{Snapshot, Totals, anonymous_bytes};
 use crate::mqtt::{Publish, QoS};
 
 /// What the tree is made of, at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Counted since the start.
     pub totals: Totals,

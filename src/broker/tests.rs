@@ -48,7 +48,7 @@ pub(crate) fn broker() -> Broker {
         session: session_limits(),
         outbox: OutboxLimits { messages_max, bytes_max },
         retained: RetainedLimits { messages_max, messages_per_client_max: 10, bytes_max },
-        inbox: InboxLimits { messages_max, bytes_max },
+        inbox: InboxLimits { messages_max, bytes_max, absence_max: Duration::ZERO },
         sessions_max: 10,
         subscriptions_max: 10,
         subscription_bytes_max: 10_000,
@@ -56,6 +56,8 @@ pub(crate) fn broker() -> Broker {
         scheme: NidScheme::Eid,
         topics: TopicNames::default(),
         close_on_identity_violation: true,
+        stamps_member: false,
+        issuers: Default::default(),
         untold_denial: Untold::Dropped,
         delivers_overlap_once: true,
         takes_bridge_notifications: false,
@@ -63,7 +65,9 @@ pub(crate) fn broker() -> Broker {
         assigned_client_id_prefix: "auto-".into(),
     };
     let control = ControlUnit::new(ControlOptions::default());
-    Broker::new(options, control, Clock::start(), Arc::new(Metrics::new(&[], &[])))
+    let clock = Clock::start();
+    let audit = AuditLog::open(&crate::config::Audit::default(), clock).unwrap();
+    Broker::new(options, control, clock, Arc::new(Metrics::new(&[], &[])), audit)
 }
 
 async fn member(broker: &Broker, client_id: &'static str) -> Attached {
@@ -110,7 +114,7 @@ async fn a_message_on_its_way_to_a_member_that_leaves_goes_to_another() {
         let (receivers, _wanted) = broker.receivers(None, "work");
         chosen[usize::from(receivers[0].key == heir.handle.key)] += 1;
         // Between choosing a receiver and appending to its queue.
-        broker.detach(&Arc::clone(&leaving.handle), leaving.session, Parting::Ended).await;
+        broker.detach(&Arc::clone(&leaving.handle), leaving.session, Parting::Ended);
         broker.fan_out(&message, &receivers);
     }
     assert!(chosen[0] > 0, "the one that leaves is chosen, too");

@@ -12,8 +12,10 @@ use clap::{Parser, Subcommand};
 use crate::config::ConfigErrors;
 use crate::service::StartError;
 
+pub mod audit;
 pub mod certs;
 pub mod convert;
+pub mod ctl;
 pub mod demo;
 mod development;
 pub mod device;
@@ -39,6 +41,8 @@ enum Command {
     Certs(certs::Certs),
     Passwd(passwd::Passwd),
     Convert(convert::Convert),
+    Ctl(ctl::Ctl),
+    Audit(audit::Audit),
     Device(device::Device),
     Server(server::Server),
     Version(version::Version),
@@ -50,6 +54,8 @@ impl Command {
             Self::Serve(command) => command.run().await,
             Self::Demo(command) => command.run().await.map_err(Failure::failed),
             Self::Convert(command) => command.run(),
+            Self::Ctl(command) => command.run().await,
+            Self::Audit(command) => command.run().map_err(Failure::failed),
             Self::Certs(command) => command.run().map_err(Failure::failed),
             Self::Passwd(command) => command.run(),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
@@ -81,9 +87,11 @@ First steps:
   simcast serve -c simcast.toml --test-config
                                           check a configuration, its files and ports
   simcast certs init --dir pki            a small CA for your own rig
+  simcast ctl sessions list               who is connected to the broker on this machine
   simcast passwd --create passwords ann   a user with a password
   simcast convert /etc/mosquitto/mosquitto.conf
                                           a configuration for mosquitto becomes one for simcast
+  simcast audit verify audit.log          has anybody changed the audit log?
   simcast COMMAND --help                  more on each command
 
 Environment:

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command speaks to the person who started it")]
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,18 +11,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Failure;
 use super::development::Development;
 use crate::config::{Config, Listener, Protocol};
-use crate::service::{FileError, Service};
+use crate::service::Service;
 
 /// Run the broker
 ///
 /// Without a configuration file it runs in development mode: a plain, anonymous listener on
 /// 127.0.0.1:1883, mutual TLS on 127.0.0.1:8883 with certificates made for you in certs/dev/, and
-/// health and metrics on http://127.0.0.1:9883. Where another broker has one of these ports, stop
-/// that, or write a configuration with others.
+/// health, metrics and the API on http://127.0.0.1:9883. Where another broker has one of these
+/// ports, stop that, or write a configuration with others.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signals: SIGTERM and SIGINT let clients go and end with 0; SIGHUP reads the registry and the
-password and ACL files again, but not the configuration file: for that, restart.
+password, ACL and token files again, but not the configuration file: for that, restart.
 
 Examples:
   simcast serve                                  try it: development mode
@@ -66,7 +67,8 @@ impl Serve {
             tracing::info!("listening on {address} ({})", kind(listener));
         }
         if let Some(address) = service.admin_address() {
-            tracing::info!("health and metrics on http://{address}");
+            let scheme = if config.admin.tls.is_some() { "https" } else { "http" };
+            tracing::info!("health, metrics and API on {scheme}://{address}");
         }
         if let Some(development) = development {
             println!("{}", development.banner());
@@ -131,9 +133,10 @@ fn reload(service: &Service) {
     reload_registry(service);
     reload_files("password", "users", service.reload_passwords());
     reload_files("ACL", "rights", service.reload_acls());
+    reload_files("token", "tokens", service.reload_tokens());
 }
 
-fn reload_files(kind: &str, kept: &str, result: Result<usize, FileError>) {
+fn reload_files(kind: &str, kept: &str, result: Result<usize, impl Display>) {
     match result {
         Ok(0) => {}
         Ok(files) => tracing::info!(files, "{kind} files read again"),

@@ -1,4 +1,5 @@
-//! The reference device and the reference SM-SR: MQTT 3.1.1 clients of any broker.
+//! The reference device and the reference SM-SR: MQTT 3.1.1 clients of any broker. And a client of
+//! the admin side of ours.
 //!
 //! They share nothing with the broker: another codec (`mqttbytes`), their own reading of the
 //! envelope. What both sides get wrong in the same way, a test between them cannot find.
@@ -9,11 +10,13 @@
 //!   payload             GSMA-shaped bodies, made and checked
 //!   envelope            {"nid","gid","type","body"} in JSON or CBOR
 //!   link, tls           one MQTT connection
+//!   http                requests to the admin side
 //! ```
 
 pub mod chunk;
 pub mod device;
 pub mod envelope;
+pub mod http;
 pub mod link;
 pub mod payload;
 pub mod server;

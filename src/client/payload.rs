@@ -2,15 +2,17 @@
 //!
 //! The structure is the real one (tags, lengths, segment sizes, the sizes of a whole download);
 //! the contents are noise, as they are for anyone but the eUICC. Nothing here can be
-//! installed anywhere.
+//! installed anywhere. Only a delete notification is truly signed: the broker reads it.
 
 mod bpp;
 mod es9;
+mod notification;
 
 pub use bpp::{
     BPP_BYTES, BPP_TAG, BppError, Outline, PayloadError, bound_profile_package, split, verify,
 };
 pub use es9::{Step, answer, request};
+pub use notification::{Euicc, EuiccCa};
 
 use crate::ids::Nid;
 

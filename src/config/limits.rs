@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::units;
+use crate::units;
 
 /// The bounds. Counts and sizes are never zero in a configuration that passed
 /// [`Config::validate`](super::Config::validate).

@@ -93,6 +93,17 @@ impl Listener {
         }
     }
 
+    /// What carries the packets here, as addresses of brokers begin.
+    #[must_use]
+    pub fn transport(&self) -> &'static str {
+        match (self.protocol, self.tls.is_some()) {
+            (Protocol::Mqtt, false) => "mqtt",
+            (Protocol::Mqtt, true) => "mqtts",
+            (Protocol::Websocket, false) => "ws",
+            (Protocol::Websocket, true) => "wss",
+        }
+    }
+
     /// Whether clients may show a certificate here.
     #[must_use]
     pub fn takes_client_certificates(&self) -> bool {

@@ -13,27 +13,32 @@ use serde::de::{Deserializer, Error as _, IntoDeserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
+mod admin;
+mod audit;
 mod auth;
 mod limits;
 mod listener;
 mod mistake;
 mod mqtt;
 mod rsp;
-mod units;
+mod servers;
 mod validate;
 
 #[cfg(test)]
 mod tests;
 
+pub use admin::{Admin, AdminTls, Token, TokenError};
+pub use audit::Audit;
 pub use auth::{Auth, WiderSubscription};
 pub use limits::Limits;
 pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, UserNameFrom};
 pub use mistake::{ConfigErrors, Mistake};
 pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
-pub use rsp::{GroupSettings, GroupTtl, Rsp, Settings, Ttl};
-pub use units::{parse_duration, parse_size};
+pub use rsp::{Rsp, Stamp};
+pub use servers::{Server, UnscopedServers};
 
 use crate::rsp::ServerRule;
+use crate::units;
 use mistake::Lines;
 
 /// More mistakes than this are not looked for.
@@ -43,7 +48,8 @@ const MISTAKES_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients connect. A file that names none gets an anonymous one on loopback, port 1883.
+    /// Where clients connect. A file that names none gets an anonymous one on loopback, port 1883;
+    /// a program may do without any and speak to the broker in its own process.
     #[serde(rename = "listener")]
     pub listeners: Vec<Listener>,
     /// Every bound by name.
@@ -54,8 +60,10 @@ pub struct Config {
     pub auth: Auth,
     /// The provisioning control unit.
     pub rsp: Rsp,
-    /// Health and metrics.
+    /// Health, metrics and the API of operators.
     pub admin: Admin,
+    /// Who did what, for later.
+    pub audit: Audit,
     /// What is written to standard error.
     pub log: Log,
     /// The `$SYS` tree.
@@ -71,24 +79,10 @@ impl Default for Config {
             auth: Auth::default(),
             rsp: Rsp::default(),
             admin: Admin::default(),
+            audit: Audit::default(),
             log: Log::default(),
             sys: Sys::default(),
         }
-    }
-}
-
-/// `[admin]`: the HTTP side.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Address and port, or `None` for `"off"`.
-    #[serde(deserialize_with = "address_or_off")]
-    pub bind: Option<SocketAddr>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { bind: Some(loopback(9883)) }
     }
 }
 
@@ -168,7 +162,12 @@ impl Config {
         let (config, lines) =
             read(text).map_err(|mistakes| ConfigErrors { path: None, mistakes })?;
         let config = config.with_paths_from(base_dir);
-        let mistakes = config.mistakes(&lines);
+        let mut mistakes = config.mistakes(&lines);
+        // Nobody but a program can be without listeners and still be served.
+        if config.listeners.is_empty() {
+            let (key, message) = ("listener".to_owned(), "there is none".to_owned());
+            mistakes.insert(0, Mistake { line: lines.line(&key), key, message });
+        }
         if mistakes.is_empty() { Ok(config) } else { Err(ConfigErrors { path: None, mistakes }) }
     }
 
@@ -197,6 +196,15 @@ impl Config {
             rsp: Rsp { registry: Some(dir.join("registry.csv")), ..Rsp::default() },
             ..Self::default()
         }
+    }
+
+    /// What a program may start from that runs the broker within itself: the defaults, and no
+    /// socket at all, neither a listener nor health and metrics.
+    #[must_use]
+    pub fn without_sockets() -> Self {
+        let mut config = Self { listeners: Vec::new(), ..Self::default() };
+        config.admin.bind = None;
+        config
     }
 
     /// Checks what is not a matter of one value alone: bounds, files, contradictions.
@@ -232,7 +240,13 @@ impl Config {
         for auth in own.chain([&mut self.auth]) {
             auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
-        self.rsp.registry.iter_mut().for_each(resolve);
+        let files = self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers);
+        files.chain(&mut self.audit.path).for_each(resolve);
+        let Admin { token_file, read_token_file, tls, .. } = &mut self.admin;
+        token_file.iter_mut().chain(read_token_file).for_each(resolve);
+        if let Some(AdminTls { cert, key, client_ca, crl, .. }) = tls {
+            [cert, key].into_iter().chain(client_ca).chain(crl).for_each(resolve);
+        }
         self
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::units;
+use super::servers::{Server, UnscopedServers};
 use crate::ids::{Gid, NidScheme};
-use crate::rsp::{Initiator, Mode, Peer};
+use crate::rsp::{GroupSettings, ServerScopes, Settings, SettingsTable};
+use crate::units;
 
 /// Topics, registry, mailboxes and what the control unit permits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -21,6 +22,8 @@ pub struct Rsp {
     pub to_sm_sr: String,
     /// CSV file of the known devices: `nid,gids,labels`.
     pub registry: Option<PathBuf>,
+    /// CI certificates that a proof of deletion may lead to, PEM, any number in each file.
+    pub proof_issuers: Vec<PathBuf>,
     /// How devices are numbered.
     #[serde(deserialize_with = "nid_scheme")]
     pub nid: NidScheme,
@@ -35,6 +38,15 @@ pub struct Rsp {
     /// Bytes that wait for an SM-SR that is away.
     #[serde(deserialize_with = "units::size")]
     pub server_inbox_bytes_max: usize,
+    /// How long answers are kept for an SM-SR that has gone without a session; then any other may
+    /// have them.
+    #[serde(deserialize_with = "units::duration")]
+    pub server_absence_max: Duration,
+    /// Which devices a server speaks with that is not among `servers`.
+    pub unscoped_servers: UnscopedServers,
+    /// Servers that speak with some groups alone.
+    #[serde(rename = "server")]
+    pub servers: BTreeMap<String, Server>,
     /// Messages addressed to one device that may wait for it.
     pub mail_messages_max: usize,
     /// Bytes addressed to one device that may wait for it.
@@ -50,6 +62,10 @@ pub struct Rsp {
     /// Largest envelope on the two topics, in bytes.
     #[serde(deserialize_with = "units::size")]
     pub body_bytes_max: usize,
+    /// How servers are told who sent a message.
+    pub stamp: Stamp,
+    /// Whether a device that has given its profile away gets no B1 and C1 until it is reinstated.
+    pub retire: bool,
     /// What is permitted, and for how long, unless a group has its own.
     pub settings: Settings,
     /// Settings of single groups.
@@ -63,17 +79,23 @@ impl Default for Rsp {
             to_euicc: "To_eUICC".to_owned(),
             to_sm_sr: "To_SM-SR".to_owned(),
             registry: None,
+            proof_issuers: Vec::new(),
             nid: NidScheme::Eid,
             mail_ttl: Duration::from_secs(21 * 86_400),
             close_on_identity_violation: true,
             server_inbox_messages_max: 100_000,
             server_inbox_bytes_max: 64 << 20,
+            server_absence_max: Duration::from_secs(300),
+            unscoped_servers: UnscopedServers::default(),
+            servers: BTreeMap::new(),
             mail_messages_max: 1_000,
             mail_bytes_max: 4 << 20,
             group_messages_max: 1_000,
             group_bytes_max: 64 << 20,
             open_requests_max: 16,
             body_bytes_max: 256 << 10,
+            stamp: Stamp::default(),
+            retire: false,
             settings: Settings::default(),
             groups: BTreeMap::new(),
         }
@@ -81,27 +103,21 @@ impl Default for Rsp {
 }
 
 impl Rsp {
-    /// The settings that hold for a group: its own where it has some, else the common ones.
+    /// The settings for all and for single groups, as the control unit looks them up.
     #[must_use]
-    pub fn settings_of(&self, group: Gid) -> Settings {
-        let common = self.settings;
-        let Some(own) = self.groups.get(&group) else {
-            return common;
-        };
-        Settings {
-            initiator: own.initiator.unwrap_or(common.initiator),
-            mode: own.mode.unwrap_or(common.mode),
-            peer: own.peer.unwrap_or(common.peer),
-            ttl: Ttl {
-                trigger: own.ttl.trigger.unwrap_or(common.ttl.trigger),
-                msg: own.ttl.msg.unwrap_or(common.ttl.msg),
-                exchange: own.ttl.exchange.unwrap_or(common.ttl.exchange),
-            },
-        }
+    pub fn settings_table(&self) -> SettingsTable {
+        SettingsTable::new(self.settings.clone(), self.groups.clone())
+    }
+
+    /// The scopes of all servers.
+    #[must_use]
+    pub fn server_scopes(&self) -> ServerScopes {
+        let named = self.servers.iter().map(|(name, server)| (name.as_str().into(), server.into()));
+        ServerScopes::new(named, self.unscoped_servers.into())
     }
 
     /// What must not be zero, by key.
-    pub(super) fn positive(&self) -> [(&'static str, bool); 12] {
+    pub(super) fn positive(&self) -> [(&'static str, bool); 9] {
         [
             ("mail_ttl", !self.mail_ttl.is_zero()),
             ("server_inbox_messages_max", self.server_inbox_messages_max > 0),
@@ -112,90 +128,35 @@ impl Rsp {
             ("group_bytes_max", self.group_bytes_max > 0),
             ("open_requests_max", self.open_requests_max > 0),
             ("body_bytes_max", self.body_bytes_max > 0),
-            ("settings.ttl.trigger", !self.settings.ttl.trigger.is_zero()),
-            ("settings.ttl.msg", !self.settings.ttl.msg.is_zero()),
-            ("settings.ttl.exchange", !self.settings.ttl.exchange.is_zero()),
         ]
     }
-}
 
-/// `[rsp.settings]`: the control unit's decisions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Who may start provisioning.
-    pub initiator: Initiator,
-    /// Which addressing is permitted on the topic towards the devices.
-    pub mode: Mode,
-    /// Whether devices may exchange profiles with each other.
-    pub peer: Peer,
-    /// How long a request waits for its answer.
-    pub ttl: Ttl,
-}
-
-/// `[rsp.settings] ttl`: how long a request waits for its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ttl {
-    /// For `ret(trigger)`.
-    #[serde(deserialize_with = "units::duration")]
-    pub trigger: Duration,
-    /// For `ret(msg)`.
-    #[serde(deserialize_with = "units::duration")]
-    pub msg: Duration,
-    /// For the `profile(…)` that answers a `req(…)`.
-    #[serde(deserialize_with = "units::duration")]
-    pub exchange: Duration,
-}
-
-impl Default for Ttl {
-    /// As long as mail waits by default for triggers and messages, so that a device may answer
-    /// what it was still given.
-    fn default() -> Self {
-        let mail_ttl = Duration::from_secs(21 * 86_400);
-        Self { trigger: mail_ttl, msg: mail_ttl, exchange: Duration::from_secs(3_600) }
+    /// Values of settings that no control unit works with: their keys, and what they have to be.
+    pub(super) fn unworkable(&self) -> Vec<(String, &'static str)> {
+        let mut found = Vec::new();
+        if let Err((key, why)) = self.settings.check() {
+            found.push((format!("rsp.settings.{key}"), why));
+            // What is wrong for all would be named again for each group.
+            return found;
+        }
+        for (gid, group) in &self.groups {
+            if let Err((key, why)) = self.settings.with(group).check() {
+                found.push((format!("rsp.group.{gid}.{key}"), why));
+            }
+        }
+        found
     }
 }
 
-/// `[rsp.group.<gid>]`: what differs for one group.
+/// How servers are told who sent a message `[0069]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GroupSettings {
-    /// Instead of [`Settings::initiator`].
-    pub initiator: Option<Initiator>,
-    /// Instead of [`Settings::mode`].
-    pub mode: Option<Mode>,
-    /// Instead of [`Settings::peer`].
-    pub peer: Option<Peer>,
-    /// Instead of [`Settings::ttl`].
-    pub ttl: GroupTtl,
-}
-
-/// `[rsp.group.<gid>] ttl`: what differs for one group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GroupTtl {
-    /// Instead of [`Ttl::trigger`].
-    #[serde(deserialize_with = "units::optional_duration")]
-    pub trigger: Option<Duration>,
-    /// Instead of [`Ttl::msg`].
-    #[serde(deserialize_with = "units::optional_duration")]
-    pub msg: Option<Duration>,
-    /// Instead of [`Ttl::exchange`].
-    #[serde(deserialize_with = "units::optional_duration")]
-    pub exchange: Option<Duration>,
-}
-
-impl GroupTtl {
-    /// What must not be zero, by key.
-    pub(super) fn positive(&self) -> [(&'static str, bool); 3] {
-        let positive = |ttl: Option<Duration>| ttl != Some(Duration::ZERO);
-        [
-            ("trigger", positive(self.trigger)),
-            ("msg", positive(self.msg)),
-            ("exchange", positive(self.exchange)),
-        ]
-    }
+#[serde(rename_all = "kebab-case")]
+pub enum Stamp {
+    /// By the user property `nid`: for servers of version 5.
+    #[default]
+    Property,
+    /// By the envelope's member `src` as well: for servers of 3.1.1, which see no properties.
+    Member,
 }
 
 fn groups<'de, D>(source: D) -> Result<BTreeMap<Gid, GroupSettings>, D::Error>

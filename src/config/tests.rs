@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::{Gid, NidScheme};
 use crate::mqtt::{QoS, Version};
-use crate::rsp::{Initiator, Mode, Peer};
+use crate::rsp::{Initiator, Mode, Peer, Scope};
 
 /// Every documented key, none with its default.
 const EVERY_KEY: &str = r#"
@@ -96,17 +96,22 @@ interval = "11s"
 to_euicc = "down"
 to_sm_sr = "up"
 registry = "devices.csv"
+proof_issuers = ["ca.pem", "ci.pem"]
 nid = "decimal"
 mail_ttl = "7d"
 close_on_identity_violation = false
 server_inbox_messages_max = 41
 server_inbox_bytes_max = "42MiB"
+server_absence_max = "48s"
+unscoped_servers = "none"
 mail_messages_max = 43
 mail_bytes_max = "44KiB"
 group_messages_max = 45
 group_bytes_max = "46KiB"
 open_requests_max = 47
 body_bytes_max = "4KiB"
+stamp = "member"
+retire = true
 [rsp.settings]
 initiator = "server"
 mode = "single"
@@ -117,9 +122,26 @@ initiator = "client"
 mode = "multi"
 peer = "server-triggered"
 ttl = { exchange = "1m" }
+[rsp.server."sm-sr-a.example"]
+groups = [77, 42, "18446744073709551615"]
 
 [admin]
 bind = "127.0.0.1:9000"
+token_file = "token"
+read_token_file = "read-token"
+[admin.tls]
+cert = "broker.pem"
+key = "broker.key"
+client_ca = "ca.pem"
+crl = "crl.pem"
+operators = ["ou=operators"]
+min_version = "1.3"
+
+[audit]
+path = "log/audit.log"
+max_bytes = "1MiB"
+keep = 48
+recent = 49
 
 [log]
 format = "json"
@@ -141,8 +163,11 @@ fn the_mistake(text: &str) -> (String, Option<usize>, String) {
 fn every_documented_key_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let files = ["broker.pem", "broker.key", "ca.pem", "crl.pem", "devices.csv", "passwords"];
-    for name in files.into_iter().chain(["acl", "simcast.toml"]) {
+    for name in files.into_iter().chain(["acl", "ci.pem", "simcast.toml"]) {
         std::fs::write(dir.path().join(name), EVERY_KEY).unwrap();
+    }
+    for name in ["token", "read-token"] {
+        write_secret(dir.path(), name, &format!("{name}-of-this-test"));
     }
     let config = Config::load(&dir.path().join("simcast.toml")).unwrap();
 
@@ -163,10 +188,38 @@ fn every_documented_key_is_read() {
     check_listener(secure, &config, dir.path());
     check_mqtt(&config.mqtt);
     assert_eq!(config.sys.interval, Duration::from_secs(11));
-    assert_eq!(config.admin.bind, Some("127.0.0.1:9000".parse().unwrap()));
+    check_admin(&config.admin, dir.path());
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
+    let path = Some(dir.path().join("log/audit.log"));
+    assert_eq!(config.audit, Audit { path, max_bytes: 1 << 20, keep: 48, recent: 49 });
     check_limits(&config.limits);
     check_rsp(&config.rsp, dir.path());
+}
+
+/// A file that its owner alone may read.
+fn write_secret(dir: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(dir.join(name), text).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(dir.join(name), mode).unwrap();
+}
+
+fn check_admin(admin: &Admin, dir: &Path) {
+    let tls = AdminTls {
+        cert: dir.join("broker.pem"),
+        key: dir.join("broker.key"),
+        client_ca: Some(dir.join("ca.pem")),
+        crl: Some(dir.join("crl.pem")),
+        operators: vec![ServerRule::OrganizationalUnit("operators".to_owned())],
+        min_version: TlsVersion::V1_3,
+    };
+    let expected = Admin {
+        bind: Some("127.0.0.1:9000".parse().unwrap()),
+        token_file: Some(dir.join("token")),
+        read_token_file: Some(dir.join("read-token")),
+        tls: Some(tls),
+    };
+    assert_eq!(*admin, expected);
 }
 
 fn check_listener(listener: &Listener, config: &Config, dir: &Path) {
@@ -247,23 +300,81 @@ fn check_limits(limits: &Limits) {
 fn check_rsp(rsp: &Rsp, dir: &Path) {
     assert_eq!((rsp.to_euicc.as_str(), rsp.to_sm_sr.as_str()), ("down", "up"));
     assert_eq!(rsp.registry, Some(dir.join("devices.csv")));
+    assert_eq!(rsp.proof_issuers, [dir.join("ca.pem"), dir.join("ci.pem")]);
     assert_eq!((rsp.nid, rsp.close_on_identity_violation), (NidScheme::Decimal, false));
     assert_eq!(rsp.mail_ttl, Duration::from_secs(604_800));
     assert_eq!((rsp.server_inbox_messages_max, rsp.server_inbox_bytes_max), (41, 42 << 20));
+    assert_eq!(rsp.server_absence_max, Duration::from_secs(48));
     assert_eq!((rsp.mail_messages_max, rsp.mail_bytes_max), (43, 44 << 10));
     assert_eq!((rsp.group_messages_max, rsp.group_bytes_max), (45, 46 << 10));
     assert_eq!((rsp.open_requests_max, rsp.body_bytes_max), (47, 4 << 10));
 
-    let common = rsp.settings_of(Gid::new(7).unwrap());
+    assert_eq!((rsp.stamp, rsp.retire), (Stamp::Member, true));
+    let table = rsp.settings_table();
+    let common = table.of_group(Gid::new(7).unwrap());
     assert_eq!((common.initiator, common.mode), (Initiator::Server, Mode::Single));
     assert_eq!((common.peer, common.ttl.trigger), (Peer::Off, Duration::from_secs(3_600)));
-    let own = rsp.settings_of(Gid::new(42).unwrap());
+    let own = table.of_group(Gid::new(42).unwrap());
     assert_eq!(
         (own.initiator, own.mode, own.peer),
         (Initiator::Client, Mode::Multi, Peer::ServerTriggered)
     );
     assert_eq!(own.ttl.exchange, Duration::from_secs(60));
     assert_eq!(own.ttl.msg, Duration::from_secs(7_200), "what a group leaves out is common");
+
+    let scopes = rsp.server_scopes();
+    let groups = [42, 77, u64::MAX].map(|number| Gid::new(number).unwrap());
+    assert_eq!(scopes.of("sm-sr-a.example"), &Scope::groups(groups));
+    assert_eq!(scopes.of("sm-sr-b.example"), &Scope::none());
+}
+
+#[test]
+fn servers_speak_with_every_device_where_nothing_else_is_said() {
+    let scopes = Config::default().rsp.server_scopes();
+    assert_eq!(scopes.of("sm-sr.example"), &Scope::All);
+    let text = "[rsp.server.a]\ngroups = [42]\n";
+    let scopes = Config::from_toml(text, Path::new("")).unwrap().rsp.server_scopes();
+    assert_eq!(scopes.of("a"), &Scope::groups(Gid::new(42)));
+    assert_eq!(scopes.of("b"), &Scope::All);
+}
+
+#[test]
+fn a_scope_that_is_none_is_named_with_its_line() {
+    let text = "[rsp]\nunscoped_servers = \"nobody\"\nserver_absence_max = 5\n\
+                [rsp.server.\"a.example\"]\ngroup = [1]\n\
+                [rsp.server.b]\ngroups = [1,\n 0]\n[rsp.server.c]\ngroups = [-1]\n\
+                [rsp.server.d]\ngroups = [\"x\"]\n[rsp.server.e]\ngroups = 7\n\
+                [rsp.server.f]\n";
+    let found = mistakes(text);
+    let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
+    assert_eq!(
+        keys,
+        [
+            ("rsp.unscoped_servers", 2),
+            ("rsp.server_absence_max", 3),
+            ("rsp.server.a.example.group", 5),
+            ("rsp.server.b.groups", 8),
+            ("rsp.server.c.groups", 10),
+            ("rsp.server.d.groups", 12),
+            ("rsp.server.e.groups", 14),
+            ("rsp.server.f", 15),
+        ]
+    );
+    assert_eq!(found[2].2, "unknown key `group`; did you mean `groups`?");
+    for (_, _, message) in &found[3..6] {
+        assert!(
+            message.ends_with(
+                "expected the number of a group, from 1 to \
+                                   18446744073709551615"
+            ),
+            "{message}"
+        );
+    }
+
+    let found =
+        mistakes("[rsp.server.\"a.example\"]\ngroups = []\n[rsp.server.\"\"]\ngroups = [1]\n");
+    let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
+    assert_eq!(keys, [("rsp.server.a.example.groups", 2), ("rsp.server.", 3)]);
 }
 
 #[test]
@@ -375,9 +486,7 @@ fn a_contradiction_with_a_default_is_on_the_line_that_says_something() {
     }
 }
 
-#[test]
-fn all_contradictions_are_found_at_once() {
-    let text = r#"
+const CONTRADICTIONS: &str = r#"
 [[listener]]
 bind = "0.0.0.0:8883"
 max_connections = 0
@@ -401,13 +510,26 @@ max_client_id_bytes = 70000
 to_euicc = "a/#"
 to_sm_sr = "a/#"
 registry = "absent.csv"
+proof_issuers = [
+    "/dev/null",
+    "absent.pem",
+    "/dev",
+]
 body_bytes_max = "5MiB"
 [rsp.group.7]
 ttl = { msg = "0s" }
 [admin]
 bind = "0.0.0.0:9883"
+[audit]
+path = "absent/audit.log"
+max_bytes = 65535
+keep = 0
+recent = 0
 "#;
-    let found = mistakes(text);
+
+#[test]
+fn all_contradictions_are_found_at_once() {
+    let found = mistakes(CONTRADICTIONS);
     let keys: Vec<_> = found.iter().map(|(key, line, _)| (key.as_str(), line.unwrap())).collect();
     assert_eq!(
         keys,
@@ -431,9 +553,15 @@ bind = "0.0.0.0:9883"
             ("rsp.to_sm_sr", 23),
             ("rsp.to_sm_sr", 23),
             ("rsp.registry", 24),
-            ("rsp.body_bytes_max", 25),
-            ("rsp.group.7.ttl.msg", 27),
-            ("admin.bind", 29),
+            ("rsp.proof_issuers[1]", 27),
+            ("rsp.proof_issuers[2]", 28),
+            ("rsp.body_bytes_max", 30),
+            ("rsp.group.7.ttl.msg", 32),
+            ("admin.bind", 34),
+            ("audit.path", 36),
+            ("audit.max_bytes", 37),
+            ("audit.keep", 38),
+            ("audit.recent", 39),
         ]
     );
 }
@@ -445,6 +573,32 @@ fn an_identity_is_taken_from_one_place() {
                 tls = { cert = \"/dev/null\", key = \"/dev/null\", client_ca = \"/dev/null\" }\n";
     let (key, line, _) = the_mistake(text);
     assert_eq!((key.as_str(), line), ("listener[0].insecure_identity_from_client_id", Some(3)));
+}
+
+#[test]
+fn the_audit_log_may_make_its_folder_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let read = |path: &str| {
+        Config::from_toml(&format!("[audit]\npath = \"{path}\"\n"), dir.path())
+            .map(|config| config.audit.path)
+            .map_err(|errors| errors.to_string())
+    };
+    for path in ["audit.log", "new/audit.log", "file", "/new/audit.log"] {
+        assert_eq!(read(path), Ok(Some(dir.path().join(path))), "{path}");
+    }
+    for (path, message) in [
+        ("new/er/audit.log", "there is no directory"),
+        ("file/audit.log", "is no directory"),
+        ("file/new/audit.log", "there is no directory"),
+        (".", "is a directory"),
+        ("new/..", "is a directory"),
+    ] {
+        let error = read(path).unwrap_err();
+        assert!(error.starts_with("line 2: audit.path: ") && error.contains(message), "{error}");
+    }
+    let (key, line, message) = the_mistake("[audit]\nkeep = 1001\nmax_bytes = \"64KiB\"\n");
+    assert_eq!((&*key, line, &*message), ("audit.keep", Some(2), "at most 1000"));
 }
 
 #[test]
@@ -460,9 +614,95 @@ fn errors_print_as_file_and_line() {
 }
 
 #[test]
+fn the_api_is_elsewhere_only_with_tls_and_a_proof() {
+    // case S16
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["c", "k", "ca"] {
+        std::fs::write(dir.path().join(name), name).unwrap();
+    }
+    write_secret(dir.path(), "token", "0123456789abcdef");
+    let wrong = |text: &str| -> Vec<String> {
+        let errors = Config::from_toml(&format!("[admin]\n{text}"), dir.path());
+        let mistakes = errors.err().map(|errors| errors.mistakes).unwrap_or_default();
+        mistakes.into_iter().map(|mistake| mistake.key).collect()
+    };
+    let tls = "tls = { cert = \"c\", key = \"k\" }\n";
+    let client_ca = "tls = { cert = \"c\", key = \"k\", client_ca = \"ca\" }\n";
+    let token = "token_file = \"token\"\n";
+    let read_token = "read_token_file = \"token\"\n";
+    for here in ["127.0.0.1:0", "127.8.0.1:0", "[::1]:0"] {
+        for more in ["", tls, client_ca, token, &format!("{tls}{read_token}")] {
+            assert_eq!(wrong(&format!("bind = \"{here}\"\n{more}")), [""; 0], "{here} {more}");
+        }
+    }
+    for elsewhere in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        for more in ["", tls, token, read_token] {
+            let keys = wrong(&format!("bind = \"{elsewhere}\"\n{more}"));
+            assert_eq!(keys, ["admin.bind"], "{elsewhere} {more}");
+        }
+        for more in [client_ca, &format!("{tls}{token}"), &format!("{tls}{read_token}")] {
+            assert_eq!(wrong(&format!("bind = \"{elsewhere}\"\n{more}")), [""; 0], "{more}");
+        }
+    }
+}
+
+#[test]
+fn an_api_that_everybody_could_use_by_mistake_is_refused() {
+    // case S16
+    let dir = tempfile::tempdir().unwrap();
+    let files =
+        [("c", "c"), ("k", "k"), ("ca", "ca"), ("copy", "ca"), ("open", "0123456789abcdef")];
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    write_secret(dir.path(), "token", "0123456789abcdef");
+    write_secret(dir.path(), "again", "0123456789abcdef\n");
+    write_secret(dir.path(), "short", "0123456789abcde");
+    let listener = "[[listener]]\nbind = \"127.0.0.1:1\"\n[listener.tls]\ncert = \"c\"\n\
+                    key = \"k\"\nclient_ca = \"ca\"\n";
+    let with = |ca: &str, more: &str| {
+        format!("{listener}[admin.tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"{ca}\"\n{more}")
+    };
+    let cases = [
+        ("[admin]\ntoken_file = \"open\"\n".to_owned(), "admin.token_file"),
+        ("[admin]\ntoken_file = \"short\"\n".to_owned(), "admin.token_file"),
+        ("[admin]\nread_token_file = \"none\"\n".to_owned(), "admin.read_token_file"),
+        (
+            "[admin]\ntoken_file = \"token\"\nread_token_file = \"again\"\n".to_owned(),
+            "admin.read_token_file",
+        ),
+        (with("ca", ""), "admin.tls.client_ca"),
+        (with("copy", ""), "admin.tls.client_ca"),
+        ("[admin]\ntls = { cert = \"c\", key = \"k\", crl = \"c\" }\n".into(), "admin.tls.crl"),
+        (
+            "[admin]\ntls = { cert = \"c\", key = \"k\", operators = [\"cn=a\"] }\n".into(),
+            "admin.tls.operators",
+        ),
+    ];
+    for (text, key) in cases {
+        let errors = Config::from_toml(&text, dir.path()).unwrap_err();
+        let keys: Vec<&str> = errors.mistakes.iter().map(|mistake| &*mistake.key).collect();
+        assert_eq!(keys, [key], "{text}");
+        assert!(!errors.to_string().contains("0123456789abcde"), "case S18: {errors}");
+    }
+    assert!(Config::from_toml(&with("ca", "operators = [\"ou=ops\"]\n"), dir.path()).is_ok());
+    assert!(Config::from_toml(&with("c", ""), dir.path()).is_ok(), "another CA");
+}
+
+#[test]
 fn the_admin_side_can_be_off() {
     let config = Config::from_toml("[admin]\nbind = \"off\"\n", Path::new("")).unwrap();
     assert_eq!(config.admin.bind, None);
+}
+
+#[test]
+fn only_a_program_may_do_without_listeners() {
+    assert_eq!(Config::from_toml("", Path::new("")).unwrap().listeners.len(), 1);
+    let mistake = the_mistake("\nlistener = []\n");
+    assert_eq!(mistake, ("listener".to_owned(), Some(2), "there is none".to_owned()));
+    let config = Config::without_sockets();
+    config.validate().unwrap();
+    assert!(config.listeners.is_empty() && config.admin.bind.is_none());
 }
 
 #[test]

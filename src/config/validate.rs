@@ -1,16 +1,27 @@
 //! What is not a matter of one value alone: bounds, files, contradictions.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use super::UserNameFrom;
 use super::mistake::{Lines, Mistake};
-use super::{Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol, Rsp, Tls};
+use super::{
+    Admin, AdminTls, Audit, Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol,
+    Rsp, Tls, Token,
+};
+use crate::rsp::PeerProof;
 
 /// Largest packet MQTT can express: five bytes of fixed header, 28 bits of remaining length.
 const LARGEST_PACKET_BYTES: u32 = 5 + (1 << 28) - 1;
 /// Longest beginning of a topic or client id that the broker makes.
 const PREFIX_BYTES_MAX: usize = 1_000;
+/// The smallest file of the audit log: room for two of its longest lines.
+const AUDIT_BYTES_MIN: u64 = 64 << 10;
+/// Most files of the audit log. They are renamed one by one.
+const AUDIT_KEEP_MAX: u16 = 1_000;
+/// Larger files of certificates are not compared to their end.
+const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
 /// Longest string of MQTT.
 const LONGEST_STRING_BYTES: usize = 65_535;
 
@@ -25,6 +36,7 @@ impl Config {
         check.mqtt(&self.mqtt);
         check.binds(self);
         check.admin(self);
+        check.audit(&self.audit);
         check.limits(&self.limits);
         check.rsp(&self.rsp, &self.limits);
         let mut mistakes = check.mistakes;
@@ -187,9 +199,6 @@ impl Check<'_> {
     }
 
     fn binds(&mut self, config: &Config) {
-        if config.listeners.is_empty() {
-            self.wrong("listener", "there is none");
-        }
         let mut taken: Vec<(String, Bind)> = Vec::new();
         let listeners = config.listeners.iter().enumerate();
         let binds = listeners.map(|(i, l)| (format!("listener[{i}].bind"), l.bind.clone()));
@@ -203,9 +212,80 @@ impl Check<'_> {
     }
 
     fn admin(&mut self, config: &Config) {
-        if config.admin.bind.is_some_and(|bind| !bind.ip().is_loopback()) {
-            let message = "must be a loopback address: there is no access control on it";
+        let Admin { bind, token_file, read_token_file, tls } = &config.admin;
+        let token = token_file.as_ref().and_then(|path| self.token("admin.token_file", path));
+        let read_token =
+            read_token_file.as_ref().and_then(|path| self.token("admin.read_token_file", path));
+        if token.is_some() && token == read_token {
+            self.wrong("admin.read_token_file", "holds the token of admin.token_file");
+        }
+        if let Some(tls) = tls {
+            self.admin_tls(tls, config);
+        }
+        // case S16
+        let elsewhere = bind.is_some_and(|bind| !bind.ip().is_loopback());
+        let proof = token_file.is_some()
+            || read_token_file.is_some()
+            || tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if elsewhere && !(tls.is_some() && proof) {
+            let message = "is no loopback address: that needs [admin.tls], and token_file or \
+                           tls.client_ca, or everybody there could change devices or read the \
+                           token on its way";
             self.wrong("admin.bind", message);
+        }
+    }
+
+    fn audit(&mut self, audit: &Audit) {
+        self.positive("audit", &audit.positive());
+        if (1..AUDIT_BYTES_MIN).contains(&audit.max_bytes) {
+            self.wrong("audit.max_bytes", format!("at least {AUDIT_BYTES_MIN} bytes"));
+        }
+        if audit.keep > AUDIT_KEEP_MAX {
+            self.wrong("audit.keep", format!("at most {AUDIT_KEEP_MAX}"));
+        }
+        if let Some(path) = &audit.path {
+            self.audit_path(path);
+        }
+    }
+
+    /// The file and its folder may be missing: the log makes them.
+    fn audit_path(&mut self, path: &Path) {
+        let (folder, above) = (folder_of(path), folder_of(folder_of(path)));
+        let message = if path.is_dir() || path.file_name().is_none() {
+            format!("{} is a directory", path.display())
+        } else if folder.exists() && !folder.is_dir() {
+            format!("{} is no directory", folder.display())
+        } else if !folder.exists() && !above.is_dir() {
+            format!("there is no directory {}", above.display())
+        } else {
+            return;
+        };
+        self.wrong("audit.path", message);
+    }
+
+    fn token(&mut self, key: &str, path: &Path) -> Option<Token> {
+        let token = Token::read(path);
+        token.map_err(|error| self.wrong(key, format!("{} {error}", path.display()))).ok()
+    }
+
+    fn admin_tls(&mut self, tls: &AdminTls, config: &Config) {
+        let AdminTls { cert, key, client_ca, crl, operators, min_version: _ } = tls;
+        self.file("admin.tls.cert", cert);
+        self.file("admin.tls.key", key);
+        crl.iter().for_each(|path| self.file("admin.tls.crl", path));
+        let Some(client_ca) = client_ca else {
+            let without_meaning = [("crl", crl.is_some()), ("operators", !operators.is_empty())];
+            for (name, _) in without_meaning.into_iter().filter(|(_, set)| *set) {
+                self.wrong(&format!("admin.tls.{name}"), "needs client_ca");
+            }
+            return;
+        };
+        self.file("admin.tls.client_ca", client_ca);
+        let of_clients = config.listeners.iter().filter_map(|l| l.tls.as_ref()?.client_ca.as_ref());
+        if operators.is_empty() && of_clients.into_iter().any(|path| same(path, client_ca)) {
+            let message = "issues the certificates of clients, too, and every device would be an \
+                           operator: use another CA, or say in admin.tls.operators which are";
+            self.wrong("admin.tls.client_ca", message);
         }
     }
 
@@ -238,10 +318,20 @@ impl Check<'_> {
         if let Some(path) = &rsp.registry {
             self.file("rsp.registry", path);
         }
-        self.positive("rsp", &rsp.positive());
-        for (gid, group) in &rsp.groups {
-            self.positive(&format!("rsp.group.{gid}.ttl"), &group.ttl.positive());
+        for (i, path) in rsp.proof_issuers.iter().enumerate() {
+            self.file(&format!("rsp.proof_issuers[{i}]"), path);
         }
+        self.positive("rsp", &rsp.positive());
+        for (key, why) in rsp.unworkable() {
+            self.wrong(&key, why);
+        }
+        let table = rsp.settings_table();
+        let groups = rsp.groups.keys().map(|gid| table.of_group(*gid));
+        let mut all = groups.chain([table.common()]);
+        if rsp.proof_issuers.is_empty() && all.any(|s| s.peer_proof == PeerProof::Required) {
+            self.wrong("rsp.proof_issuers", "name a file: peer_proof = \"required\" needs issuers");
+        }
+        self.servers(rsp);
         let packet_bytes = usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX);
         let bounds = [
             ("limits.max_packet_size", packet_bytes),
@@ -252,6 +342,20 @@ impl Check<'_> {
         for (name, bytes) in bounds.into_iter().filter(|(_, bytes)| *bytes < rsp.body_bytes_max) {
             let message = format!("more than {name}, which is {bytes} bytes");
             self.at_odds("rsp.body_bytes_max", name, message);
+        }
+    }
+
+    fn servers(&mut self, rsp: &Rsp) {
+        for (name, server) in &rsp.servers {
+            if name.is_empty() {
+                self.wrong("rsp.server.", "no server has this name");
+            }
+            // Whoever leaves it empty may mean all of them.
+            if server.groups.is_empty() {
+                let message = "name at least one; unscoped_servers = \"none\" shuts out servers \
+                               without a section";
+                self.wrong(&format!("rsp.server.{name}.groups"), message);
+            }
         }
     }
 
@@ -269,6 +373,21 @@ impl Check<'_> {
             self.wrong(&format!("{section}.{name}"), "must not be zero");
         }
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let here = Path::new(".");
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(here)
+}
+
+/// Whether both files hold the same, as far as files of certificates go.
+fn same(a: &Path, b: &Path) -> bool {
+    let read = |path: &Path| -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path).ok()?.take(CERTIFICATES_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    a == b || read(a).is_some_and(|bytes| read(b) == Some(bytes))
 }
 
 /// Whether both cannot be bound at once. Port 0 is whatever is free.

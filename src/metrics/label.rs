@@ -216,7 +216,7 @@ label! {
         NoSubscribers = "no_subscribers",
         /// The receiver's queue is full.
         QueueFull = "queue_full",
-        /// One of several SM-SR servers does not fetch what waits for it; another has it.
+        /// An SM-SR server does not fetch what waits for it, and there is no more room.
         InboxFull = "inbox_full",
         /// QoS 0 to a receiver that does not read fast enough.
         SlowReader = "slow_reader",
@@ -380,10 +380,18 @@ label! {
         Expired = "expired",
         /// It came too late or is larger than the receiver takes.
         Discarded = "discarded",
-        /// The mailbox was full.
-        MailboxFull = "mailbox_full",
-        /// The receiver is no longer registered.
-        Unregistered = "unregistered",
+    }
+}
+
+label! {
+    /// What the control unit decided by itself `[0119]`.
+    RspDecision {
+        /// Several triggers of a group reached the servers as one.
+        Coalesced = "coalesced",
+        /// Several equal messages to devices were delivered as one to their group.
+        Merged = "merged",
+        /// They were too few for that.
+        NotMerged = "not_merged",
     }
 }
 
@@ -394,6 +402,10 @@ label! {
         Requested = "requested",
         /// The new device has acknowledged the profile.
         Completed = "completed",
+        /// The new device has reported the change to the servers.
+        Confirmed = "confirmed",
+        /// It has not, and its time is over.
+        Unconfirmed = "unconfirmed",
         /// The time was over.
         Expired = "expired",
     }

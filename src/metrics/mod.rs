@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::mqtt::{QoS, Version};
 
@@ -20,8 +20,8 @@ mod totals;
 
 pub use label::{
     AclAction, Certificate, ConnectResult, Direction, DisconnectReason, DropReason,
-    HandshakeResult, Label, PacketType, ProtocolError, RspDelivery, RspDirection, RspExchange,
-    RspMode, RspType, TlsRejection,
+    HandshakeResult, Label, PacketType, ProtocolError, RspDecision, RspDelivery, RspDirection,
+    RspExchange, RspMode, RspType, TlsRejection,
 };
 pub use totals::{Both, Totals, Waiting, anonymous_bytes};
 
@@ -69,7 +69,7 @@ pub struct Metrics {
 }
 
 /// Sums of state, taken when somebody asks for the metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Sessions with a connection.
     pub sessions_connected: usize,
@@ -97,8 +97,16 @@ pub struct Snapshot {
     pub rsp_devices_connected: usize,
     /// Registered devices without one.
     pub rsp_devices_away: usize,
+    /// Those that have given their profile away and take no part, of both kinds.
+    pub rsp_devices_replaced: usize,
     /// Groups with members.
     pub rsp_groups: usize,
+    /// Campaigns that are remembered, by the name of where each is in its life.
+    pub rsp_campaigns: Vec<(&'static str, usize)>,
+    /// Their devices, by the name of how far each is.
+    pub rsp_campaign_devices: Vec<(&'static str, usize)>,
+    /// Bytes that only a retry may want.
+    pub rsp_retry_bytes: usize,
 }
 
 impl Snapshot {
@@ -320,6 +328,20 @@ impl Metrics {
         observe(&self.rsp.delivery, took);
     }
 
+    /// The control unit decided something by itself, about so many messages.
+    pub fn rsp_decided(&self, decision: RspDecision, messages: u32) {
+        self.rsp.decisions.of(decision).inc();
+        let saved = messages.saturating_sub(1).into();
+        match decision {
+            RspDecision::Coalesced => {
+                self.rsp.coalesced.inc_by(messages.into());
+                self.rsp.saved.inc_by(saved);
+            }
+            RspDecision::Merged => self.rsp.saved.inc_by(saved),
+            RspDecision::NotMerged => {}
+        }
+    }
+
     /// Profile exchanges got on, so many.
     pub fn rsp_exchange(&self, result: RspExchange, count: u64) {
         self.rsp.exchanges.of(result).inc_by(count);
@@ -389,7 +411,11 @@ struct State {
     mail_bytes: IntGauge,
     devices_connected: IntGauge,
     devices_away: IntGauge,
+    devices_replaced: IntGauge,
     groups: IntGauge,
+    campaigns: IntGaugeVec,
+    campaign_devices: IntGaugeVec,
+    retry_bytes: IntGauge,
 }
 
 impl State {
@@ -408,7 +434,15 @@ impl State {
             mail_bytes: add.gauge("rsp_mail_bytes", "Bytes waiting for devices."),
             devices_connected: devices.with_label_values(&["connected"]),
             devices_away: devices.with_label_values(&["away"]),
+            devices_replaced: devices.with_label_values(&["replaced"]),
             groups: add.gauge("rsp_groups", "Groups of devices."),
+            campaigns: add.gauges("rsp_campaigns", "A1, B1 and C1 remembered.", &["state"]),
+            campaign_devices: add.gauges(
+                "rsp_campaign_devices",
+                "Devices of the campaigns that are remembered, each counted for every one.",
+                &["state"],
+            ),
+            retry_bytes: add.gauge("rsp_retry_bytes", "Bytes kept for a retry of a campaign."),
         }
     }
 
@@ -425,10 +459,17 @@ impl State {
             (&self.mail_bytes, snapshot.rsp_mail_bytes),
             (&self.devices_connected, snapshot.rsp_devices_connected),
             (&self.devices_away, snapshot.rsp_devices_away),
+            (&self.devices_replaced, snapshot.rsp_devices_replaced),
             (&self.groups, snapshot.rsp_groups),
+            (&self.retry_bytes, snapshot.rsp_retry_bytes),
         ];
-        for (gauge, value) in pairs {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let set = |gauge: &IntGauge, value| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        pairs.iter().for_each(|(gauge, value)| set(gauge, *value));
+        for (state, value) in &snapshot.rsp_campaigns {
+            set(&self.campaigns.with_label_values(&[state]), *value);
+        }
+        for (state, value) in &snapshot.rsp_campaign_devices {
+            set(&self.campaign_devices.with_label_values(&[state]), *value);
         }
     }
 }
@@ -441,6 +482,9 @@ struct Rsp {
     refusals_other: IntCounter,
     deliveries: Table<RspMode, RspDelivery>,
     exchanges: Family<RspExchange>,
+    decisions: Family<RspDecision>,
+    coalesced: IntCounter,
+    saved: IntCounter,
     delivery: Histogram,
 }
 
@@ -468,6 +512,19 @@ impl Rsp {
                 |_, _| true,
             ),
             exchanges: add.family("rsp_exchanges_total", "Profile exchanges.", "result"),
+            decisions: add.family(
+                "rsp_decisions_total",
+                "What the control unit decided by itself.",
+                "reason",
+            ),
+            coalesced: add.counter(
+                "rsp_triggers_coalesced_total",
+                "Triggers of devices that reached the servers together with others.",
+            ),
+            saved: add.counter(
+                "rsp_messages_saved_total",
+                "Messages that did not have to be sent, since one stood for several.",
+            ),
             delivery: add.histogram(
                 "rsp_delivery_seconds",
                 "From the publish to the device's acknowledgement.",
@@ -523,10 +580,10 @@ mod tests {
 
     #[test]
     fn the_number_of_series_is_small_and_constant() {
-        // case D24, case O12
+        // case D24, case O12. Every refusal has a counter of its own.
         let metrics = large();
         let before = series(&metrics);
-        assert!(before.len() < 250, "{} series", before.len());
+        assert!(before.len() < 260, "{} series", before.len());
         for i in 0..10_000 {
             metrics.refused(&format!("reason {i}"));
             let _ = metrics.connection_opened(i, Version::V5);

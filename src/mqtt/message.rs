@@ -49,6 +49,27 @@ impl Message {
         Self { topic, payload, qos, retain, properties, expires, published, kept_bytes, heads }
     }
 
+    /// The same message with other bytes, such as a receiver's own part of it.
+    #[must_use]
+    pub fn with_payload(&self, payload: Bytes) -> Self {
+        let Self { topic, qos, retain, properties, expires, published, .. } = self;
+        let (topic, properties) = (topic.clone(), properties.clone());
+        let message = Self::new(topic, payload, *qos, *retain, properties, *expires);
+        Self { published: *published, ..message }
+    }
+
+    /// The same message, taken by the broker at this moment.
+    #[must_use]
+    pub fn taken_at(self, published: Timestamp) -> Self {
+        Self { published, ..self }
+    }
+
+    /// The same message with an earlier end.
+    #[must_use]
+    pub fn with_expiry(&self, expires: Timestamp) -> Self {
+        Self { expires, ..self.with_payload(self.payload.clone()) }
+    }
+
     /// What the message counts where the room for messages is bounded: payload and properties as
     /// they came, in bytes.
     #[must_use]

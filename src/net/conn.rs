@@ -20,10 +20,10 @@ use super::output::{ALIAS_BYTES, Name, Output, frame_len};
 use super::rules::{Rules, Verdict};
 use super::users::{Next, NotProven, Proven, Running};
 use super::websocket::FrameError as WebSocketError;
-use crate::broker::{Attached, Broker, Calls, Handle, Parting, Peer};
+use crate::broker::{Attached, Broker, BrokerEvent, Calls, Handle, Parting, Peer, Who};
 use crate::ids::Timestamp;
 use crate::log::Shown;
-use crate::metrics::{DisconnectReason, DropReason, OpenConnection, ProtocolError};
+use crate::metrics::{DisconnectReason, DropReason, Label, OpenConnection, ProtocolError};
 use crate::mqtt::decode::{DecodeError, Sender, decode};
 use crate::mqtt::{Packet, Publish, QoS, ReasonCode, Version};
 use crate::session::{
@@ -165,14 +165,22 @@ impl End {
         }
     }
 
-    /// One line, except that two devices with one id send each other away as fast as they can
-    /// (case Q8).
-    fn log(&self, broker: &Broker, client: &Shown<'_>, peer: Peer) {
+    /// One line and one event, except that two devices with one id send each other away as fast
+    /// as they can (case Q8).
+    fn note(&self, broker: &Broker, handle: &Handle, peer: Peer) {
+        let client = Shown(handle.client_id.as_str());
         if !matches!(self, Self::TakenOver) {
             tracing::info!(%client, %peer, "disconnected: {self}");
         } else if let Some(repeats) = broker.complain("taken_over") {
             tracing::warn!(%client, %peer, repeats = repeats.field(), "disconnected: {self}");
+        } else {
+            return;
         }
+        broker.tell(|| BrokerEvent::Disconnected {
+            client: Who { peer: Some(peer), ..handle.who() }.into(),
+            reason: self.label().name(),
+            detail: self.to_string(),
+        });
     }
 
     fn parting(&self) -> Parting {
@@ -270,15 +278,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // To the end of this function: until it is closed, the connection is there.
         let Self { mut link, broker, handle, session, counted: _counted, unflushed, .. } = self;
         broker.put_back(&handle, &unflushed);
-        let client = Shown(handle.client_id.as_str());
-        end.log(&broker, &client, link.peer);
+        end.note(&broker, &handle, link.peer);
         broker.metrics().disconnected(end.label());
         end.protocol_error().into_iter().for_each(|error| broker.metrics().protocol_error(error));
         let goodbye = end.reason().and_then(|reason| session.goodbye(reason, &end.to_string()));
         let goodbye = goodbye.and_then(|packet| session.fitted(packet));
         let version = session.version();
         // The session goes back first: a slow socket must not keep a take-over waiting.
-        broker.detach(&handle, session, end.parting()).await;
+        broker.detach(&handle, session, end.parting());
         if let Some(packet) = goodbye {
             broker.metrics().packet_out((&packet).into());
             link.output.packet(&packet, version);
@@ -663,7 +670,6 @@ const IDLE_BATCH: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Who;
     use crate::broker::tests::{broker, connect};
     use crate::config::{Listener, Mqtt};
     use crate::mqtt::encode::encode;

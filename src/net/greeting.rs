@@ -16,7 +16,7 @@ use super::proxy::{self, ProxyError};
 use super::rules::Rules;
 use super::users::{Hashers, NotProven, Proven, Users};
 use super::websocket::{FrameError as WebSocketError, HandshakeError};
-use crate::broker::{AclSlot, Attached, Broker, Calls, Handle, Peer, Rejected, Who};
+use crate::broker::{AclSlot, Attached, Broker, BrokerEvent, Calls, Handle, Peer, Rejected, Who};
 use crate::config::{Listener, Mqtt, UserNameFrom};
 use crate::ids::NidScheme;
 use crate::log::{Repeats, Shown};
@@ -51,6 +51,8 @@ pub(super) struct Entry {
     pub(super) empty_user_name_is_anonymous: bool,
     pub(super) client_id_is_user_name: bool,
     pub(super) client_id_prefixes: Vec<String>,
+    /// For operators.
+    transport: &'static str,
 }
 
 /// What the files of an `[auth]` section say.
@@ -169,6 +171,7 @@ impl Entry {
             empty_user_name_is_anonymous: mqtt.empty_user_name_is_anonymous,
             client_id_is_user_name: listener.client_id_is_user_name,
             client_id_prefixes: listener.client_id_prefixes.clone(),
+            transport: listener.transport(),
         }
     }
 }
@@ -373,10 +376,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             .attach(&who, &opening, entry.access.acl.as_ref())
             .await
             .map_err(|rejected| Unwelcome::Rejected(version, rejected))?;
+        attached.handle.note_transport(entry.transport);
         let answer = opening.accepted(attached.present, limits, data);
         broker.metrics().packet_out((&answer).into());
         self.output.packet(&answer, version);
-        log_connected(broker, &attached, self.peer, &connect, opening.keep_alive_secs);
+        note_connected(broker, &attached, self.peer, &connect, opening.keep_alive_secs);
         Ok(Admitted { attached, version, proven })
     }
 
@@ -401,9 +405,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 }
 
-/// One line for each connection, except that two devices with one id take each other's place as
-/// fast as they can (case Q8).
-fn log_connected(
+/// One line and one event for each connection, except that two devices with one id take each
+/// other's place as fast as they can (case Q8).
+fn note_connected(
     broker: &Broker,
     attached: &Attached,
     peer: Peer,
@@ -416,6 +420,12 @@ fn log_connected(
     };
     let Some(repeats) = repeats else { return };
     let Handle { client_id, identity, .. } = &*attached.handle;
+    broker.tell(|| BrokerEvent::Connected {
+        client: attached.handle.who().into(),
+        version: connect.version.name(),
+        resumed: attached.present,
+        took_over: attached.took_over,
+    });
     tracing::info!(
         client = %Shown(client_id.as_str()),
         identity = %Shown(&identity.name),

@@ -11,6 +11,7 @@ mod conn;
 mod failures;
 mod gate;
 mod greeting;
+mod http;
 mod input;
 mod listener;
 mod login;
@@ -25,5 +26,6 @@ mod users;
 mod websocket;
 
 pub use greeting::Access;
+pub use http::{HttpTls, NotSecured, Secured};
 pub use listener::{ListenError, Port, Shared, Stop};
 pub use users::Users;

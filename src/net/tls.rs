@@ -25,7 +25,7 @@ const RESUMABLE_SESSIONS_MAX: usize = 10_000;
 /// at all is fine, one that names others alone is refused (case T15).
 const ALPN: [&[u8]; 2] = [b"mqtt", b"x-amzn-mqtt-ca"];
 /// A WebSocket begins as HTTP, and browsers say so.
-const ALPN_WEBSOCKET: [&[u8]; 1] = [b"http/1.1"];
+const ALPN_HTTP: [&[u8]; 1] = [b"http/1.1"];
 
 /// What a listener needs to speak TLS.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ impl ServerTls {
         config.max_early_data_size = 0; // replayable (case D23)
         let alpn: &[&[u8]] = match protocol {
             Protocol::Mqtt => &ALPN,
-            Protocol::Websocket => &ALPN_WEBSOCKET,
+            Protocol::Websocket => &ALPN_HTTP,
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Self {

@@ -1,10 +1,10 @@
 //! The envelope as a CBOR map (RFC 8949), for narrow-band networks.
 //!
 //! Member names are the texts of the JSON form or the integers 1 nid, 2 gid, 3 type, 4 body,
-//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk. A nid is
-//! an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of BCD: the digits of an
-//! EID in reading order, high nibble first, as in tag '5A' of the GSMA wire. Names and values that
-//! matter here must be of definite length, but for the map of a `wave`; everything else may be
+//! 5 tid, 6 rc, 7 parts, 8 chunks, 9 wave, 10 reinstate, 11 campaign, 12 src, 13 chunk.
+//! A nid is an unsigned integer, a bignum (tag 2), a text of digits, or 16 bytes of
+//! BCD: the digits of an EID in reading order, high nibble first, as in tag '5A' of the GSMA
+//! wire. Names and values that matter here must be of definite length; everything else may be
 //! anything well-formed.
 
 use std::borrow::Cow;
@@ -43,6 +43,43 @@ pub(super) fn spans<'a, N>(
         each(name, start..at(&reader), value..at(&reader))?;
     }
     reader.rest.is_empty().then_some(())
+}
+
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader { rest: payload };
+    let map = reader.start().filter(|start| start.major == MAP)?;
+    let (mut left, mut body) = (map.argument, None);
+    while reader.more(&mut left) {
+        let is_body = matches!(reader.name()?, Name::Body);
+        let from = reader.rest;
+        reader.skip(2)?;
+        if is_body {
+            once(&mut body, &from[..from.len() - reader.rest.len()])?;
+        }
+    }
+    body.filter(|_| reader.rest.is_empty())
+}
+
+/// The bytes that an item is, or that a map has under this name, once.
+pub(super) fn bytes_in<'a>(item: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut reader = Reader { rest: item };
+    if reader.peek()?.major != MAP {
+        return reader.bytes().filter(|_| reader.rest.is_empty());
+    }
+    let (mut left, mut bytes) = (reader.start()?.argument, None);
+    while reader.more(&mut left) {
+        let is_text = reader.peek()?.major == TEXT;
+        if is_text && reader.text()? == name {
+            once(&mut bytes, reader.bytes()?)?;
+            continue;
+        }
+        if !is_text {
+            reader.skip(2)?;
+        }
+        reader.skip(2)?;
+    }
+    bytes.filter(|_| reader.rest.is_empty())
 }
 
 /// What the byte string that fills `item` holds; `None` for anything else, and for a string in
@@ -255,6 +292,11 @@ impl<'a> Reader<'a> {
             (NEGATIVE, number) => Some(-1 - i128::from(number)),
             _ => None,
         }
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let start = self.start()?;
+        self.take(start.argument.filter(|_| start.major == BYTES)?)
     }
 
     pub(super) fn text(&mut self) -> Option<&'a str> {

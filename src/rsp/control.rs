@@ -2,20 +2,29 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::envelope::Tid;
-use super::exchange::Exchanges;
-use super::flow::{Asked, Ledger};
-use super::import::{self, ImportReport, LineReason, Record};
-use super::mail::{ExpiredLetters, Mail};
-use super::mailbox::{Arrival, Letter, ProfileChange};
-use super::policy::{Audience, Decision, Effect, Form, MessageId, Submission};
+use super::campaign::{CampaignId, FirstWave, Verdict};
+use super::event::{CampaignStep, Event, Events};
+use super::exchange::{ExchangeState, Exchanges, Pair};
+use super::gathering::Gathering;
+use super::import::{self, ImportReport, LineReason};
+use super::intake::Intake;
+use super::ledger::{Asked, Draft, Found, Ledger, Whom};
+use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
+use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
+use super::merging::Merging;
+use super::options::ControlOptions;
+use super::policy::{Ask, Audience, Decision, Effect, Form, MessageId, Submission};
+use super::rate::Buckets;
 use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
-use super::settings::{ControlOptions, GroupSettings, Settings};
+use super::roll::Roll;
+use super::settings::Flow;
+use super::spent::Spent;
+use super::track::{DeviceState, Tally};
+use super::wishes::Wishes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
 
@@ -25,8 +34,15 @@ pub struct ControlUnit {
     pub(super) options: ControlOptions,
     pub(super) registry: Registry,
     pub(super) ledger: Ledger,
+    pub(super) wishes: Wishes,
     pub(super) exchanges: Exchanges,
+    pub(super) spent: Spent,
     pub(super) mail: Mail,
+    pub(super) gathering: Gathering,
+    pub(super) merging: Merging,
+    pub(super) device_rates: Buckets<u32>,
+    pub(super) group_rates: Buckets<Gid>,
+    pub(super) events: Events,
 }
 
 /// What a published message did.
@@ -42,10 +58,19 @@ pub struct Outcome {
     pub to_servers: bool,
     /// Devices it is addressed to, connected or not.
     pub reached: u32,
+    /// The campaign it has opened.
+    pub campaign: Option<CampaignId>,
+}
+
+impl Outcome {
+    fn new(id: MessageId, form: Form) -> Self {
+        let (wake, to_servers, reached) = (Vec::new(), false, 0);
+        Self { id, form, wake, to_servers, reached, campaign: None }
+    }
 }
 
 /// What a sweep put away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Letters that expired.
     pub letters: ExpiredLetters,
@@ -53,6 +78,10 @@ pub struct Swept {
     pub requests: u64,
     /// Exchanges whose time was over without a profile.
     pub exchanges: u64,
+    /// Profile changes whose time was over without a report.
+    pub unconfirmed: u64,
+    /// Readers that may have mail now.
+    pub wake: Vec<SessionKey>,
     /// There was more to do than one sweep may.
     pub more: bool,
 }
@@ -64,6 +93,8 @@ pub struct ControlStats {
     pub devices: usize,
     /// Devices with a reader.
     pub devices_online: usize,
+    /// Devices that have given their profile away.
+    pub devices_replaced: usize,
     /// Groups with members.
     pub groups: usize,
     /// Letters kept; a group letter counts once.
@@ -72,8 +103,20 @@ pub struct ControlStats {
     pub mail_bytes: usize,
     /// Letters lost when a device left a group with an over-full mailbox, since the start.
     pub mail_dropped: u64,
-    /// Requests remembered.
-    pub requests: usize,
+    /// Campaigns that are not over, or permit something still.
+    pub campaigns_open: usize,
+    /// Those of them whose first wave is under way.
+    pub campaigns_canary: usize,
+    /// Those that their first wave has halted.
+    pub campaigns_halted: usize,
+    /// Campaigns that are over and remembered.
+    pub campaigns_ended: usize,
+    /// Bytes of messages that are kept to be sent again.
+    pub retry_bytes: usize,
+    /// How far their devices are, over all campaigns that are remembered.
+    pub campaign_devices: Tally,
+    /// D1s remembered.
+    pub wishes: usize,
     /// Open exchanges.
     pub exchanges: usize,
 }
@@ -91,11 +134,19 @@ impl ControlUnit {
     /// A control unit that knows no device yet.
     #[must_use]
     pub fn new(options: ControlOptions) -> Self {
+        let limits = options.limits;
         Self {
             registry: Registry::default(),
-            ledger: Ledger::new(options.limits),
-            exchanges: Exchanges::new(options.limits.exchanges_max),
-            mail: Mail::new(options.limits),
+            ledger: Ledger::new(limits),
+            wishes: Wishes::new(limits.open_triggers_max),
+            exchanges: Exchanges::new(&limits),
+            spent: Spent::default(),
+            mail: Mail::new(limits),
+            gathering: Gathering::new(&limits),
+            merging: Merging::new(limits.merged_max),
+            device_rates: Buckets::default(),
+            group_rates: Buckets::default(),
+            events: Events::new(limits.events_max),
             options,
         }
     }
@@ -112,36 +163,16 @@ impl ControlUnit {
         &self.options
     }
 
-    /// Changes the global settings; what is open stays open.
-    pub fn set_settings(&mut self, settings: Settings) {
-        self.options.settings = settings;
-    }
-
-    /// Changes one group's deviations from the global settings; `None` takes them away.
-    pub fn set_group_settings(&mut self, gid: Gid, settings: Option<GroupSettings>) {
-        match settings {
-            Some(settings) => self.options.groups.insert(gid, settings),
-            None => self.options.groups.remove(&gid),
-        };
-    }
-
     /// Adds the devices of a registry file to those that are known; a known device gets the
     /// groups and labels of its line.
     pub fn import(&mut self, csv: &str) -> ImportReport {
-        let parsed = import::parse(csv, self.options.scheme, &self.options.limits);
-        self.take_in(&parsed.records, parsed.report)
+        Intake::add(csv, &self.options).finish(self)
     }
 
     /// Puts a registry file in the place of what is known. Devices that vanished lose their mail
     /// and open requests; a device whose line is broken stays as it was.
     pub fn replace_registry(&mut self, csv: &str) -> ImportReport {
-        let parsed = import::parse(csv, self.options.scheme, &self.options.limits);
-        let known = self.registry.devices().map(|device| device.nid);
-        let gone: Vec<Nid> = known.filter(|nid| !parsed.mentioned.contains_key(nid)).collect();
-        let mut report = parsed.report;
-        report.removed = gone.len();
-        report.orphans = self.remove_devices(&gone);
-        self.take_in(&parsed.records, report)
+        Intake::replace(csv, &self.options).finish(self)
     }
 
     /// Registers a device, or gives a known one these groups and labels (`name=value`, separated
@@ -188,26 +219,63 @@ impl ControlUnit {
         now: Timestamp,
     ) -> Outcome {
         let Decision { id, audience, form, effect } = decision;
-        let mut expires = message.expires.min(now.after(self.options.mail_ttl));
-        let change = self.enter(effect, audience, &mut expires, now);
-        let mut outcome = Outcome { id, form, wake: Vec::new(), to_servers: false, reached: 0 };
-        match audience {
-            Audience::Servers => outcome.to_servers = true,
-            Audience::Device(nid) => {
-                if let Some(key) = self.registry.key(nid) {
-                    outcome.wake.extend(self.mail.post(key.index, message, expires, form, change));
-                    outcome.reached = 1;
-                }
+        let mut outcome = Outcome::new(id, form);
+        self.keep_order(audience, &mut outcome.wake, now);
+        match effect {
+            Effect::Ask(ask) => self.ask(audience, ask, message, &mut outcome, now),
+            Effect::Wish { key, gid, tid, until, gather } => {
+                let nid = self.registry.nid(key);
+                let batch = match (gather, nid) {
+                    (Some((gid, window)), Some(nid)) => {
+                        let (who, due) = ((nid, tid.clone()), now.after(window));
+                        Some(self.gathering.push(gid, who, message, due, now))
+                    }
+                    (None, _) | (_, None) => None,
+                };
+                self.take_tokens(key, gid, now);
+                self.wishes.open(key.index, gid, batch, tid, until);
+                outcome.to_servers = batch.is_none();
             }
-            Audience::Group(gid) => {
-                if let Some(members) = self.registry.members(gid) {
-                    outcome.reached = u32::try_from(members.len()).unwrap_or(u32::MAX);
-                    let members = Arc::clone(members);
-                    outcome.wake = self.mail.post_group(gid, members, message, expires);
+            Effect::Answer { found, rc } => self.enter_answer(found, rc, &mut outcome, now),
+            Effect::Report(pair) => {
+                if let Some(gid) = self.exchanges.confirm(pair, now) {
+                    self.events.push(Event::Exchange(pair, gid, ExchangeState::Confirmed));
                 }
+                outcome.to_servers = true;
+            }
+            Effect::AnswerWish(wished) => {
+                self.wishes.answer(wished);
+                self.forward(audience, message, form, None, &mut outcome, now);
+            }
+            Effect::OpenExchange { pair, gid, ttl, by } => {
+                self.take_tokens(by, Some(gid), now);
+                let until = self.exchanges.open(pair, gid, ttl, now);
+                self.events.push(Event::Exchange(pair, gid, ExchangeState::Requested));
+                // It must not arrive after its exchange is over, when the old device would give
+                // its profile away for nothing.
+                let message = if message.expires > until {
+                    Arc::new(message.with_expiry(until))
+                } else {
+                    Arc::clone(message)
+                };
+                self.forward(audience, &message, form, None, &mut outcome, now);
+            }
+            Effect::AnswerExchange { pair, gid, proof } => {
+                proof.iter().for_each(|proof| self.spent.insert(pair.from, proof.seq_number));
+                self.exchanges.answer(pair, now);
+                self.events.push(Event::Exchange(pair, gid, ExchangeState::Transferred));
+                let change = Some(ProfileChange { from: pair.from, to: pair.to, gid });
+                self.forward(audience, message, form, change, &mut outcome, now);
             }
         }
+        self.heed_verdicts(&mut outcome.wake);
         outcome
+    }
+
+    /// The session that is given this device's mail, if any; its client may be away.
+    #[must_use]
+    pub fn reader(&self, nid: Nid) -> Option<SessionKey> {
+        self.mail.reader(self.registry.key(nid)?.index)
     }
 
     /// Makes a session the reader of a device's mail: a subscription of `To_eUICC`. The newest
@@ -215,10 +283,18 @@ impl ControlUnit {
     ///
     /// # Errors
     /// [`Refusal::NotRegistered`].
-    pub fn attach(&mut self, nid: Nid, reader: SessionKey) -> Result<DeviceKey, Refusal> {
+    pub fn attach(&mut self, nid: Nid, reader: impl Into<Reader>) -> Result<DeviceKey, Refusal> {
         let key = self.registry.key(nid).ok_or(Refusal::NotRegistered)?;
-        self.mail.attach(key.index, self.registry.gids(key), reader);
+        self.mail.attach(key.index, self.registry.gids(key), reader.into());
         Ok(key)
+    }
+
+    /// The session of a reader is there again, with a client that may take larger or smaller
+    /// packets.
+    pub fn resize(&mut self, device: DeviceKey, reader: Reader) {
+        if self.registry.nid(device).is_some() {
+            self.mail.resize(device.index, self.registry.gids(device), reader);
+        }
     }
 
     /// Ends a reader. What it took and did not acknowledge goes back and is pulled again, in order.
@@ -237,10 +313,13 @@ impl ControlUnit {
         room: usize,
         now: Timestamp,
     ) -> Vec<Letter> {
-        if self.registry.nid(device).is_none() {
-            return Vec::new();
-        }
-        self.mail.pull(device.index, self.registry.gids(device), reader, room, now)
+        let Some(nid) = self.registry.nid(device) else { return Vec::new() };
+        let (index, gids) = (device.index, self.registry.gids(device));
+        let (ledger, chunk) = (&self.ledger, self.chunk_of(gids));
+        let agrees = |gid: Gid| ledger.has_agreed(index, &[gid], now);
+        let agrees = &agrees as &dyn Fn(Gid) -> bool;
+        let pulling = Pulling { index, nid, gids, reader, agrees, chunk };
+        self.mail.pull(&pulling, room, now)
     }
 
     /// The reader's connection ended before these letters had left for it; its session may go on.
@@ -264,21 +343,31 @@ impl ControlUnit {
         device: DeviceKey,
         letter: u64,
         now: Timestamp,
-    ) -> Option<Arrival> {
+    ) -> Option<Acknowledged> {
         self.registry.nid(device)?;
-        let arrival = self.mail.acknowledge(device.index, self.registry.gids(device), letter)?;
-        let Some(change) = arrival.change else { return Some(arrival) };
-        let ttl = self.settings_of_group(change.gid).ttl.msg;
-        self.ledger.open(device.index, Asked::Report, None, ttl, now);
-        Some(arrival)
+        let gids = self.registry.gids(device);
+        let acknowledged = self.mail.acknowledge(device.index, gids, letter)?;
+        if let Acknowledged::Arrived(arrival) = acknowledged {
+            if let Some(campaign) = arrival.campaign {
+                self.ledger.delivered(campaign, device.index, now);
+            }
+            if let Some(change) = arrival.change {
+                self.enter_change(&change, now);
+            }
+        }
+        Some(acknowledged)
     }
 
     /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
     /// E2 changes nothing. `None` when the reader was not given it.
-    pub fn discard(&mut self, device: DeviceKey, letter: u64) -> Option<Form> {
+    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Form> {
         self.registry.nid(device)?;
         let gids = self.registry.gids(device);
-        Some(self.mail.acknowledge(device.index, gids, letter)?.form)
+        let arrival = self.mail.discard(device.index, gids, letter)?;
+        if let Some(campaign) = arrival.campaign {
+            self.ledger.settle(campaign, device.index, DeviceState::Failed, now);
+        }
+        Some(arrival.form)
     }
 
     /// What the control unit tells the servers on `To_SM-SR` about a profile change `[0098]`:
@@ -295,119 +384,344 @@ impl ControlUnit {
     /// Puts away what has expired; bounded work, so call it again when there is more.
     pub fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut budget = self.options.limits.sweep_max;
-        let letters = self.mail.sweep(now, &mut budget);
-        let requests = self.ledger.sweep(now, &mut budget);
-        let exchanges = self.exchanges.sweep(now, &mut budget);
-        Swept { letters, requests, exchanges, more: budget == 0 }
+        let (letters, campaigns) = self.mail.sweep(now, &mut budget);
+        let bereft = campaigns.len() as u64;
+        for (campaign, index) in campaigns {
+            match index {
+                Some(index) => self.ledger.settle(campaign, index, DeviceState::Expired, now),
+                None => self.ledger.settle_queued(campaign, &[], DeviceState::Expired),
+            }
+        }
+        let requests =
+            bereft + self.ledger.sweep(now, &mut budget) + self.wishes.sweep(now, &mut budget);
+        let ended = self.exchanges.sweep(now, &mut budget);
+        self.device_rates.sweep(now, &mut budget);
+        self.group_rates.sweep(now, &mut budget);
+        for (pair, gid) in &ended.expired {
+            self.events.push(Event::Exchange(*pair, *gid, ExchangeState::Expired));
+        }
+        for (pair, gid) in &ended.unconfirmed {
+            self.events.push(Event::Exchange(*pair, *gid, ExchangeState::Unconfirmed));
+        }
+        let mut wake = Vec::new();
+        self.heed_verdicts(&mut wake);
+        Swept {
+            letters,
+            requests,
+            exchanges: ended.expired.len() as u64,
+            unconfirmed: ended.unconfirmed.len() as u64,
+            wake,
+            more: budget == 0,
+        }
     }
 
     /// Numbers for gauges.
     #[must_use]
     pub fn stats(&self) -> ControlStats {
         let mail = self.mail.totals();
+        let (campaigns_canary, campaigns_halted) = self.ledger.waves();
         ControlStats {
             devices: self.registry.device_count(),
             devices_online: mail.readers,
+            devices_replaced: self.registry.replaced_count(),
             groups: self.registry.group_count(),
             mail_messages: mail.messages,
             mail_bytes: mail.bytes,
             mail_dropped: mail.dropped,
-            requests: self.ledger.len(),
+            campaigns_open: self.ledger.open_count(),
+            campaigns_canary,
+            campaigns_halted,
+            campaigns_ended: self.ledger.ended_count(),
+            retry_bytes: self.ledger.kept_bytes(),
+            campaign_devices: *self.ledger.tally(),
+            wishes: self.wishes.len(),
             exchanges: self.exchanges.open_count(),
         }
     }
 
-    fn take_in(&mut self, records: &[Record<'_>], mut report: ImportReport) -> ImportReport {
-        for record in records {
-            self.register(record.nid, record.gids.clone(), record.labels);
-        }
-        report.accepted = records.len();
-        report
-    }
-
-    fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
+    pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
         let index = registered.key.index;
         for gid in &registered.left {
-            self.mail.leave(index, *gid);
+            self.mail.leave(index, nid, *gid);
             self.ledger.leave(index, *gid);
+            self.wishes.leave(index, *gid);
         }
         registered.joined.iter().for_each(|gid| self.mail.join(index, *gid));
         registered
     }
 
     /// Returns the readers that the removed devices had.
-    fn remove_devices(&mut self, nids: &[Nid]) -> Vec<SessionKey> {
+    pub(super) fn remove_devices(&mut self, nids: &[Nid]) -> Vec<SessionKey> {
         let mut readers = Vec::new();
         for nid in nids {
             let Some(Removed { index, gids }) = self.registry.remove(*nid) else { continue };
-            readers.extend(self.mail.remove(index, &gids));
+            self.merging.forget(index);
+            readers.extend(self.mail.remove(index, *nid, &gids));
             self.ledger.remove(index, &gids);
+            self.wishes.remove(index);
         }
+        nids.iter().for_each(|nid| self.spent.forget(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
         readers
     }
 
-    /// Enters a message into the ledger. An E1 must not arrive after its exchange is over, when
-    /// the old device would give its profile away for nothing: its expiry is brought forward.
-    fn enter(
-        &mut self,
-        effect: Effect,
-        audience: Audience,
-        expires: &mut Timestamp,
-        now: Timestamp,
-    ) -> Option<ProfileChange> {
-        match effect {
-            Effect::Ask { asked, tid, ttl } => {
-                let ttl = if asked == Asked::Trigger { ttl.trigger } else { ttl.msg };
-                self.ask(asked, audience, tid, ttl, now);
-            }
-            Effect::Wish { by, group, tid, ttl } => {
-                let key = self.registry.key(by)?;
-                match group {
-                    Some(gid) => {
-                        let until = now.after(ttl.trigger);
-                        self.ledger.open_wish(gid, key.index, tid, until);
-                    }
-                    None => {
-                        self.ledger.open(key.index, Asked::Wish, tid, ttl.trigger, now);
-                    }
-                }
-            }
-            Effect::Answer(found) => self.ledger.answer(found),
-            Effect::OpenExchange { pair, gid, ttl } => {
-                *expires = (*expires).min(self.exchanges.open(pair, gid, ttl.exchange, now));
-            }
-            Effect::AnswerExchange { pair, gid } => {
-                self.exchanges.answer(pair, now);
-                return Some(ProfileChange { from: pair.from, to: pair.to, gid });
-            }
-        }
-        None
-    }
-
+    /// Opens an A1, B1 or C1 and sends it on its way.
     fn ask(
         &mut self,
-        asked: Asked,
         audience: Audience,
-        tid: Option<Tid>,
-        ttl: Duration,
+        ask: Ask,
+        message: &Arc<Message>,
+        outcome: &mut Outcome,
         now: Timestamp,
     ) {
         match audience {
             Audience::Device(nid) => {
-                if let Some(key) = self.registry.key(nid) {
-                    self.ledger.open(key.index, asked, tid, ttl, now);
+                let Some(key) = self.registry.key(nid) else { return };
+                outcome.reached = 1;
+                if ask.reinstate {
+                    self.reinstate(nid);
                 }
+                if let Some((gid, window)) = ask.merge {
+                    self.merging.push(gid, key.index, message, ask, now.after(window));
+                    return;
+                }
+                let (id, wake) = self.send_to_device(key.index, ask, message, now);
+                outcome.wake.extend(wake);
+                outcome.campaign = Some(id);
             }
             Audience::Group(gid) => {
-                if let Some(members) = self.registry.members(gid) {
-                    let (members, until) = (Arc::clone(members), now.after(ttl));
-                    self.ledger.open_group(gid, asked, members, tid, until);
+                let Some(members) = self.addressees(gid, &ask) else { return };
+                outcome.reached = u32::try_from(members.len()).unwrap_or(u32::MAX);
+                if members.is_empty() {
+                    return;
                 }
+                let (id, wake) = self.send_to_members(gid, members, ask, message, now);
+                outcome.wake.extend(wake);
+                outcome.campaign = Some(id);
             }
             Audience::Servers => {}
         }
+    }
+
+    pub(super) fn send_to_device(
+        &mut self,
+        index: u32,
+        ask: Ask,
+        message: &Arc<Message>,
+        now: Timestamp,
+    ) -> (CampaignId, Option<SessionKey>) {
+        let publication = publication(&ask, message);
+        let id = self.ledger.open_one(index, draft(ask, publication.clone()), now);
+        let (expires, form) = (self.expiry(message, now), Form::Single);
+        let wake = self.mail.post(index, &publication, expires, form, Some(id), None);
+        (CampaignId(id), wake)
+    }
+
+    /// The members of a group that a message is for: all, but in case of C1 for those that gave
+    /// their profile away, and those for which there is nothing in it.
+    fn addressees(&self, gid: Gid, ask: &Ask) -> Option<Arc<Vec<u32>>> {
+        let members = self.registry.members(gid)?;
+        let parts = ask.parts.as_ref().filter(|parts| parts.common().is_none());
+        let without =
+            if ask.asked == Asked::Msg { self.registry.replaced_in(members) } else { Vec::new() };
+        if parts.is_none() && without.is_empty() {
+            return Some(Arc::clone(members));
+        }
+        let mut addressed: Vec<u32> = match parts {
+            Some(parts) => {
+                let keys = parts.nids().iter().filter_map(|nid| self.registry.key(*nid));
+                keys.map(|key| key.index).collect()
+            }
+            None => members.to_vec(),
+        };
+        addressed.sort_unstable();
+        addressed.retain(|index| without.binary_search(index).is_err());
+        Some(Arc::new(addressed))
+    }
+
+    /// Opens a request to these members of a group, who are some, and sends it on its way.
+    pub(super) fn send_to_members(
+        &mut self,
+        gid: Gid,
+        members: Arc<Vec<u32>>,
+        ask: Ask,
+        message: &Arc<Message>,
+        now: Timestamp,
+    ) -> (CampaignId, Vec<SessionKey>) {
+        let publication = publication(&ask, message);
+        let first = self.first_wave(gid, &members, &ask);
+        let mut draft = draft(ask, publication.clone());
+        let wave = first.as_ref();
+        draft.wave = wave.map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
+        let id = self.ledger.open_all(gid, Arc::clone(&members), draft, now);
+        let (roll, expires) = (Roll::new(members), self.expiry(message, now));
+        let first = first.map(|(devices, _)| devices);
+        let wake = self.mail.post_group(gid, roll, publication, expires, Some(id), first);
+        (CampaignId(id), wake)
+    }
+
+    /// Who is served first: those that are connected, as far as there are enough of them.
+    fn first_wave(&self, gid: Gid, members: &[u32], ask: &Ask) -> Option<(Box<[u32]>, u16)> {
+        let wave = ask.wave?;
+        let count = usize::try_from(wave.first).unwrap_or(usize::MAX);
+        if count >= members.len() {
+            return None;
+        }
+        let is_member = |index: &u32| members.binary_search(index).is_ok();
+        let mut first: Vec<u32> = self.mail.online(gid).filter(is_member).take(count).collect();
+        // Ascending: both are in the order of their indexes.
+        let online = first.clone();
+        let others = members.iter().filter(|index| online.binary_search(index).is_err());
+        first.extend(others.take(count - online.len()));
+        first.sort_unstable();
+        Some((first.into(), wave.failures_max.unwrap_or(WAVE_FAILURES_MAX_PERMILLE)))
+    }
+
+    /// Sends D2, E1 or E2 on its way: no campaign.
+    fn forward(
+        &mut self,
+        audience: Audience,
+        message: &Arc<Message>,
+        form: Form,
+        change: Option<ProfileChange>,
+        outcome: &mut Outcome,
+        now: Timestamp,
+    ) {
+        let publication = Publication {
+            message: Arc::clone(message),
+            parts: None,
+            chunks: false,
+            needs_consent: false,
+        };
+        let expires = self.expiry(message, now);
+        match audience {
+            Audience::Device(nid) => {
+                let Some(key) = self.registry.key(nid) else { return };
+                let wake = self.mail.post(key.index, &publication, expires, form, None, change);
+                outcome.wake.extend(wake);
+                outcome.reached = 1;
+            }
+            Audience::Group(gid) => {
+                let Some(members) = self.registry.members(gid).cloned() else { return };
+                outcome.reached = u32::try_from(members.len()).unwrap_or(u32::MAX);
+                let roll = Roll::new(members);
+                let wake = self.mail.post_group(gid, roll, publication, expires, None, None);
+                outcome.wake.extend(wake);
+            }
+            Audience::Servers => {}
+        }
+    }
+
+    /// How long a message waits in the mail.
+    pub(super) fn expiry(&self, message: &Message, now: Timestamp) -> Timestamp {
+        message.expires.min(now.after(self.options.mail_ttl))
+    }
+
+    /// A2, B2 or C2. What a device agrees to, it may pull from now on; what it does not agree to,
+    /// it does not get.
+    fn enter_answer(&mut self, found: Found, rc: i64, outcome: &mut Outcome, now: Timestamp) {
+        let Some(request) = self.ledger.request(found.id) else { return };
+        outcome.to_servers = true;
+        let (asked, index) = (request.asked, found.index);
+        let gids: Gids = match &request.whom {
+            Whom::One { .. } => self.registry.gids_at(index).clone(),
+            Whom::All(roster) => Gids::from_slice(&[roster.gid]),
+        };
+        let state = match (asked, rc) {
+            (_, 0) => DeviceState::Ok,
+            (Asked::Trigger, _) => DeviceState::Refused,
+            (Asked::Msg, _) => DeviceState::Failed,
+        };
+        self.ledger.settle(found.id, index, state, now);
+        match (asked, state) {
+            (Asked::Trigger, DeviceState::Ok) if self.is_strict(&gids) => {
+                outcome.wake.extend(self.mail.look_again_for(index));
+            }
+            (Asked::Trigger, DeviceState::Refused) => {
+                for campaign in self.mail.drop_unagreed(index, &gids) {
+                    self.ledger.settle(campaign, index, DeviceState::Refused, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn is_strict(&self, gids: &[Gid]) -> bool {
+        gids.iter().any(|gid| self.options.settings.of_group(*gid).flow == Flow::Strict)
+    }
+
+    /// The new device has the old one's profile.
+    fn enter_change(&mut self, change: &ProfileChange, now: Timestamp) {
+        let ttl = self.options.settings.of_group(change.gid).ttl.msg;
+        self.exchanges.deliver(change, ttl, now);
+        let pair = Pair { from: change.from, to: change.to };
+        self.events.push(Event::Exchange(pair, change.gid, ExchangeState::Unreported));
+        if !self.options.retire {
+            return;
+        }
+        let Some(key) = self.registry.replace(change.from) else { return };
+        self.events.push(Event::Replaced(change.from));
+        let gids: Gids = self.registry.gids(key).into();
+        for campaign in self.mail.withdraw_all(key.index, &gids) {
+            self.ledger.settle(campaign, key.index, DeviceState::Cancelled, now);
+        }
+    }
+
+    fn take_tokens(&mut self, key: DeviceKey, gid: Option<Gid>, now: Timestamp) {
+        let gids: Gids =
+            gid.map_or_else(|| self.registry.gids(key).into(), |gid| Gids::from_slice(&[gid]));
+        let settings = self.options.settings.of_groups(&gids);
+        let rates: Vec<_> = settings.map(|settings| settings.trigger_rate).collect();
+        // The most patient group's settings decide how long a device waits: they count.
+        let slowest = rates.iter().map(|rate| rate.device).max_by_key(|rate| rate.interval());
+        self.device_rates.take(key.index, slowest.unwrap_or_default(), now);
+        for gid in &gids {
+            let rate = self.options.settings.of_group(*gid).trigger_rate.group;
+            self.group_rates.take(*gid, rate, now);
+        }
+    }
+
+    /// Does what first waves have decided about the others.
+    pub(super) fn heed_verdicts(&mut self, wake: &mut Vec<SessionKey>) {
+        for (id, verdict) in self.ledger.take_verdicts() {
+            let step = match verdict {
+                Verdict::Release => CampaignStep::Released,
+                Verdict::Halt => CampaignStep::Halted,
+            };
+            self.events.push(Event::Campaign(CampaignId(id), step));
+            if verdict == Verdict::Halt {
+                continue;
+            }
+            if let Some(Whom::All(roster)) = self.ledger.request(id).map(|request| &request.whom) {
+                wake.extend(self.mail.release(roster.gid, id));
+            }
+        }
+    }
+}
+
+/// Share of failures in a first wave at which the others are served, where none is named.
+const WAVE_FAILURES_MAX_PERMILLE: u16 = 100;
+
+fn publication(ask: &Ask, message: &Arc<Message>) -> Publication {
+    Publication {
+        message: Arc::clone(message),
+        parts: ask.parts.clone(),
+        chunks: ask.chunks,
+        needs_consent: ask.needs_consent,
+    }
+}
+
+fn draft(ask: Ask, publication: Publication) -> Draft {
+    Draft {
+        asked: ask.asked,
+        asker: ask.asker,
+        tid: ask.tid,
+        name: ask.name,
+        expires: ask.until,
+        publication,
+        merged: ask.merge.is_some(),
+        wave: None,
     }
 }

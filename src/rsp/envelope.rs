@@ -54,6 +54,18 @@ pub enum Tid {
     Text(Box<str>),
 }
 
+impl From<i128> for Tid {
+    fn from(number: i128) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<&str> for Tid {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
 /// The routing head of an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {

@@ -1,69 +1,148 @@
-//! Exchanges: profile changes between two devices, E1 → E2 `[0071]`.
+//! Exchanges: profile changes between two devices, E1 → E2 `[0071]`, and what follows: the new
+//! device's acknowledgement, and its report to the servers `[0069]`.
 //!
 //! One exchange is open per pair of devices. A closed one is remembered for as long as it might
 //! have been open, so that a repeated profile, a late one and one nobody asked for are told apart.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
+use serde::Serialize;
 
+use super::mailbox::ProfileChange;
+use super::options::RspLimits;
 use super::refusal::Refusal;
 use crate::ids::{Gid, Nid, Timestamp};
 
 /// The two devices of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Pair {
+pub struct Pair {
     /// nid1, the old device: has the profile.
-    pub(super) from: Nid,
+    pub from: Nid,
     /// nid2, the new device: asked for it.
-    pub(super) to: Nid,
+    pub to: Nid,
 }
 
+/// How far an exchange is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExchangeState {
+    /// The new device has asked (E1).
+    Requested,
+    /// The old device has given its profile (E2), which is on its way.
+    Transferred,
+    /// The new device has the profile and owes its report.
+    Unreported,
+    /// The report came.
+    Confirmed,
+    /// The report did not come in time.
+    Unconfirmed,
+    /// The profile did not come in time.
+    Expired,
+}
+
+impl ExchangeState {
+    /// The name in metrics and in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Transferred => "transferred",
+            Self::Unreported => "unreported",
+            Self::Confirmed => "confirmed",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// An exchange as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    Answered,
-    Late,
+pub struct Exchange {
+    /// The common group, in whose name it is.
+    pub gid: Gid,
+    /// How far it is.
+    pub state: ExchangeState,
+    /// When the E1 came.
+    pub opened: Timestamp,
+    /// End of its time while something is awaited, else when it is forgotten.
+    pub until: Timestamp,
+    ttl: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Exchange {
-    gid: Gid,
-    state: State,
-    /// End of its time when open, else when it is forgotten.
-    until: Timestamp,
-    ttl: Duration,
+impl Exchange {
+    /// Which calendar its end stands in.
+    fn is_awaited(&self) -> bool {
+        matches!(self.state, ExchangeState::Requested | ExchangeState::Unreported)
+    }
+}
+
+/// What a sweep ended.
+#[derive(Debug, Default)]
+pub(super) struct EndedExchanges {
+    /// Without a profile.
+    pub(super) expired: Vec<(Pair, Gid)>,
+    /// Without a report.
+    pub(super) unconfirmed: Vec<(Pair, Gid)>,
 }
 
 #[derive(Debug)]
 pub(super) struct Exchanges {
-    by_pair: HashMap<Pair, Exchange, RandomState>,
-    /// The two ends that come next: of open ones, and of the memory of closed ones.
-    open: BTreeSet<(Timestamp, Pair)>,
+    by_pair: BTreeMap<Pair, Exchange>,
+    /// Ends of those that await something, and of the memory of all others.
+    awaited: BTreeSet<(Timestamp, Pair)>,
     closed: BTreeSet<(Timestamp, Pair)>,
+    /// How many each new device has asked for and not got.
+    requested_by: HashMap<Nid, usize, RandomState>,
+    requested: usize,
+    /// Reports that are due, by who owes them.
+    reports: BTreeSet<(Nid, Pair)>,
     max: usize,
+    per_device_max: usize,
 }
 
 impl Exchanges {
-    pub(super) fn new(max: usize) -> Self {
-        Self { by_pair: HashMap::default(), open: BTreeSet::new(), closed: BTreeSet::new(), max }
+    pub(super) fn new(limits: &RspLimits) -> Self {
+        Self {
+            by_pair: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            requested_by: HashMap::default(),
+            requested: 0,
+            reports: BTreeSet::new(),
+            max: limits.exchanges_max,
+            per_device_max: limits.exchanges_per_device_max,
+        }
     }
 
+    /// Exchanges that wait for a profile.
     pub(super) fn open_count(&self) -> usize {
-        self.open.len()
+        self.requested
+    }
+
+    /// Remembered exchanges behind a pair, in the order of pairs.
+    pub(super) fn behind(
+        &self,
+        pair: Option<Pair>,
+    ) -> impl Iterator<Item = (Pair, &Exchange)> + '_ {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = pair.map_or(Unbounded, Excluded);
+        self.by_pair.range((from, Unbounded)).map(|(pair, exchange)| (*pair, exchange))
     }
 
     /// Whether an E1 may open an exchange.
     pub(super) fn may_open(&self, pair: Pair, now: Timestamp) -> Result<(), Refusal> {
-        match self.by_pair.get(&pair) {
-            Some(Exchange { state: State::Open, until, .. }) if *until > now => {
-                Err(Refusal::ExchangeAlreadyOpen)
-            }
-            Some(Exchange { state: State::Open, .. }) => Ok(()),
-            _ if self.open.len() >= self.max => Err(Refusal::OverQuota),
-            _ => Ok(()),
+        let known = self.by_pair.get(&pair).filter(|e| e.state == ExchangeState::Requested);
+        if let Some(exchange) = known {
+            let is_open = exchange.until > now;
+            return if is_open { Err(Refusal::ExchangeAlreadyOpen) } else { Ok(()) };
         }
+        let asked = self.requested_by.get(&pair.to).copied().unwrap_or(0);
+        if asked >= self.per_device_max || self.requested >= self.max {
+            return Err(Refusal::OverQuota);
+        }
+        Ok(())
     }
 
     /// Whether an E2 answers an open exchange.
@@ -71,9 +150,9 @@ impl Exchanges {
         let exchange = self.by_pair.get(&pair).filter(|exchange| exchange.gid == gid);
         let exchange = exchange.ok_or(Refusal::ExchangeUnsolicited)?;
         match exchange.state {
-            State::Open if exchange.until > now => Ok(()),
-            State::Open | State::Late => Err(Refusal::ExchangeLate),
-            State::Answered => Err(Refusal::ExchangeRepeated),
+            ExchangeState::Requested if exchange.until > now => Ok(()),
+            ExchangeState::Requested | ExchangeState::Expired => Err(Refusal::ExchangeLate),
+            _ => Err(Refusal::ExchangeRepeated),
         }
     }
 
@@ -85,46 +164,77 @@ impl Exchanges {
         ttl: Duration,
         now: Timestamp,
     ) -> Timestamp {
-        self.forget(pair);
         let until = now.after(ttl);
-        self.by_pair.insert(pair, Exchange { gid, state: State::Open, until, ttl });
-        self.open.insert((until, pair));
+        let state = ExchangeState::Requested;
+        self.put(pair, Exchange { gid, state, opened: now, until, ttl });
         until
     }
 
     /// The profile came.
     pub(super) fn answer(&mut self, pair: Pair, now: Timestamp) {
-        self.close(pair, State::Answered, now);
+        self.move_on(pair, ExchangeState::Transferred, now);
+    }
+
+    /// The new device has the profile, and owes its report for so long.
+    pub(super) fn deliver(&mut self, change: &ProfileChange, ttl: Duration, now: Timestamp) {
+        let pair = Pair { from: change.from, to: change.to };
+        // It may have been forgotten while the profile waited for its device.
+        let opened = self.by_pair.get(&pair).map_or(now, |exchange| exchange.opened);
+        let (gid, until, state) = (change.gid, now.after(ttl), ExchangeState::Unreported);
+        self.put(pair, Exchange { gid, state, opened, until, ttl });
+        if self.reports.len() > self.max
+            && let Some((_, first)) = self.reports.first().copied()
+        {
+            self.move_on(first, ExchangeState::Unconfirmed, now);
+        }
+    }
+
+    /// The exchange whose report a B2 of this device is: the first in the order of pairs.
+    pub(super) fn report_due(&self, by: Nid, now: Timestamp) -> Option<Pair> {
+        let mut owed = self.reports.range((by, FIRST_PAIR)..).take_while(|(nid, _)| *nid == by);
+        let is_in_time = |pair: &Pair| self.by_pair.get(pair).is_some_and(|e| e.until > now);
+        owed.find(|(_, pair)| is_in_time(pair)).map(|(_, pair)| *pair)
+    }
+
+    /// The report came.
+    pub(super) fn confirm(&mut self, pair: Pair, now: Timestamp) -> Option<Gid> {
+        let gid = self.by_pair.get(&pair)?.gid;
+        self.move_on(pair, ExchangeState::Confirmed, now);
+        Some(gid)
     }
 
     /// Forgets every exchange of removed devices: one scan, however many they are.
     pub(super) fn forget_devices(&mut self, is_gone: impl Fn(Nid) -> bool) {
         let pairs: Vec<Pair> =
             self.by_pair.keys().copied().filter(|p| is_gone(p.from) || is_gone(p.to)).collect();
-        pairs.into_iter().for_each(|pair| self.forget(pair));
+        pairs.into_iter().for_each(|pair| {
+            self.forget(pair);
+        });
     }
 
     /// Closes exchanges whose time is over and forgets old ones, at most `budget` of them.
-    /// Returns how many ended without an answer.
-    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> u64 {
-        let mut late = 0;
-        while let Some((_, pair)) = due(&self.open, now, budget) {
-            self.close(pair, State::Late, now);
-            late += 1;
+    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> EndedExchanges {
+        let mut ended = EndedExchanges::default();
+        while let Some((_, pair)) = due(&self.awaited, now, budget) {
+            let Some(exchange) = self.by_pair.get(&pair).copied() else { continue };
+            if exchange.state == ExchangeState::Requested {
+                ended.expired.push((pair, exchange.gid));
+                self.move_on(pair, ExchangeState::Expired, now);
+            } else {
+                ended.unconfirmed.push((pair, exchange.gid));
+                self.move_on(pair, ExchangeState::Unconfirmed, now);
+            }
         }
         while let Some((_, pair)) = due(&self.closed, now, budget) {
             self.forget(pair);
         }
-        late
+        ended
     }
 
-    fn close(&mut self, pair: Pair, state: State, now: Timestamp) {
-        let Some(exchange) = self.by_pair.get_mut(&pair) else { return };
-        self.open.remove(&(exchange.until, pair));
-        self.closed.remove(&(exchange.until, pair));
-        exchange.state = state;
-        exchange.until = now.after(exchange.ttl);
-        self.closed.insert((exchange.until, pair));
+    fn move_on(&mut self, pair: Pair, state: ExchangeState, now: Timestamp) {
+        let Some(exchange) = self.by_pair.get(&pair).copied() else { return };
+        let until = now.after(exchange.ttl);
+        self.put(pair, Exchange { state, until, ..exchange });
         if self.closed.len() > self.max
             && let Some((_, oldest)) = self.closed.first().copied()
         {
@@ -132,12 +242,43 @@ impl Exchanges {
         }
     }
 
+    fn put(&mut self, pair: Pair, exchange: Exchange) {
+        self.forget(pair);
+        let calendar = if exchange.is_awaited() { &mut self.awaited } else { &mut self.closed };
+        calendar.insert((exchange.until, pair));
+        match exchange.state {
+            ExchangeState::Requested => {
+                self.requested += 1;
+                *self.requested_by.entry(pair.to).or_default() += 1;
+            }
+            ExchangeState::Unreported => {
+                self.reports.insert((pair.to, pair));
+            }
+            _ => {}
+        }
+        self.by_pair.insert(pair, exchange);
+    }
+
     fn forget(&mut self, pair: Pair) {
         let Some(exchange) = self.by_pair.remove(&pair) else { return };
-        self.open.remove(&(exchange.until, pair));
-        self.closed.remove(&(exchange.until, pair));
+        let calendar = if exchange.is_awaited() { &mut self.awaited } else { &mut self.closed };
+        calendar.remove(&(exchange.until, pair));
+        self.reports.remove(&(pair.to, pair));
+        if exchange.state == ExchangeState::Requested {
+            self.requested -= 1;
+            let left = self.requested_by.get_mut(&pair.to);
+            if left.is_some_and(|left| {
+                *left -= 1;
+                *left == 0
+            }) {
+                self.requested_by.remove(&pair.to);
+            }
+        }
     }
 }
+
+/// Before all pairs.
+const FIRST_PAIR: Pair = Pair { from: Nid::FIRST, to: Nid::FIRST };
 
 /// The first entry if it is due and there is budget left for it.
 pub(super) fn due<K: Copy>(

@@ -230,7 +230,9 @@ impl CertificateFacts {
 }
 
 impl ServerRule {
-    fn fits(&self, facts: &CertificateFacts) -> bool {
+    /// Whether this is such a certificate.
+    #[must_use]
+    pub fn fits(&self, facts: &CertificateFacts) -> bool {
         match self {
             Self::CommonName(name) => facts.common_names.contains(name),
             Self::OrganizationalUnit(unit) => facts.organizational_units.contains(unit),

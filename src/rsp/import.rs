@@ -13,8 +13,8 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
+use super::options::RspLimits;
 use super::registry::Gids;
-use super::settings::RspLimits;
 use crate::ids::{Gid, Nid, NidError, NidScheme, SessionKey};
 
 /// Broken lines that are reported one by one; further ones are only counted.

@@ -1,198 +1,249 @@
 //! The mail of the SM-SR servers: what was published on `To_SM-SR`.
 //!
 //! Every subscription has a *desk*: a server of its own, or a share group whose members take from
-//! one pile. A message waits on each desk until a server has acknowledged it. While there is no
-//! desk at all, messages wait in order for the first that comes, so that a trigger or an answer
-//! that was acknowledged to a device is not lost because the SM-SR is away.
+//! one pile. A message waits on each desk that may have it until a server there has acknowledged
+//! it. Which desks that are:
+//!
+//! * An answer (A2, B2, C2) is for the server that asked: for the desks where it sits. In a share
+//!   group others may take it whose scope covers the device, while no session of that server is
+//!   connected and has room.
+//! * Without a desk, the server's answers wait for it in order. A server that stays away for too
+//!   long (`[rsp] server_absence_max`) may have been replaced: then they go the way of all else.
+//! * All else is for every desk with a server whose scope covers the device. While there is none,
+//!   it waits in order, *unclaimed*, for the first that comes.
+//!
+//! So that a trigger or an answer that was acknowledged to a device is not lost because a server
+//! is away. What loses its place, because its desk closes and no other one was given it, is placed
+//! anew by the same rules, and finds room in any case.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::ids::{Nid, SessionKey, Timestamp};
+use smallvec::SmallVec;
+
+mod absence;
+mod desk;
+mod items;
+#[cfg(test)]
+mod tests;
+
+use super::scope::Scope;
+use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
+use absence::{Absences, Pile};
+use desk::Desk;
+use items::{Items, Room};
 
-/// Bounds of the inbox (`[rsp] server_inbox_messages`, `server_inbox_bytes`), for each desk.
+/// Bounds of the inbox (`[rsp] server_inbox_messages_max`, `server_inbox_bytes_max`): for each
+/// desk, for what is unclaimed, and for the answers to each server that is away.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxLimits {
-    /// Messages that may wait on one desk.
+    /// Messages that may wait in one place.
     pub messages_max: usize,
-    /// Payload bytes that may wait on one desk.
+    /// Payload bytes that may wait in one place.
     pub bytes_max: usize,
+    /// How long answers are kept for a server without a subscription
+    /// (`[rsp] server_absence_max`).
+    pub absence_max: Duration,
+}
+
+/// Which servers a message is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addressee {
+    /// Who asked, by its identity's name; nobody for what is no answer.
+    pub asker: Option<Arc<str>>,
+    /// The groups by which the device belongs to a server's scope.
+    pub gids: SmallVec<[Gid; 1]>,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Posted {
+    /// Sessions to wake.
+    pub wake: Vec<SessionKey>,
+    /// Places without room, which do not have it.
+    pub full: usize,
+}
+
+/// What a session was given.
+#[derive(Clone, Debug, Default)]
+pub struct Handout {
+    /// Messages with their numbers, oldest first.
+    pub messages: Vec<(u64, Arc<Message>)>,
+    /// Sessions to wake: they may have what this one has no room for.
+    pub wake: Vec<SessionKey>,
+}
+
+/// What time has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboxSwept {
+    /// Messages, counted where each waited, whose time was over since the last sweep.
+    pub expired: u64,
+    /// Sessions to wake: they have answers to servers that stay away.
+    pub wake: Vec<SessionKey>,
 }
 
 /// All that waits for the servers.
 #[derive(Debug)]
 pub struct Inbox {
     limits: InboxLimits,
-    /// What came while no server was subscribed.
-    unclaimed: Pile,
+    items: Items,
     desks: Vec<Desk>,
-    last_number: u64,
+    absences: Absences,
+    /// What came while nobody whose scope covers it was subscribed.
+    unclaimed: Pile,
+    last_desk: DeskId,
+    /// Expired since the last sweep.
+    expired: u64,
 }
 
+/// Names a desk; no two have the same name ever.
+type DeskId = u64;
+
+/// Where a message waits.
 #[derive(Debug)]
-struct Desk {
-    group: Option<String>,
-    members: Vec<SessionKey>,
-    pile: Pile,
-    /// It was given every message behind this one …
-    since: u64,
-    /// … and before this one, when it had no more room.
-    until: u64,
-}
-
-/// Waiting messages in the order of publishing, with those already handed to a server.
-#[derive(Debug, Default)]
-struct Pile {
-    items: VecDeque<Item>,
-    bytes: usize,
-    handed_out: usize,
-    /// What waits of each device: none may take the room of all the others.
-    by_sender: HashMap<Nid, Load>,
-}
-
-/// Messages and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Load {
-    messages: usize,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Item {
-    number: u64,
-    message: Arc<Message>,
-    /// The device, or nobody for what the control unit itself writes.
-    sender: Option<Nid>,
-    holder: Option<SessionKey>,
+enum Place {
+    /// On these desks, by position.
+    Desks(SmallVec<[usize; 4]>),
+    /// With the answers for a server that is away.
+    Absent(Arc<str>),
+    Unclaimed,
 }
 
 impl Inbox {
     /// An empty inbox.
     #[must_use]
     pub fn new(limits: InboxLimits) -> Self {
-        Self { limits, unclaimed: Pile::default(), desks: Vec::new(), last_number: 0 }
-    }
-
-    /// Some desk, or the pile of unclaimed messages, can take this many more bytes of this sender.
-    /// A message is refused only when nobody can keep it.
-    #[must_use]
-    pub fn has_room(&self, bytes: usize, sender: Option<Nid>) -> bool {
-        if self.desks.is_empty() {
-            return self.unclaimed.has_room(bytes, sender, &self.limits);
+        Self {
+            limits,
+            items: Items::default(),
+            desks: Vec::new(),
+            absences: Absences::default(),
+            unclaimed: Pile::default(),
+            last_desk: 0,
+            expired: 0,
         }
-        self.desks.iter().any(|desk| desk.pile.has_room(bytes, sender, &self.limits))
     }
 
-    /// Puts a message on every desk that has room. Gives the sessions to wake and how many desks
-    /// were full.
+    /// Some place for this message can take this many more bytes of this sender. A message is
+    /// refused only when nobody can keep it.
+    #[must_use]
+    pub fn has_room(
+        &self,
+        bytes: usize,
+        sender: Option<Nid>,
+        to: &Addressee,
+        now: Timestamp,
+    ) -> bool {
+        let limits = &self.limits;
+        match self.place_for(to, now) {
+            Place::Desks(desks) => {
+                desks.iter().any(|at| self.desks[*at].room.has(bytes, sender, limits))
+            }
+            Place::Absent(server) => self.absences.has_room(&server, bytes, sender, limits),
+            Place::Unclaimed => self.unclaimed.room.has(bytes, sender, limits),
+        }
+    }
+
+    /// Puts a message wherever it belongs and there is room.
     pub fn post(
         &mut self,
         message: &Arc<Message>,
         sender: Option<Nid>,
-    ) -> (Vec<SessionKey>, usize) {
-        self.last_number += 1;
-        let number = self.last_number;
-        if self.desks.is_empty() {
-            self.unclaimed.push(number, message, sender);
-            return (Vec::new(), 0);
-        }
-        let (mut wake, mut full) = (Vec::new(), 0);
-        for desk in &mut self.desks {
-            if desk.pile.has_room(message.kept_bytes(), sender, &self.limits) {
-                desk.pile.push(number, message, sender);
-                wake.extend_from_slice(&desk.members);
-            } else {
-                desk.until = desk.until.min(number);
-                full += 1;
-            }
-        }
-        (wake, full)
+        to: &Addressee,
+        now: Timestamp,
+    ) -> Posted {
+        let place = self.place_for(to, now);
+        let number = self.items.add(message, sender, to);
+        let mut wake = BTreeSet::new();
+        let full = self.put(number, place, self.limits, now, &mut wake);
+        self.items.tidy(number);
+        Posted { wake: wake.into_iter().collect(), full }
     }
 
-    /// A server subscribes, alone or as a member of a share group.
-    pub fn subscribe(&mut self, key: SessionKey, group: Option<&str>) {
-        let found = self.desks.iter_mut().find(|desk| match group {
-            Some(_) => desk.group.as_deref() == group,
-            None => desk.group.is_none() && desk.members.contains(&key),
-        });
-        if let Some(desk) = found {
-            if !desk.members.contains(&key) {
-                desk.members.push(key);
-            }
+    /// A session of a server subscribes, alone or as a member of a share group. What waited for
+    /// this server, or for anybody with such a scope, is given to its desk.
+    pub fn subscribe(
+        &mut self,
+        key: SessionKey,
+        group: Option<&str>,
+        server: &Arc<str>,
+        scope: &Scope,
+    ) {
+        if self.desks.iter().any(|desk| desk.seats(key, group)) {
             return;
         }
-        self.desks.push(Desk {
-            group: group.map(str::to_owned),
-            members: vec![key],
-            pile: std::mem::take(&mut self.unclaimed),
-            since: self.last_number,
-            until: u64::MAX,
+        let shared = |desk: &Desk| group.is_some() && desk.group.as_deref() == group;
+        let at = self.desks.iter().position(shared).unwrap_or_else(|| {
+            self.last_desk += 1;
+            self.desks.push(Desk::new(self.last_desk, group));
+            self.desks.len() - 1
         });
+        let (desk, items) = (&mut self.desks[at], &mut self.items);
+        desk.join(key, server, scope, items);
+        let mut claimed = self.absences.end(server, items);
+        claimed.extend(self.unclaimed.withdraw(usize::MAX, items, |number, items| {
+            items.get(number).is_some_and(|item| desk.may_have(&item.to))
+        }));
+        for number in claimed {
+            desk.give(number, items, &NO_LIMITS);
+        }
     }
 
     /// The subscription ends. What the session held goes back to the other members of its group.
-    /// What waits on a desk that closes, and was not given to another one, goes to another one, or
-    /// waits for the next server. Gives the sessions to wake.
-    pub fn unsubscribe(&mut self, key: SessionKey, group: Option<&str>) -> Vec<SessionKey> {
-        let at = self
-            .desks
-            .iter()
-            .position(|desk| desk.group.as_deref() == group && desk.members.contains(&key));
+    /// What nobody may take there any more, and was not given to another desk, is placed anew.
+    /// Gives the sessions to wake.
+    pub fn unsubscribe(
+        &mut self,
+        key: SessionKey,
+        group: Option<&str>,
+        now: Timestamp,
+    ) -> Vec<SessionKey> {
+        let at = self.desks.iter().position(|desk| desk.seats(key, group));
         let Some(at) = at else { return Vec::new() };
         let desk = &mut self.desks[at];
-        desk.members.retain(|member| *member != key);
-        desk.pile.release(key);
-        if !desk.members.is_empty() {
-            return desk.members.clone();
+        let Some((server, orphans)) = desk.leave(key, &mut self.items) else { return Vec::new() };
+        let (id, mut wake) = (desk.id, desk.keys().collect());
+        if desk.is_empty() {
+            self.desks.remove(at);
         }
-        let closed = self.desks.swap_remove(at);
-        if self.desks.is_empty() {
-            self.unclaimed = closed.pile;
-            return Vec::new();
+        if !self.desks.iter().any(|desk| desk.serves(&server)) {
+            self.absences.begin(&server, now);
         }
-        let given = |number: u64| self.desks.iter().any(|desk| desk.was_given(number));
-        let orphans: Vec<Item> =
-            closed.pile.items.into_iter().filter(|item| !given(item.number)).collect();
-        if orphans.is_empty() {
-            return Vec::new();
+        for number in orphans {
+            self.place_orphan(number, id, now, &mut wake);
         }
-        self.desks[0].pile.take_over(orphans);
-        self.desks[0].members.clone()
+        wake.into_iter().collect()
     }
 
     /// The session ends: all its subscriptions end.
-    pub fn leave(&mut self, key: SessionKey) -> Vec<SessionKey> {
-        let groups: Vec<Option<String>> = self
-            .desks
-            .iter()
-            .filter(|desk| desk.members.contains(&key))
-            .map(|desk| desk.group.clone())
-            .collect();
-        groups.iter().flat_map(|group| self.unsubscribe(key, group.as_deref())).collect()
+    pub fn leave(&mut self, key: SessionKey, now: Timestamp) -> Vec<SessionKey> {
+        let desks = self.desks.iter().filter(|desk| desk.has(key));
+        let groups: Vec<Option<String>> = desks.map(|desk| desk.group.clone()).collect();
+        groups.iter().flat_map(|group| self.unsubscribe(key, group.as_deref(), now)).collect()
     }
 
-    /// Hands a server up to `room` messages, oldest first.
-    pub fn pull(
-        &mut self,
-        key: SessionKey,
-        room: usize,
-        now: Timestamp,
-    ) -> Vec<(u64, Arc<Message>)> {
-        let mut letters = Vec::new();
-        for desk in self.desks.iter_mut().filter(|desk| desk.members.contains(&key)) {
-            desk.pile.hand_out(key, room - letters.len(), now, &mut letters);
-            if letters.len() == room {
-                break;
-            }
+    /// The session's client is away, and its desks stay. Gives the sessions to wake: they may have
+    /// what was kept for its server.
+    pub fn away(&mut self, key: SessionKey) -> Vec<SessionKey> {
+        self.note_room(key, false)
+    }
+
+    /// Hands a session up to `room` messages, oldest first.
+    pub fn pull(&mut self, key: SessionKey, room: usize, now: Timestamp) -> Handout {
+        let mut handout = Handout::default();
+        for desk in &mut self.desks {
+            self.expired += desk.hand_out(key, room, now, &mut self.items, &mut handout.messages);
         }
-        letters
+        handout.wake = self.note_room(key, handout.messages.len() < room);
+        handout
     }
 
     /// A server has the message.
     pub fn acknowledge(&mut self, key: SessionKey, number: u64) {
-        for desk in self.desks.iter_mut().filter(|desk| desk.members.contains(&key)) {
-            desk.pile.remove(key, number);
+        for desk in &mut self.desks {
+            desk.acknowledge(key, number, &mut self.items);
         }
     }
 
@@ -200,11 +251,11 @@ impl Inbox {
     /// for it or for others of its group, who are given to be woken.
     pub fn put_back(&mut self, key: SessionKey, numbers: &[u64]) -> Vec<SessionKey> {
         let mut wake = Vec::new();
-        for desk in self.desks.iter_mut().filter(|desk| desk.members.contains(&key)) {
+        for desk in self.desks.iter_mut().filter(|desk| desk.has(key)) {
             for number in numbers {
-                desk.pile.put_back(key, *number);
+                desk.put_back(key, *number, &mut self.items);
             }
-            wake.extend_from_slice(&desk.members);
+            wake.extend(desk.keys());
         }
         wake
     }
@@ -212,13 +263,32 @@ impl Inbox {
     /// Whether this session still holds the message (it may have been taken back).
     #[must_use]
     pub fn holds(&self, key: SessionKey, number: u64) -> bool {
-        self.desks.iter().any(|desk| desk.pile.find(key, number).is_some())
+        self.desks.iter().any(|desk| desk.holds(key, number))
     }
 
-    /// Messages waiting, over all desks.
+    /// Puts away what has expired, and gives to others what servers that stay away have asked for;
+    /// bounded work, of which the next sweep does the rest.
+    pub fn sweep(&mut self, now: Timestamp) -> InboxSwept {
+        let mut budget = SWEEP_MAX;
+        while budget > 0 {
+            let Some(number) = self.items.next_due(now) else { break };
+            self.expire(number);
+            budget -= 1;
+        }
+        let (longest, mut wake) = (self.limits.absence_max, BTreeSet::new());
+        for number in self.absences.give_up(longest, now, budget, &mut self.items) {
+            let Some(item) = self.items.get(number) else { continue };
+            let place = self.place_for_all(&item.to);
+            self.put(number, place, NO_LIMITS, now, &mut wake);
+        }
+        let wake = wake.into_iter().collect();
+        InboxSwept { expired: std::mem::take(&mut self.expired), wake }
+    }
+
+    /// Messages waiting, over all places.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.unclaimed.items.len() + self.desks.iter().map(|d| d.pile.items.len()).sum::<usize>()
+        self.rooms().map(Room::messages).sum()
     }
 
     /// Nothing waits.
@@ -227,293 +297,109 @@ impl Inbox {
         self.len() == 0
     }
 
-    /// Payload bytes waiting, over all desks.
+    /// Payload bytes waiting, over all places.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.unclaimed.bytes + self.desks.iter().map(|desk| desk.pile.bytes).sum::<usize>()
-    }
-}
-
-impl Desk {
-    /// Whether this desk is known to have had its own copy of the message. When in doubt it had
-    /// not: a server may see a message twice, but not never.
-    fn was_given(&self, number: u64) -> bool {
-        self.since < number && number < self.until
-    }
-}
-
-impl Pile {
-    /// Adds messages of a desk that closed, each in its place. They may exceed the bounds of one
-    /// desk by those of another.
-    fn take_over(&mut self, mut orphans: Vec<Item>) {
-        orphans.retain(|item| self.position(item.number).is_err());
-        orphans.iter().for_each(|item| self.count(item));
-        self.items.extend(orphans);
-        self.items.make_contiguous().sort_unstable_by_key(|item| item.number);
+        self.rooms().map(Room::bytes).sum()
     }
 
-    fn has_room(&self, bytes: usize, sender: Option<Nid>, limits: &InboxLimits) -> bool {
-        let load = sender.and_then(|nid| self.by_sender.get(&nid)).copied().unwrap_or_default();
-        self.items.len() < limits.messages_max
-            && self.bytes + bytes <= limits.bytes_max
-            && load.messages < (limits.messages_max / SENDERS).max(SENDER_MESSAGES_MIN)
-            && load.bytes + bytes <= (limits.bytes_max / SENDERS).max(SENDER_BYTES_MIN)
+    fn rooms(&self) -> impl Iterator<Item = &Room> {
+        let piles = self.absences.piles().chain([&self.unclaimed]).map(|pile| &pile.room);
+        self.desks.iter().map(|desk| &desk.room).chain(piles)
     }
 
-    fn push(&mut self, number: u64, message: &Arc<Message>, sender: Option<Nid>) {
-        let item = Item { number, message: Arc::clone(message), sender, holder: None };
-        self.count(&item);
-        self.items.push_back(item);
-    }
-
-    fn count(&mut self, item: &Item) {
-        let bytes = item.message.kept_bytes();
-        self.bytes += bytes;
-        if let Some(nid) = item.sender {
-            let load = self.by_sender.entry(nid).or_default();
-            load.messages += 1;
-            load.bytes += bytes;
+    fn place_for(&self, to: &Addressee, now: Timestamp) -> Place {
+        let Some(asker) = &to.asker else { return self.place_for_all(to) };
+        let desks = self.positions(|desk| desk.serves(asker));
+        if !desks.is_empty() {
+            return Place::Desks(desks);
         }
-    }
-
-    fn uncount(&mut self, item: &Item) {
-        let bytes = item.message.kept_bytes();
-        self.bytes -= bytes;
-        let Some(nid) = item.sender else { return };
-        let Some(load) = self.by_sender.get_mut(&nid) else { return };
-        load.messages -= 1;
-        load.bytes -= bytes;
-        if load.messages == 0 {
-            self.by_sender.remove(&nid);
+        if self.absences.keep_for(asker, self.limits.absence_max, now) {
+            return Place::Absent(Arc::clone(asker));
         }
+        self.place_for_all(to)
     }
 
-    fn hand_out(
+    /// Where it belongs, whoever asked.
+    fn place_for_all(&self, to: &Addressee) -> Place {
+        let desks = self.positions(|desk| desk.may_have(to));
+        if desks.is_empty() { Place::Unclaimed } else { Place::Desks(desks) }
+    }
+
+    fn positions(&self, wanted: impl Fn(&Desk) -> bool) -> SmallVec<[usize; 4]> {
+        let desks = self.desks.iter().enumerate();
+        desks.filter(|(_, desk)| wanted(desk)).map(|(at, _)| at).collect()
+    }
+
+    /// Puts an item where there is room. Gives how many places had none.
+    fn put(
         &mut self,
-        key: SessionKey,
-        room: usize,
+        number: u64,
+        place: Place,
+        limits: InboxLimits,
         now: Timestamp,
-        letters: &mut Vec<(u64, Arc<Message>)>,
+        wake: &mut BTreeSet<SessionKey>,
+    ) -> usize {
+        let items = &mut self.items;
+        match place {
+            Place::Desks(desks) => {
+                let mut full = 0;
+                for at in desks {
+                    let desk = &mut self.desks[at];
+                    if !desk.give(number, items, &limits) {
+                        full += 1;
+                    } else if let Some(item) = items.get(number) {
+                        wake.extend(desk.takers_of(&item.to));
+                    }
+                }
+                full
+            }
+            Place::Absent(server) => {
+                self.absences.begin(&server, now);
+                let pile = self.absences.pile(&server);
+                usize::from(!pile.is_some_and(|pile| pile.put(number, items, &limits)))
+            }
+            Place::Unclaimed => usize::from(!self.unclaimed.put(number, items, &limits)),
+        }
+    }
+
+    /// Finds another place for an item that a desk had and lost.
+    fn place_orphan(
+        &mut self,
+        number: u64,
+        from: DeskId,
+        now: Timestamp,
+        wake: &mut BTreeSet<SessionKey>,
     ) {
-        self.drop_expired(now);
-        let mut left = room.min(self.items.len() - self.handed_out);
-        for item in &mut self.items {
-            if left == 0 {
-                return;
-            }
-            if item.holder.is_none() {
-                item.holder = Some(key);
-                self.handed_out += 1;
-                left -= 1;
-                letters.push((item.number, Arc::clone(&item.message)));
-            }
+        self.items.forget_desk(number, from);
+        let Some(item) = self.items.get(number) else { return };
+        if !self.desks.iter().any(|desk| item.desks.contains(&desk.id)) {
+            let place = self.place_for(&item.to, now);
+            self.put(number, place, NO_LIMITS, now, wake);
         }
+        self.items.tidy(number);
     }
 
-    fn drop_expired(&mut self, now: Timestamp) {
-        // Expiry is judged at the front alone: order is kept, and a short-lived message behind a
-        // long-lived one is judged when its turn comes.
-        while let Some(front) = self.items.front() {
-            if front.holder.is_some() || front.message.expires > now {
-                return;
-            }
-            if let Some(expired) = self.items.pop_front() {
-                self.uncount(&expired);
-            }
-        }
+    fn expire(&mut self, number: u64) {
+        let items = &mut self.items;
+        let asker = items.get(number).and_then(|item| item.to.asker.clone());
+        let kept = asker.and_then(|asker| self.absences.pile(&asker));
+        let piles = kept.into_iter().chain([&mut self.unclaimed]);
+        let in_piles: u64 = piles.map(|pile| u64::from(pile.expire(number, items))).sum();
+        let desks = self.desks.iter_mut();
+        let on_desks: u64 = desks.map(|desk| u64::from(desk.expire(number, items))).sum();
+        self.expired += in_piles + on_desks;
     }
 
-    fn release(&mut self, key: SessionKey) {
-        for item in self.items.iter_mut().filter(|item| item.holder == Some(key)) {
-            item.holder = None;
-            self.handed_out -= 1;
-        }
-    }
-
-    fn position(&self, number: u64) -> Result<usize, usize> {
-        self.items.binary_search_by_key(&number, |item| item.number)
-    }
-
-    fn put_back(&mut self, key: SessionKey, number: u64) {
-        if let Some(at) = self.find(key, number) {
-            self.items[at].holder = None;
-            self.handed_out -= 1;
-        }
-    }
-
-    fn find(&self, key: SessionKey, number: u64) -> Option<usize> {
-        let at = self.position(number).ok()?;
-        (self.items[at].holder == Some(key)).then_some(at)
-    }
-
-    fn remove(&mut self, key: SessionKey, number: u64) {
-        let Some(at) = self.find(key, number) else { return };
-        if let Some(item) = self.items.remove(at) {
-            self.uncount(&item);
-            self.handed_out -= 1;
-        }
+    fn note_room(&mut self, key: SessionKey, has_room: bool) -> Vec<SessionKey> {
+        self.desks.iter_mut().flat_map(|desk| desk.note_room(key, has_room)).collect()
     }
 }
 
-/// One device may fill this part of the inbox …
-const SENDERS: usize = 16;
+/// For what has been taken already and must not be lost. Beyond its bounds a place has at most
+/// what others were allowed.
+const NO_LIMITS: InboxLimits =
+    InboxLimits { messages_max: usize::MAX, bytes_max: usize::MAX, absence_max: Duration::ZERO };
 
-/// … and this many messages …
-const SENDER_MESSAGES_MIN: usize = 16;
-
-/// … and bytes in any case.
-const SENDER_BYTES_MIN: usize = 64 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mqtt::QoS;
-
-    const LIMITS: InboxLimits = InboxLimits { messages_max: 3, bytes_max: 100 };
-    const NOW: Timestamp = Timestamp(1);
-
-    fn key(slot: u32) -> SessionKey {
-        SessionKey { slot, generation: 0 }
-    }
-
-    fn message(payload: &'static str) -> Arc<Message> {
-        let (topic, payload) = ("To_SM-SR".into(), payload.into());
-        Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Timestamp::NEVER))
-    }
-
-    fn take(inbox: &mut Inbox, key: SessionKey, room: usize) -> Vec<(u64, String)> {
-        let letters = inbox.pull(key, room, NOW).into_iter();
-        letters.map(|(n, m)| (n, String::from_utf8_lossy(&m.payload).into_owned())).collect()
-    }
-
-    fn texts(letters: &[(u64, String)]) -> Vec<&str> {
-        letters.iter().map(|(_, text)| text.as_str()).collect()
-    }
-
-    #[test]
-    fn what_comes_while_no_server_is_there_waits_in_order() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.post(&message("one"), None);
-        inbox.post(&message("two"), None);
-        inbox.subscribe(key(1), None);
-        assert_eq!(texts(&take(&mut inbox, key(1), 10)), ["one", "two"]);
-    }
-
-    #[test]
-    fn unacknowledged_letters_survive_the_end_of_the_only_server() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.subscribe(key(1), None);
-        inbox.post(&message("one"), None);
-        inbox.post(&message("two"), None);
-        let letters = take(&mut inbox, key(1), 10);
-        inbox.acknowledge(key(1), letters[0].0);
-        inbox.leave(key(1));
-        inbox.subscribe(key(2), None);
-        assert_eq!(texts(&take(&mut inbox, key(2), 10)), ["two"]);
-    }
-
-    #[test]
-    fn members_of_a_group_share_and_others_get_a_copy() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.subscribe(key(1), Some("g"));
-        inbox.subscribe(key(2), Some("g"));
-        inbox.subscribe(key(3), None);
-        inbox.post(&message("one"), None);
-        inbox.post(&message("two"), None);
-        assert_eq!(texts(&take(&mut inbox, key(1), 1)), ["one"]);
-        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["two"]);
-        assert_eq!(texts(&take(&mut inbox, key(3), 9)), ["one", "two"]);
-        // The first member dies with "one" unacknowledged: the second takes over.
-        assert_eq!(inbox.leave(key(1)), [key(2)]);
-        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one"]);
-    }
-
-    #[test]
-    fn a_desk_that_closes_leaves_to_others_what_they_did_not_get() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.subscribe(key(1), None);
-        inbox.post(&message("one"), None);
-        inbox.post(&message("two"), None);
-        take(&mut inbox, key(1), 1);
-        inbox.subscribe(key(2), None);
-        inbox.post(&message("three"), None);
-        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["three"]);
-        assert_eq!(inbox.leave(key(1)), [key(2)]);
-        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one", "two"]);
-        assert_eq!(inbox.bytes(), "onetwothree".len());
-    }
-
-    #[test]
-    fn what_a_full_desk_missed_comes_from_the_one_that_had_it() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.subscribe(key(1), None);
-        inbox.subscribe(key(2), None);
-        for text in ["one", "two", "three"] {
-            inbox.post(&message(text), None);
-        }
-        for (number, _) in take(&mut inbox, key(1), 9) {
-            inbox.acknowledge(key(1), number);
-        }
-        assert_eq!(inbox.post(&message("four"), None).1, 1, "the other desk is full");
-        assert_eq!(inbox.leave(key(1)), [key(2)]);
-        let letters = take(&mut inbox, key(2), 9);
-        assert_eq!(texts(&letters), ["one", "two", "three", "four"]);
-    }
-
-    #[test]
-    fn what_never_left_for_a_server_waits_again() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.subscribe(key(1), Some("g"));
-        inbox.subscribe(key(2), Some("g"));
-        inbox.post(&message("one"), None);
-        inbox.post(&message("two"), None);
-        let letters = take(&mut inbox, key(1), 9);
-        inbox.put_back(key(2), &[letters[0].0]);
-        assert!(take(&mut inbox, key(2), 9).is_empty(), "only who holds it puts it back");
-        assert_eq!(inbox.put_back(key(1), &[letters[0].0]), [key(1), key(2)]);
-        assert_eq!(texts(&take(&mut inbox, key(2), 9)), ["one"]);
-        inbox.acknowledge(key(1), letters[1].0);
-        inbox.acknowledge(key(2), letters[0].0);
-        assert!(inbox.is_empty());
-    }
-
-    #[test]
-    fn a_stranger_cannot_acknowledge_what_another_holds() {
-        let mut inbox = Inbox::new(LIMITS);
-        inbox.subscribe(key(1), None);
-        inbox.post(&message("one"), None);
-        let letters = take(&mut inbox, key(1), 1);
-        inbox.subscribe(key(2), None);
-        inbox.acknowledge(key(2), letters[0].0);
-        assert!(inbox.holds(key(1), letters[0].0));
-    }
-
-    #[test]
-    fn one_device_cannot_take_the_room_of_the_others() {
-        // case D8
-        let nid = |number| Nid::new(number, crate::ids::NidScheme::Decimal).ok();
-        let mut inbox = Inbox::new(InboxLimits { messages_max: 1000, bytes_max: 1 << 30 });
-        let mut flood = 0;
-        while inbox.has_room(1, nid(1)) {
-            inbox.post(&message("x"), nid(1));
-            flood += 1;
-        }
-        assert_eq!(flood, 1000 / SENDERS);
-        assert!(inbox.has_room(1, nid(2)) && inbox.has_room(1, None));
-        inbox.subscribe(key(1), None);
-        let letters = take(&mut inbox, key(1), 1);
-        inbox.acknowledge(key(1), letters[0].0);
-        assert!(inbox.has_room(1, nid(1)), "what is fetched makes room again");
-    }
-
-    #[test]
-    fn a_full_inbox_says_so_before_anything_is_posted() {
-        let mut inbox = Inbox::new(LIMITS);
-        for _ in 0..3 {
-            assert!(inbox.has_room(1, None));
-            inbox.post(&message("x"), None);
-        }
-        assert!(!inbox.has_room(1, None));
-        assert!(!Inbox::new(LIMITS).has_room(101, None));
-    }
-}
+/// Items that one sweep puts away or places anew.
+const SWEEP_MAX: usize = 10_000;

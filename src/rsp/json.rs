@@ -44,6 +44,16 @@ pub(super) fn read<'a>(payload: &'a [u8], members: &mut Members<'a>) -> Option<(
     Some(())
 }
 
+/// The body, as it stands there.
+pub(super) fn body(payload: &[u8]) -> Option<&str> {
+    let mut body = None;
+    walk(std::str::from_utf8(payload).ok()?, |name, value| match Name::of_text(name) {
+        Name::Body => once(&mut body, value),
+        _ => Some(()),
+    })?;
+    body.map(RawValue::get)
+}
+
 /// What is there must be readable.
 fn optional<'a, T>(
     value: Option<&'a RawValue>,

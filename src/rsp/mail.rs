@@ -8,20 +8,53 @@
 //!   never given more than it asks for: mail is pulled, so a slow device holds references only.
 //!
 //! A letter goes when every receiver has acknowledged it, when it expires, or with its receiver.
+//!
+//! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
+//! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::exchange::due;
-use super::mailbox::{Arrival, Letter, Mailbox, OwnLetter, ProfileChange};
+use super::mailbox::{
+    Acknowledged, Arrival, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
+};
+use super::options::RspLimits;
+use super::parts::Parts;
 use super::policy::Form;
 use super::roll::Roll;
-use super::settings::RspLimits;
-use crate::ids::{Gid, SessionKey, Timestamp};
+use super::shape::{Next, part};
+use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
+
+/// A message with what is to be done to it on its way to a device.
+#[derive(Clone, Debug)]
+pub(super) struct Publication {
+    pub(super) message: Arc<Message>,
+    /// Each device gets its own part of it.
+    pub(super) parts: Option<Arc<Parts>>,
+    /// It may be cut for a device that does not take it whole.
+    pub(super) chunks: bool,
+    /// It waits for the agreement of each device.
+    pub(super) needs_consent: bool,
+}
+
+/// What a device pulls with.
+#[derive(Clone, Copy)]
+pub(super) struct Pulling<'a> {
+    pub(super) index: u32,
+    pub(super) nid: Nid,
+    pub(super) gids: &'a [Gid],
+    pub(super) reader: SessionKey,
+    /// Whether it agrees to be provisioned in this group's name.
+    pub(super) agrees: &'a dyn Fn(Gid) -> bool,
+    /// Largest envelope it is given in one piece, by the settings of its groups.
+    pub(super) chunk: usize,
+}
 
 /// Where a letter lies, for the calendar of expiries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,16 +68,21 @@ enum Place {
 struct Log {
     /// Ascending by id.
     letters: VecDeque<GroupLetter>,
-    online: BTreeMap<u32, SessionKey>,
+    online: BTreeMap<u32, Reader>,
+    /// How many of those take packets of at most so many bytes.
+    limits: BTreeMap<u32, u32>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct GroupLetter {
-    id: u64,
-    message: Arc<Message>,
+pub(super) struct GroupLetter {
+    pub(super) id: u64,
+    pub(super) publication: Publication,
     roll: Roll,
     expires: Timestamp,
+    campaign: Option<NonZeroU64>,
+    /// Those who may have it before all others, ascending, as long as the others have to wait.
+    first: Option<Box<[u32]>>,
 }
 
 /// Letters that nobody came for.
@@ -55,6 +93,9 @@ pub struct ExpiredLetters {
     /// Each for a group, whatever the number of members it still waited for.
     pub to_groups: u64,
 }
+
+/// A campaign that lost a letter, with the device where it was for one.
+pub(super) type Bereft = (u64, Option<u32>);
 
 #[derive(Debug)]
 pub(super) struct Mail {
@@ -93,6 +134,11 @@ impl Mail {
         self.totals
     }
 
+    /// The session that is given a device's mail.
+    pub(super) fn reader(&self, index: u32) -> Option<SessionKey> {
+        self.mailbox(index)?.reader()
+    }
+
     /// Whether a device's own mailbox takes another message of this size. Other devices may fill
     /// half of it: however many of them ask for a profile, the server gets through.
     pub(super) fn has_room(&self, index: u32, bytes: usize, form: Form) -> bool {
@@ -112,49 +158,191 @@ impl Mail {
         len < self.limits.group_messages_max && held + bytes <= self.limits.group_bytes_max
     }
 
+    /// The largest PUBLISH that a device's reader takes, in bytes.
+    pub(super) fn packet_bytes_max(&self, index: u32) -> u32 {
+        self.mailbox(index).map_or(u32::MAX, Mailbox::packet_bytes_max)
+    }
+
+    /// The largest PUBLISH that all connected members of a group take, in bytes.
+    pub(super) fn group_packet_bytes_max(&self, gid: Gid) -> u32 {
+        let limits = self.logs.get(&gid).map(|log| &log.limits);
+        limits.and_then(|limits| limits.keys().next().copied()).unwrap_or(u32::MAX)
+    }
+
     /// Puts a letter into a device's mailbox; returns the reader to wake.
     pub(super) fn post(
         &mut self,
         index: u32,
-        message: &Arc<Message>,
+        publication: &Publication,
         expires: Timestamp,
         form: Form,
+        campaign: Option<u64>,
         change: Option<ProfileChange>,
     ) -> Option<SessionKey> {
         self.last_id += 1;
-        let (id, message) = (self.last_id, Arc::clone(message));
-        let change = change.map(Box::new);
-        self.insert(index, OwnLetter { id, message, expires, form, change });
+        let (id, message) = (self.last_id, Arc::clone(&publication.message));
+        let (chunks, change) = (publication.chunks, change.map(Box::new));
+        let campaign = campaign.and_then(NonZeroU64::new);
+        self.insert(index, OwnLetter { id, message, expires, form, campaign, chunks, change });
         self.mailbox(index)?.reader()
     }
 
-    /// Puts a letter into a group's log; returns the readers to wake.
+    /// Puts a letter for these members into a group's log, for the first of them alone at first,
+    /// where there are some; returns the readers to wake.
     pub(super) fn post_group(
         &mut self,
         gid: Gid,
-        members: Arc<Vec<u32>>,
-        message: &Arc<Message>,
+        roll: Roll,
+        publication: Publication,
         expires: Timestamp,
+        campaign: Option<u64>,
+        first: Option<Box<[u32]>>,
     ) -> Vec<SessionKey> {
+        if roll.remaining() == 0 {
+            return Vec::new();
+        }
         self.last_id += 1;
         let id = self.last_id;
         let log = self.logs.entry(gid).or_default();
-        let (bytes, message) = (message.kept_bytes(), Arc::clone(message));
+        let bytes = publication.message.kept_bytes();
+        let campaign = campaign.and_then(NonZeroU64::new);
         log.bytes += bytes;
-        log.letters.push_back(GroupLetter { id, message, roll: Roll::new(members), expires });
+        log.letters.push_back(GroupLetter { id, publication, roll, expires, campaign, first });
         self.totals.messages += 1;
         self.totals.bytes += bytes;
         self.expiries.insert((expires, (id, Place::Group(gid))));
-        log.online.values().copied().collect()
+        log.online.values().map(|reader| reader.key).collect()
+    }
+
+    /// The connected members of a group, the longest known devices first.
+    pub(super) fn online(&self, gid: Gid) -> impl Iterator<Item = u32> + '_ {
+        self.logs.get(&gid).into_iter().flat_map(|log| log.online.keys().copied())
+    }
+
+    /// The first wave is through: all others may have the campaign's letters. Returns the readers
+    /// to wake.
+    pub(super) fn release(&mut self, gid: Gid, campaign: u64) -> Vec<SessionKey> {
+        let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
+        for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
+            letter.first = None;
+        }
+        let online: Vec<(u32, SessionKey)> =
+            log.online.iter().map(|(index, reader)| (*index, reader.key)).collect();
+        online.iter().for_each(|(index, _)| self.look_again(*index));
+        online.into_iter().map(|(_, reader)| reader).collect()
+    }
+
+    /// The device's reader has passed over letters that it may have by now; returns it, to be
+    /// woken.
+    pub(super) fn look_again_for(&mut self, index: u32) -> Option<SessionKey> {
+        self.look_again(index);
+        self.mailbox(index)?.reader()
+    }
+
+    /// The device does not agree: it does not get what waits for its agreement in these groups.
+    /// Returns the campaigns.
+    pub(super) fn drop_unagreed(&mut self, index: u32, gids: &[Gid]) -> Vec<u64> {
+        let mut campaigns = Vec::new();
+        for gid in gids {
+            let Some(log) = self.logs.get_mut(gid) else { continue };
+            let taken = |id| {
+                let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
+                mailbox.is_some_and(|mailbox| mailbox.has_taken(id))
+            };
+            let mut done = Vec::new();
+            for letter in log.letters.iter_mut().filter(|l| l.publication.needs_consent) {
+                if !taken(letter.id) && letter.roll.finish(index) {
+                    campaigns.extend(letter.campaign.map(NonZeroU64::get));
+                    done.extend(letter.is_done().then_some(letter.id));
+                }
+            }
+            done.into_iter().for_each(|id| {
+                self.remove_group_letter(*gid, id);
+            });
+        }
+        campaigns
+    }
+
+    /// Takes a campaign's letter back from a device that was not given it yet; `false` when there
+    /// was none to take back.
+    pub(super) fn withdraw_from(&mut self, index: u32, campaign: u64) -> bool {
+        let Some(mailbox) = self.mailbox(index) else { return false };
+        let mine = mailbox.letters().filter(|l| l.campaign.is_some_and(|c| c.get() == campaign));
+        let waiting: Vec<u64> =
+            mine.map(|letter| letter.id).filter(|id| !mailbox.has_taken(*id)).collect();
+        waiting.iter().for_each(|id| {
+            self.remove_own(index, *id);
+        });
+        !waiting.is_empty()
+    }
+
+    /// Takes a campaign's letters back from all members that were not given them yet. Returns
+    /// those who have them on their way, ascending.
+    pub(super) fn withdraw_from_group(&mut self, gid: Gid, campaign: u64) -> Vec<u32> {
+        let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
+        let (boxes, mut holders) = (&self.boxes, Vec::new());
+        let mut done = Vec::new();
+        for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
+            let has_taken = |index: &u32| {
+                let mailbox = boxes.get(*index as usize).and_then(Option::as_deref);
+                mailbox.is_some_and(|mailbox| mailbox.has_taken(letter.id))
+            };
+            let taken: Vec<u32> = log.online.keys().copied().filter(has_taken).collect();
+            letter.roll.finish_all_but(&taken);
+            done.extend(letter.is_done().then_some(letter.id));
+            holders.extend(taken);
+        }
+        done.into_iter().for_each(|id| {
+            self.remove_group_letter(gid, id);
+        });
+        holders.sort_unstable();
+        holders.dedup();
+        holders
+    }
+
+    /// Takes back from a device all B1s and C1s that it was not given yet. Returns their
+    /// campaigns.
+    pub(super) fn withdraw_all(&mut self, index: u32, gids: &[Gid]) -> Vec<u64> {
+        let mut campaigns = Vec::new();
+        let own: Vec<(u64, u64)> = self.mailbox(index).map_or_else(Vec::new, |mailbox| {
+            let mine = mailbox.letters().filter(|letter| !mailbox.has_taken(letter.id));
+            mine.filter_map(|letter| Some((letter.id, letter.campaign?.get()))).collect()
+        });
+        for (id, campaign) in own {
+            self.remove_own(index, id);
+            campaigns.push(campaign);
+        }
+        for gid in gids {
+            campaigns.extend(self.withdraw_from_log(index, *gid));
+        }
+        campaigns
+    }
+
+    fn withdraw_from_log(&mut self, index: u32, gid: Gid) -> Vec<u64> {
+        let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
+        let taken = |id| mailbox.is_some_and(|mailbox| mailbox.has_taken(id));
+        let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
+        let (mut campaigns, mut done) = (Vec::new(), Vec::new());
+        for letter in &mut log.letters {
+            if letter.campaign.is_some() && !taken(letter.id) && letter.roll.finish(index) {
+                campaigns.extend(letter.campaign.map(NonZeroU64::get));
+                done.extend(letter.is_done().then_some(letter.id));
+            }
+        }
+        done.into_iter().for_each(|id| {
+            self.remove_group_letter(gid, id);
+        });
+        campaigns
     }
 
     /// Makes a session the reader of a device's mail instead of any other.
-    pub(super) fn attach(&mut self, index: u32, gids: &[Gid], reader: SessionKey) {
+    pub(super) fn attach(&mut self, index: u32, gids: &[Gid], reader: Reader) {
+        self.forget_progress_of_none(index, gids);
         let mailbox = self.mailbox_mut(index);
         let former = mailbox.reader();
         mailbox.put_reader(reader);
         match former {
-            Some(same) if same == reader => return,
+            Some(same) if same == reader.key => {}
             Some(_other) => self.hand_back(index),
             None => self.totals.readers += 1,
         }
@@ -174,13 +362,13 @@ impl Mail {
         let served = self.mailbox(index).and_then(Mailbox::reader);
         let mailbox = self.mailbox_mut(index);
         mailbox.end_reader(reader);
-        let next = mailbox.reader();
+        let (next, packet_bytes_max) = (mailbox.reader(), mailbox.packet_bytes_max());
         if served == Some(reader) {
             self.hand_back(index);
             self.totals.readers -= usize::from(next.is_none());
             for gid in gids {
                 match next {
-                    Some(next) => self.go_online(index, *gid, next),
+                    Some(key) => self.go_online(index, *gid, Reader { key, packet_bytes_max }),
                     None => self.go_offline(index, *gid),
                 }
             }
@@ -189,41 +377,73 @@ impl Mail {
         next.filter(|_| served == Some(reader))
     }
 
-    /// Up to `room` letters behind those the reader has already, in publish order.
+    /// The session is there again, with a client that may take larger or smaller packets.
+    pub(super) fn resize(&mut self, index: u32, gids: &[Gid], reader: Reader) {
+        let Some(mailbox) = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        mailbox.resize_reader(reader);
+        if mailbox.reader() == Some(reader.key) {
+            gids.iter().for_each(|gid| self.go_online(index, *gid, reader));
+        }
+    }
+
+    /// Up to `room` letters behind those the reader has already, in publish order. Behind a piece
+    /// of a letter comes nothing until the device has all of it.
     pub(super) fn pull(
         &mut self,
-        index: u32,
-        gids: &[Gid],
-        reader: SessionKey,
+        pulling: &Pulling<'_>,
         room: usize,
         now: Timestamp,
     ) -> Vec<Letter> {
-        let Some(mailbox) = self.boxes.get(index as usize).and_then(Option::as_deref) else {
+        let Some((letters, progress, all_seen)) = self.look(pulling, room, now) else {
             return Vec::new();
         };
-        if mailbox.reader() != Some(reader) {
-            return Vec::new();
+        self.remember(pulling.index, &letters, all_seen);
+        if progress.is_some() {
+            self.mailbox_mut(pulling.index).progress = progress.map(Box::new);
         }
+        letters
+    }
+
+    /// What the reader is to be given: letters, how far it is with one that it gets in pieces, and
+    /// whether there is nothing behind them. `None` where it is not its turn.
+    fn look(
+        &self,
+        pulling: &Pulling<'_>,
+        room: usize,
+        now: Timestamp,
+    ) -> Option<(Vec<Letter>, Option<Progress>, bool)> {
+        let index = pulling.index;
+        let mailbox = self.mailbox(index).filter(|mailbox| {
+            mailbox.reader() == Some(pulling.reader) && !mailbox.is_in_pieces()
+        })?;
         // The first source is the mailbox itself, then its groups; each shows its next letter.
         let next = |source: usize, cursor: u64| match source.checked_sub(1) {
-            None => mailbox.next(cursor, now),
+            None => mailbox.next(cursor, now).map(Next::of_own),
             Some(at) => {
+                let gid = pulling.gids[at];
+                let agrees = || (pulling.agrees)(gid);
                 let is_taken = |id| mailbox.has_taken(id);
-                self.logs.get(&gids[at])?.next(index, cursor, now, is_taken)
+                let log = self.logs.get(&gid)?;
+                log.next(index, cursor, now, is_taken, agrees).map(Next::of_group)
             }
         };
-        let mut heads: SmallVec<[Option<Letter>; 3]> =
-            (0..=gids.len()).map(|source| next(source, mailbox.cursor)).collect();
-        let mut letters = Vec::new();
-        while letters.len() < room.min(self.limits.pull_max) {
+        let mut heads: SmallVec<[Option<Next<'_>>; 3]> =
+            (0..=pulling.gids.len()).map(|source| next(source, mailbox.cursor)).collect();
+        let (mut letters, mut progress) = (Vec::new(), None);
+        while progress.is_none() && letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();
             let first = ids.filter_map(|(source, head)| Some((head.as_ref()?.id, source))).min();
             let Some((id, source)) = first else { break };
-            letters.extend(std::mem::replace(&mut heads[source], next(source, id)));
+            let Some(head) = heads[source].take() else { break };
+            heads[source] = next(source, id);
+            let (letter, piece) = head.shape(pulling, mailbox);
+            letters.push(letter);
+            progress = piece;
         }
-        let all_seen = heads.iter().all(Option::is_none);
-        self.remember(index, &letters, all_seen);
-        letters
+        Some((letters, progress, heads.iter().all(Option::is_none)))
     }
 
     /// Letters that the reader was given and that never left for it are the next to be pulled.
@@ -249,32 +469,63 @@ impl Mail {
         mailbox.is_some_and(|mailbox| mailbox.reader() == Some(reader) && mailbox.has_taken(id))
     }
 
-    /// A letter has arrived. Only what the reader was given counts, and only once.
-    pub(super) fn acknowledge(&mut self, index: u32, gids: &[Gid], id: u64) -> Option<Arrival> {
+    /// A letter, or a piece of one, has arrived. Only what the reader was given counts, and only
+    /// once.
+    pub(super) fn acknowledge(
+        &mut self,
+        index: u32,
+        gids: &[Gid],
+        id: u64,
+    ) -> Option<Acknowledged> {
         let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
         if !mailbox.finish(id) {
             return None;
         }
+        if mailbox.finish_piece(id) {
+            // An expiry that was passed over while the piece was on its way is due again.
+            if let Some(expires) = mailbox.expiry(id) {
+                self.expiries.insert((expires, (id, Place::Device(index))));
+            }
+            return Some(Acknowledged::Piece);
+        }
+        self.take_out(index, gids, id).map(Acknowledged::Arrived)
+    }
+
+    /// A letter that the reader was given cannot be given to it: it leaves the mail. A piece of one
+    /// is cut anew, for a client may come back that takes less than before.
+    pub(super) fn discard(&mut self, index: u32, gids: &[Gid], id: u64) -> Option<Arrival> {
+        let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
+        if mailbox.progress.as_ref().is_some_and(|progress| progress.letter == id) {
+            let reader = mailbox.reader()?;
+            self.put_back(index, reader, &[id]);
+            return None;
+        }
+        if !mailbox.finish(id) {
+            return None;
+        }
+        self.take_out(index, gids, id)
+    }
+
+    fn take_out(&mut self, index: u32, gids: &[Gid], id: u64) -> Option<Arrival> {
         if let Some(letter) = self.remove_own(index, id) {
-            let OwnLetter { message, form, change, .. } = letter;
-            let change = change.map(|change| *change);
-            return Some(Arrival { form, published: message.published, change });
+            let OwnLetter { message, form, change, campaign, .. } = letter;
+            let (change, campaign) = (change.map(|change| *change), campaign.map(NonZeroU64::get));
+            return Some(Arrival { form, published: message.published, change, campaign });
         }
         // An id names one letter, so it lies in one group at most.
-        let published = gids.iter().find_map(|gid| self.finish_in_group(index, *gid, id))?;
-        Some(Arrival { form: Form::Multi, published, change: None })
+        gids.iter().find_map(|gid| self.finish_in_group(index, *gid, id))
     }
 
     /// The device is a member now; it does not see what was published before.
     pub(super) fn join(&mut self, index: u32, gid: Gid) {
-        if let Some(reader) = self.mailbox(index).and_then(Mailbox::reader) {
-            self.go_online(index, gid, reader);
-        }
+        let reader = self.mailbox(index).and_then(Mailbox::served);
+        reader.into_iter().for_each(|reader| self.go_online(index, gid, reader));
     }
 
-    /// The device is no member any more; what was addressed to it stays its own.
-    pub(super) fn leave(&mut self, index: u32, gid: Gid) {
-        for letter in self.withdraw(index, gid) {
+    /// The device is no member any more; what was addressed to it, and did not have to wait,
+    /// stays its own.
+    pub(super) fn leave(&mut self, index: u32, nid: Nid, gid: Gid) {
+        for letter in self.withdraw(index, nid, gid) {
             let bound = self.limits.mail_messages_max + self.limits.group_messages_max;
             if self.mailbox(index).is_some_and(|mailbox| mailbox.len() >= bound) {
                 self.totals.dropped += 1;
@@ -286,9 +537,9 @@ impl Mail {
     }
 
     /// The device is gone, and its mail with it. Returns its reader.
-    pub(super) fn remove(&mut self, index: u32, gids: &[Gid]) -> Option<SessionKey> {
+    pub(super) fn remove(&mut self, index: u32, nid: Nid, gids: &[Gid]) -> Option<SessionKey> {
         for gid in gids {
-            self.withdraw(index, *gid);
+            self.withdraw(index, nid, *gid);
             self.go_offline(index, *gid);
         }
         let mailbox = self.boxes.get_mut(index as usize)?.take()?;
@@ -301,24 +552,35 @@ impl Mail {
         mailbox.reader()
     }
 
-    /// Puts away expired letters, at most `budget` of them; returns how many. A letter its reader
-    /// has taken is spared until it is acknowledged or goes back.
-    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> ExpiredLetters {
-        let mut expired = ExpiredLetters::default();
+    /// Puts away expired letters, at most `budget` of them; returns how many, and the campaigns
+    /// they belong to. A letter its reader has taken is spared until it is acknowledged or goes
+    /// back.
+    pub(super) fn sweep(
+        &mut self,
+        now: Timestamp,
+        budget: &mut usize,
+    ) -> (ExpiredLetters, Vec<Bereft>) {
+        let (mut expired, mut campaigns) = (ExpiredLetters::default(), Vec::new());
         while let Some((at, (id, place))) = due(&self.expiries, now, budget) {
             self.expiries.remove(&(at, (id, place)));
-            match place {
+            let (campaign, index) = match place {
                 Place::Group(gid) => {
-                    expired.to_groups += u64::from(self.remove_group_letter(gid, id));
+                    let letter = self.remove_group_letter(gid, id);
+                    expired.to_groups += u64::from(letter.is_some());
+                    (letter.and_then(|letter| letter.campaign), None)
                 }
                 Place::Device(index) => {
-                    if !self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
-                        expired.to_devices += u64::from(self.remove_own(index, id).is_some());
+                    if self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
+                        continue;
                     }
+                    let letter = self.remove_own(index, id);
+                    expired.to_devices += u64::from(letter.is_some());
+                    (letter.and_then(|letter| letter.campaign), Some(index))
                 }
-            }
+            };
+            campaigns.extend(campaign.map(|campaign| (campaign.get(), index)));
         }
-        expired
+        (expired, campaigns)
     }
 
     fn mailbox(&self, index: u32) -> Option<&Mailbox> {
@@ -366,60 +628,75 @@ impl Mail {
         }
     }
 
-    fn go_online(&mut self, index: u32, gid: Gid, reader: SessionKey) {
-        self.logs.entry(gid).or_default().online.insert(index, reader);
+    fn look_again(&mut self, index: u32) {
+        let mailbox = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut);
+        mailbox.into_iter().for_each(|mailbox| mailbox.cursor = 0);
+    }
+
+    /// What was being given in pieces may have expired meanwhile, or been withdrawn.
+    fn forget_progress_of_none(&mut self, index: u32, gids: &[Gid]) {
+        let Some(mailbox) = self.mailbox(index) else { return };
+        let Some(id) = mailbox.progress.as_ref().map(|progress| progress.letter) else { return };
+        let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_ok());
+        if mailbox.expiry(id).is_none() && !gids.iter().any(in_log) {
+            self.mailbox_mut(index).progress = None;
+        }
+    }
+
+    fn go_online(&mut self, index: u32, gid: Gid, reader: Reader) {
+        let log = self.logs.entry(gid).or_default();
+        let former = log.online.insert(index, reader);
+        former.into_iter().for_each(|former| log.forget_limit(former));
+        *log.limits.entry(reader.packet_bytes_max).or_default() += 1;
     }
 
     fn go_offline(&mut self, index: u32, gid: Gid) {
         let Some(log) = self.logs.get_mut(&gid) else { return };
-        log.online.remove(&index);
+        let former = log.online.remove(&index);
+        former.into_iter().for_each(|former| log.forget_limit(former));
         self.tidy_log(gid);
     }
 
-    /// Takes a device off the rolls of a group's letters; returns what it had not yet.
-    fn withdraw(&mut self, index: u32, gid: Gid) -> Vec<OwnLetter> {
+    /// Takes a device off the rolls of a group's letters; returns what it had not yet and might
+    /// have had at once, as letters of its own.
+    fn withdraw(&mut self, index: u32, nid: Nid, gid: Gid) -> Vec<OwnLetter> {
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        let mut withdrawn = Vec::new();
+        let (mut withdrawn, mut done) = (Vec::new(), Vec::new());
         for letter in &mut log.letters {
             if letter.roll.finish(index) {
-                let (message, expires) = (Arc::clone(&letter.message), letter.expires);
-                let (id, form) = (letter.id, Form::Multi);
-                withdrawn.push(OwnLetter { id, message, expires, form, change: None });
+                withdrawn.extend(letter.as_own(index, nid));
+                done.extend(letter.is_done().then_some(letter.id));
             }
         }
-        for letter in &withdrawn {
-            let log = self.logs.get(&gid);
-            if log.and_then(|log| log.letter(letter.id)).is_some_and(GroupLetter::is_done) {
-                self.remove_group_letter(gid, letter.id);
-            }
-        }
+        done.into_iter().for_each(|id| {
+            self.remove_group_letter(gid, id);
+        });
         withdrawn
     }
 
-    /// Gives when the letter was published, if it was still waiting for this device.
-    fn finish_in_group(&mut self, index: u32, gid: Gid, id: u64) -> Option<Timestamp> {
+    /// Gives what has arrived, if it was still waiting for this device.
+    fn finish_in_group(&mut self, index: u32, gid: Gid, id: u64) -> Option<Arrival> {
         let log = self.logs.get_mut(&gid)?;
-        let at = log.position(id).ok()?;
-        let published = log.letters[at].message.published;
-        let finished = log.letters[at].roll.finish(index);
-        if log.letters[at].is_done() {
+        let letter = log.position(id).ok().and_then(|at| log.letters.get_mut(at))?;
+        let finished = letter.roll.finish(index);
+        let published = letter.publication.message.published;
+        let campaign = letter.campaign.map(NonZeroU64::get);
+        if letter.is_done() {
             self.remove_group_letter(gid, id);
         }
-        finished.then_some(published)
+        finished.then_some(Arrival { form: Form::Multi, published, change: None, campaign })
     }
 
-    fn remove_group_letter(&mut self, gid: Gid, id: u64) -> bool {
-        let Some(log) = self.logs.get_mut(&gid) else { return false };
-        let Some(letter) = log.position(id).ok().and_then(|at| log.letters.remove(at)) else {
-            return false;
-        };
-        let bytes = letter.message.kept_bytes();
+    fn remove_group_letter(&mut self, gid: Gid, id: u64) -> Option<GroupLetter> {
+        let log = self.logs.get_mut(&gid)?;
+        let letter = log.position(id).ok().and_then(|at| log.letters.remove(at))?;
+        let bytes = letter.publication.message.kept_bytes();
         log.bytes -= bytes;
         self.totals.messages -= 1;
         self.totals.bytes -= bytes;
         self.expiries.remove(&(letter.expires, (id, Place::Group(gid))));
         self.tidy_log(gid);
-        true
+        Some(letter)
     }
 
     fn tidy(&mut self, index: u32) {
@@ -442,29 +719,57 @@ impl Log {
         self.letters.binary_search_by_key(&id, |letter| letter.id)
     }
 
-    fn letter(&self, id: u64) -> Option<&GroupLetter> {
-        self.letters.get(self.position(id).ok()?)
+    fn forget_limit(&mut self, reader: Reader) {
+        let Some(count) = self.limits.get_mut(&reader.packet_bytes_max) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.limits.remove(&reader.packet_bytes_max);
+        }
     }
 
-    /// The first letter behind `cursor` that waits for this device and has not expired.
+    /// The first letter behind `cursor` that is for this device now.
     fn next(
         &self,
         index: u32,
         cursor: u64,
         now: Timestamp,
         is_taken: impl Fn(u64) -> bool,
-    ) -> Option<Letter> {
+        agrees: impl Fn() -> bool,
+    ) -> Option<&GroupLetter> {
         let from = self.letters.partition_point(|letter| letter.id <= cursor);
         let mut behind = self.letters.range(from..);
-        let waits =
-            |l: &&GroupLetter| l.expires > now && l.roll.is_pending(index) && !is_taken(l.id);
-        let letter = behind.find(waits)?;
-        Some(Letter { id: letter.id, message: Arc::clone(&letter.message) })
+        behind.find(|letter| {
+            letter.expires > now
+                && letter.roll.is_pending(index)
+                && !is_taken(letter.id)
+                && letter.is_open_to(index)
+                && (!letter.publication.needs_consent || agrees())
+        })
     }
 }
 
 impl GroupLetter {
     fn is_done(&self) -> bool {
         self.roll.remaining() == 0
+    }
+
+    fn is_of(&self, campaign: u64) -> bool {
+        self.campaign.is_some_and(|own| own.get() == campaign)
+    }
+
+    fn is_open_to(&self, index: u32) -> bool {
+        self.first.as_ref().is_none_or(|first| first.binary_search(&index).is_ok())
+    }
+
+    /// The same for one device that leaves the group; nothing where it would have had to wait.
+    fn as_own(&self, index: u32, nid: Nid) -> Option<OwnLetter> {
+        if self.publication.needs_consent || !self.is_open_to(index) {
+            return None;
+        }
+        let Publication { message, parts, chunks, .. } = &self.publication;
+        let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
+        let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
+        let (form, change) = (Form::Multi, None);
+        Some(OwnLetter { id, message, expires, form, campaign, chunks, change })
     }
 }

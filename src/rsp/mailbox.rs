@@ -3,6 +3,7 @@
 //! A mailbox exists only while there is something to remember: a reader, or a letter.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -16,7 +17,7 @@ use crate::mqtt::Message;
 pub struct Letter {
     /// Place in the order of all publishes; names the letter towards its device.
     pub id: u64,
-    /// What was published, shared by all its receivers.
+    /// What was published, shared by all its receivers; or this device's part or piece of it.
     pub message: Arc<Message>,
 }
 
@@ -40,6 +41,17 @@ pub struct Arrival {
     pub published: Timestamp,
     /// What it means, if it was an E2.
     pub change: Option<ProfileChange>,
+    /// The campaign it belongs to.
+    pub(super) campaign: Option<u64>,
+}
+
+/// What an acknowledgement of a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The device has the letter.
+    Arrived(Arrival),
+    /// It has a piece of the letter, and may pull the next one.
+    Piece,
 }
 
 /// A letter to one device alone.
@@ -49,14 +61,46 @@ pub(super) struct OwnLetter {
     pub(super) message: Arc<Message>,
     pub(super) expires: Timestamp,
     pub(super) form: Form,
+    /// The campaign it belongs to; none for D2, E1 and E2.
+    pub(super) campaign: Option<NonZeroU64>,
+    /// It may be cut for a device that does not take it whole.
+    pub(super) chunks: bool,
     /// Present on an E2: what its acknowledgement means.
     pub(super) change: Option<Box<ProfileChange>>,
+}
+
+/// A session that reads the mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Which session.
+    pub key: SessionKey,
+    /// The largest PUBLISH its client takes, in bytes.
+    pub packet_bytes_max: u32,
+}
+
+impl From<SessionKey> for Reader {
+    /// A client that takes packets of any size.
+    fn from(key: SessionKey) -> Self {
+        Self { key, packet_bytes_max: u32::MAX }
+    }
+}
+
+/// How much of a letter the device has, where it gets it in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) letter: u64,
+    /// Bytes of the content that the device has acknowledged.
+    pub(super) offset: usize,
+    /// Pieces that it has acknowledged.
+    pub(super) pieces: u32,
+    /// Where the piece that it was given last ends; `None` at the end of the content.
+    pub(super) next: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     /// Sessions of the device that subscribed, oldest first; the newest alone is served.
-    readers: SmallVec<[SessionKey; 1]>,
+    readers: SmallVec<[Reader; 1]>,
     /// The reader has seen everything up to this letter.
     pub(super) cursor: u64,
     /// Letters the reader has and did not acknowledge, ascending. Bounded by the reader's window.
@@ -64,21 +108,33 @@ pub(super) struct Mailbox {
     /// Ascending.
     letters: VecDeque<OwnLetter>,
     pub(super) bytes: usize,
+    /// The letter that is being given in pieces; nothing overtakes it.
+    pub(super) progress: Option<Box<Progress>>,
 }
 
 impl Mailbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.readers.is_empty() && self.letters.is_empty()
+        self.readers.is_empty() && self.letters.is_empty() && self.progress.is_none()
+    }
+
+    /// The session that is served, and what its client takes.
+    pub(super) fn served(&self) -> Option<Reader> {
+        self.readers.last().copied()
     }
 
     /// The session that is served.
     pub(super) fn reader(&self) -> Option<SessionKey> {
-        self.readers.last().copied()
+        self.readers.last().map(|reader| reader.key)
+    }
+
+    /// The largest PUBLISH that the session takes which is served, in bytes.
+    pub(super) fn packet_bytes_max(&self) -> u32 {
+        self.readers.last().map_or(u32::MAX, |reader| reader.packet_bytes_max)
     }
 
     /// Makes a session the one that is served. The oldest of too many is forgotten.
-    pub(super) fn put_reader(&mut self, reader: SessionKey) {
-        self.readers.retain(|other| *other != reader);
+    pub(super) fn put_reader(&mut self, reader: Reader) {
+        self.readers.retain(|other| other.key != reader.key);
         if self.readers.len() >= READERS_MAX {
             self.readers.remove(0);
         }
@@ -87,7 +143,13 @@ impl Mailbox {
 
     /// Ends a reader, whether it is the one that is served or a former one.
     pub(super) fn end_reader(&mut self, reader: SessionKey) {
-        self.readers.retain(|other| *other != reader);
+        self.readers.retain(|other| other.key != reader);
+    }
+
+    /// The session is there again, with a client that may take larger or smaller packets.
+    pub(super) fn resize_reader(&mut self, reader: Reader) {
+        let known = self.readers.iter_mut().find(|other| other.key == reader.key);
+        known.into_iter().for_each(|known| *known = reader);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -113,11 +175,16 @@ impl Mailbox {
     }
 
     /// The first letter behind `cursor` that has not expired and is not taken.
-    pub(super) fn next(&self, cursor: u64, now: Timestamp) -> Option<Letter> {
+    pub(super) fn next(&self, cursor: u64, now: Timestamp) -> Option<&OwnLetter> {
         let from = self.letters.partition_point(|letter| letter.id <= cursor);
         let mut behind = self.letters.range(from..);
-        let letter = behind.find(|l| l.expires > now && !self.has_taken(l.id))?;
-        Some(Letter { id: letter.id, message: Arc::clone(&letter.message) })
+        behind.find(|letter| letter.expires > now && !self.has_taken(letter.id))
+    }
+
+    /// When an own letter expires.
+    pub(super) fn expiry(&self, id: u64) -> Option<Timestamp> {
+        let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
+        Some(self.letters[at].expires)
     }
 
     pub(super) fn take(&mut self, id: u64) {
@@ -134,8 +201,7 @@ impl Mailbox {
             return None;
         }
         self.cursor = self.cursor.min(id - 1);
-        let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
-        Some(self.letters[at].expires)
+        self.expiry(id)
     }
 
     pub(super) fn has_taken(&self, id: u64) -> bool {
@@ -148,16 +214,33 @@ impl Mailbox {
         self.taken.remove(at).is_some()
     }
 
+    /// A piece of the letter is on its way: what comes behind waits.
+    pub(super) fn is_in_pieces(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| self.has_taken(progress.letter))
+    }
+
+    /// The device has the piece it was given. `false` when that was the last one, or the letter
+    /// was whole.
+    pub(super) fn finish_piece(&mut self, id: u64) -> bool {
+        let Some(progress) = self.progress.as_mut().filter(|p| p.letter == id) else {
+            return false;
+        };
+        let Some(next) = progress.next else {
+            self.progress = None;
+            return false;
+        };
+        progress.offset = next;
+        progress.pieces += 1;
+        self.cursor = self.cursor.min(id - 1);
+        true
+    }
+
     /// What was taken goes back: the next reader begins at the oldest letter. Returns the
     /// expiries and ids of own letters that went back.
     pub(super) fn hand_back(&mut self) -> Vec<(Timestamp, u64)> {
         self.cursor = 0;
         let taken = std::mem::take(&mut self.taken);
-        let own = |id: &u64| {
-            let at = self.letters.binary_search_by_key(id, |letter| letter.id).ok()?;
-            Some((self.letters[at].expires, *id))
-        };
-        taken.iter().filter_map(own).collect()
+        taken.iter().filter_map(|id| Some((self.expiry(*id)?, *id))).collect()
     }
 
     pub(super) fn letters(&self) -> impl Iterator<Item = &OwnLetter> {

@@ -18,54 +18,84 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`identity`] | who is at the other end |
-//! | [`envelope`], `json`, `cbor` | the routing head of a message |
-//! | [`parts`], [`chunk`], `package`, `outline` | what is made of an envelope for one receiver |
-//! | [`stamp`], [`gathered`] | … and for the servers or a group |
-//! | [`registry`], [`import`] | which devices and groups exist |
-//! | [`policy`] | the rules: the table of ten messages |
-//! | `flow`, `exchange` | which requests and exchanges are open |
-//! | `mail`, [`mailbox`], `roll` | what waits for whom |
+//! | [`envelope`], `json`, `cbor`, `outline` | the routing head of a message |
+//! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
+//! | [`registry`], [`import`], `intake` | which devices and groups exist |
+//! | [`policy`], `rules` | the table of ten messages, and the rules of each |
+//! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
+//! | `merging` | B1s that wait for their equals |
+//! | [`exchange`] | E1 and E2, and what follows |
+//! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
+//! | `rate` | how often devices may start something |
+//! | `mail`, [`mailbox`], `roll`, `shape` | what waits for whom, and what of it each gets |
 //! | [`inbox`] | what waits for the servers |
-//! | [`settings`], [`refusal`] | permissions and limits; the names of refusals |
-//! | [`control`] | all of it behind one door |
+//! | [`scope`] | which server is responsible for which groups |
+//! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
+//! | [`control`], `operate` | all of it behind one door: for messages, and for operators |
+//! | [`event`] | what is told to who watches |
 
+pub mod campaign;
 pub mod chunk;
 pub mod control;
 pub mod envelope;
+pub mod event;
+pub mod exchange;
 pub mod gathered;
 pub mod identity;
 pub mod import;
 pub mod inbox;
 pub mod mailbox;
+pub mod options;
 pub mod parts;
 pub mod policy;
+pub mod proof;
 pub mod refusal;
 pub mod registry;
+pub mod scope;
 pub mod settings;
 pub mod stamp;
 
 mod cbor;
-mod exchange;
-mod flow;
+mod gathering;
+mod intake;
 mod json;
+mod ledger;
 mod mail;
+mod merging;
+mod operate;
 mod outline;
 mod package;
+mod rate;
 mod roll;
+mod rules;
+mod shape;
+mod spent;
 #[cfg(test)]
 mod tests;
+mod track;
+mod wishes;
 
+pub use campaign::{Campaign, CampaignId, CampaignState, Target, WaveView};
 pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
-pub use envelope::{Head, Kind, Tid};
+pub use envelope::{Head, Kind, Tid, Wave};
+pub use event::{CampaignStep, Event, Reason};
+pub use exchange::{Exchange, ExchangeState, Pair};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
-pub use inbox::{Inbox, InboxLimits};
+pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxSwept, Posted};
+pub use intake::Intake;
+pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
-pub use mailbox::{Arrival, Letter, ProfileChange};
+pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};
+pub use operate::{CampaignDevice, ForServers};
+pub use options::{ControlOptions, RspLimits, RspTopic, TopicNames};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
 pub use refusal::Refusal;
 pub use registry::{Device, DeviceKey, Registry};
+pub use scope::{Scope, ServerScopes};
 pub use settings::{
-    ControlOptions, GroupSettings, Initiator, Mode, Peer, RspLimits, RspTopic, Settings,
-    TopicNames, Ttl,
+    Auto, Flow, GroupSettings, GroupTriggerRate, GroupTtl, Initiator, Mode, Peer, PeerProof, Rate,
+    Settings, SettingsTable, TriggerRate, Ttl,
 };
+pub use track::{DeviceState, Tally};

@@ -16,23 +16,27 @@
 //! | E2 | device nid1 | `To_eUICC` | nid2,g `profile(nid1)` | nid2 | open E1 |
 //!
 //! The first broken rule names the refusal, in this order: role, retain, size, direction (who
-//! sends this type on this topic), addressing (which of nid and gid are set), registry (who
-//! exists), identity (who the publisher says it is), permission (settings), ledger (what is open),
-//! room.
-//! So whoever claims to be somebody else learns nothing about anybody.
+//! sends this type on this topic), options (which members of the envelope belong here), addressing
+//! (which of nid and gid are set), registry (who exists), scope (which devices a server speaks
+//! with), identity (who the publisher says it is), permission (settings), ledger (what is open),
+//! rate, room.
+//! So whoever claims to be somebody else learns nothing about anybody. The rules of each of the
+//! ten messages are in [`super::rules`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::{SmallVec, smallvec};
-
 use super::control::ControlUnit;
-use super::envelope::{Head, Kind, Tid};
+use super::envelope::{Head, Kind, Tid, Wave};
 use super::exchange::Pair;
-use super::flow::{Answerable, Asked, Found};
 use super::identity::{Identity, Role};
+use super::ledger::{Asked, Found};
+use super::options::{RspTopic, TopicNames};
+use super::parts::Parts;
+use super::proof::{Deletion, ProofError};
 use super::refusal::Refusal;
 use super::registry::DeviceKey;
-use super::settings::{Initiator, Mode, Peer, RspTopic, Settings, TopicNames, Ttl};
+use super::wishes::Wished;
 use crate::ids::{Gid, Nid, Timestamp};
 
 /// The ten messages of the patent's Table 1.
@@ -128,9 +132,22 @@ pub struct Submission<'a> {
     /// The head of its envelope.
     pub head: &'a Head,
     /// Bytes of its payload, and of its properties where it has some: both are kept.
-    pub payload_len: usize,
+    pub kept_bytes: usize,
     /// Its retain flag.
     pub retain: bool,
+    /// Where the parts of its body are, if it says that it has some.
+    pub parts: Option<&'a Arc<Parts>>,
+    /// What its body proves, if that has been looked at: it takes longer than all else, so it is
+    /// looked at only when nothing else is wrong.
+    pub proof: Option<Result<Deletion, ProofError>>,
+}
+
+impl<'a> Submission<'a> {
+    /// A message without properties and parts.
+    #[must_use]
+    pub fn new(from: &'a Identity, topic: RspTopic, head: &'a Head, kept_bytes: usize) -> Self {
+        Self { from, topic, head, kept_bytes, retain: false, parts: None, proof: None }
+    }
 }
 
 /// A permitted message: what it is, who gets it, and what it does to the ledger.
@@ -145,32 +162,58 @@ pub struct Decision {
     pub(super) effect: Effect,
 }
 
-/// What a permitted message does to the ledger.
+/// What a permitted message does.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
-    /// Opens a request to the audience.
-    Ask {
-        asked: Asked,
-        tid: Option<Tid>,
-        ttl: Ttl,
-    },
-    /// Opens a D1 by this device, in its own name or in its group's.
+    /// Opens a request to the audience: A1, B1, C1.
+    Ask(Ask),
+    /// A device asks to be provisioned: D1.
     Wish {
-        by: Nid,
-        group: Option<Gid>,
+        key: DeviceKey,
+        /// In this group's name.
+        gid: Option<Gid>,
         tid: Option<Tid>,
-        ttl: Ttl,
+        until: Timestamp,
+        /// It waits for others of this group, for so long.
+        gather: Option<(Gid, Duration)>,
     },
-    Answer(Found),
+    /// A2, B2, C2.
+    Answer {
+        found: Found,
+        rc: i64,
+    },
+    /// A B2 that is the report on a profile change.
+    Report(Pair),
+    /// D2.
+    AnswerWish(Wished),
     OpenExchange {
         pair: Pair,
         gid: Gid,
-        ttl: Ttl,
+        ttl: Duration,
+        by: DeviceKey,
     },
     AnswerExchange {
         pair: Pair,
         gid: Gid,
+        proof: Option<Deletion>,
     },
+}
+
+/// What an A1, B1 or C1 is besides its message.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) asked: Asked,
+    pub(super) asker: Arc<str>,
+    pub(super) tid: Option<Tid>,
+    pub(super) name: Option<Box<str>>,
+    pub(super) until: Timestamp,
+    pub(super) wave: Option<Wave>,
+    pub(super) parts: Option<Arc<Parts>>,
+    pub(super) chunks: bool,
+    pub(super) needs_consent: bool,
+    pub(super) reinstate: bool,
+    /// It waits for equal messages to other members of this group, for so long.
+    pub(super) merge: Option<(Gid, Duration)>,
 }
 
 /// What a subscription is to the control unit.
@@ -202,14 +245,17 @@ impl ControlUnit {
         if s.retain {
             return Err(Refusal::RetainNotPermitted);
         }
-        if s.payload_len > self.options.limits.body_bytes_max {
+        let head = s.head;
+        // A message in parts is as large as its largest letter: the packet itself bounds the sum.
+        if s.kept_bytes > self.options.limits.body_bytes_max && !head.options.parts {
             return Err(Refusal::TooLarge);
         }
-        let head = s.head;
-        let decision = match step(s.from.role, s.topic, head.kind)? {
+        let step = step(s.from.role, s.topic, head.kind)?;
+        check_options(step, head)?;
+        let decision = match step {
             Step::Server(step) => match one_or_all(head)? {
-                Address::One(nid) => self.server_to_device(step, nid, head, now),
-                Address::All(gid) => self.server_to_group(step, gid, head, now),
+                Address::One(nid) => self.server_to_device(step, nid, s, now),
+                Address::All(gid) => self.server_to_group(step, gid, s, now),
             },
             Step::Device(step) => match (one_or_all(head)?, self.publisher(s.from)?) {
                 (Address::One(nid), own) => self.device_alone(step, own, nid, head, now),
@@ -219,11 +265,18 @@ impl ControlUnit {
                 let (nid, gid) = both(head)?;
                 let own = self.publisher(s.from)?;
                 self.check_exchange(own, nid, gid, x)?;
-                self.device_to_device(step, own.nid, nid, gid, now)
+                self.device_to_device(step, own, (nid, gid), s.proof, now)
             }
         }?;
-        self.check_room(&decision, s.payload_len)?;
+        self.check_room(&decision, s.kept_bytes)?;
         Ok(decision)
+    }
+
+    /// The server that asked for what this message answers.
+    #[must_use]
+    pub fn asker(&self, decision: &Decision) -> Option<Arc<str>> {
+        let Effect::Answer { found, .. } = &decision.effect else { return None };
+        self.ledger.request(found.id).map(|request| Arc::clone(&request.asker))
     }
 
     /// What a subscription means, by its filter as sent (`$share/…` included). Wildcards never
@@ -249,271 +302,13 @@ impl ControlUnit {
             }
         }
     }
-
-    /// A1, B1 and D2 to one device.
-    fn server_to_device(
-        &self,
-        step: ServerStep,
-        nid: Nid,
-        head: &Head,
-        now: Timestamp,
-    ) -> Result<Decision, Refusal> {
-        let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
-        let settings = self.settings_of_device(key);
-        if settings.iter().any(|settings| settings.mode == Mode::Multi) {
-            return Err(Refusal::ModeNotPermitted);
-        }
-        let (tid, ttl) = (head.tid.clone(), longest(&settings));
-        let (id, effect) = match step {
-            ServerStep::Trigger => {
-                let devices_begin = settings.iter().any(|s| s.initiator == Initiator::Client);
-                if devices_begin && !self.has_wished(key, now) {
-                    return Err(Refusal::InitiatorNotPermitted);
-                }
-                (MessageId::A1, Effect::Ask { asked: Asked::Trigger, tid, ttl })
-            }
-            ServerStep::Msg => (MessageId::B1, Effect::Ask { asked: Asked::Msg, tid, ttl }),
-            ServerStep::WishAnswer => {
-                let found = self.ledger.find(key.index, Asked::Wish, head.tid.as_ref(), now);
-                (MessageId::D2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
-            }
-        };
-        Ok(Decision { id, audience: Audience::Device(nid), form: Form::Single, effect })
-    }
-
-    /// A1, C1 and D2 to a group.
-    fn server_to_group(
-        &self,
-        step: ServerStep,
-        gid: Gid,
-        head: &Head,
-        now: Timestamp,
-    ) -> Result<Decision, Refusal> {
-        self.registry.members(gid).ok_or(Refusal::UnknownGid)?;
-        let settings = self.settings_of_group(gid);
-        if settings.mode == Mode::Single {
-            return Err(Refusal::ModeNotPermitted);
-        }
-        let (tid, ttl) = (head.tid.clone(), settings.ttl);
-        let (id, effect) = match step {
-            ServerStep::Trigger => {
-                let devices_begin = settings.initiator == Initiator::Client;
-                if devices_begin && !self.ledger.is_wished(gid, None, now) {
-                    return Err(Refusal::InitiatorNotPermitted);
-                }
-                (MessageId::A1, Effect::Ask { asked: Asked::Trigger, tid, ttl })
-            }
-            ServerStep::Msg => (MessageId::C1, Effect::Ask { asked: Asked::Msg, tid, ttl }),
-            ServerStep::WishAnswer => {
-                let found = self.ledger.find_wish(gid, head.tid.as_ref(), now);
-                (MessageId::D2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
-            }
-        };
-        Ok(Decision { id, audience: Audience::Group(gid), form: Form::Multi, effect })
-    }
-
-    /// A2, B2 and D1 in a device's own name.
-    fn device_alone(
-        &self,
-        step: DeviceStep,
-        own: Publisher,
-        nid: Nid,
-        head: &Head,
-        now: Timestamp,
-    ) -> Result<Decision, Refusal> {
-        let Publisher { nid: own, key } = own;
-        if nid != own {
-            return Err(Refusal::SpoofedNid);
-        }
-        let (id, effect) = match step {
-            DeviceStep::TriggerAnswer => {
-                let found = self.find_trigger(key, None, head, now);
-                (MessageId::A2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
-            }
-            DeviceStep::MsgAnswer => {
-                let find = |asked| self.ledger.find(key.index, asked, head.tid.as_ref(), now);
-                let found = find(Asked::Msg).or_else(|| find(Asked::Report));
-                (MessageId::B2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
-            }
-            DeviceStep::Wish => {
-                let settings = self.settings_of_device(key);
-                if settings.iter().any(|settings| settings.initiator == Initiator::Server) {
-                    return Err(Refusal::InitiatorNotPermitted);
-                }
-                let (tid, ttl) = (head.tid.clone(), longest(&settings));
-                (MessageId::D1, Effect::Wish { by: own, group: None, tid, ttl })
-            }
-        };
-        Ok(Decision { id, audience: Audience::Servers, form: Form::Single, effect })
-    }
-
-    /// A2, C2 and D1 in the name of one of the device's groups.
-    fn device_in_group(
-        &self,
-        step: DeviceStep,
-        own: Publisher,
-        gid: Gid,
-        head: &Head,
-        now: Timestamp,
-    ) -> Result<Decision, Refusal> {
-        let Publisher { nid: own, key } = own;
-        if !self.registry.belongs(key, gid) {
-            return Err(Refusal::ForeignGid);
-        }
-        let (id, effect) = match step {
-            DeviceStep::TriggerAnswer => {
-                let found = self.find_trigger(key, Some(gid), head, now);
-                (MessageId::A2, Effect::Answer(found.ok_or(Refusal::UnsolicitedAnswer)?))
-            }
-            DeviceStep::MsgAnswer => {
-                let tid = head.tid.as_ref();
-                let found = match self.ledger.find_group(gid, key.index, Asked::Msg, tid, now) {
-                    Answerable::Open(found) => found,
-                    Answerable::Answered => return Err(Refusal::DuplicateAnswer),
-                    Answerable::Never => return Err(Refusal::UnsolicitedAnswer),
-                };
-                (MessageId::C2, Effect::Answer(found))
-            }
-            DeviceStep::Wish => {
-                let settings = self.settings_of_group(gid);
-                if settings.initiator == Initiator::Server {
-                    return Err(Refusal::InitiatorNotPermitted);
-                }
-                let (tid, ttl) = (head.tid.clone(), settings.ttl);
-                (MessageId::D1, Effect::Wish { by: own, group: Some(gid), tid, ttl })
-            }
-        };
-        Ok(Decision { id, audience: Audience::Servers, form: Form::Multi, effect })
-    }
-
-    /// The device that publishes.
-    fn publisher(&self, from: &Identity) -> Result<Publisher, Refusal> {
-        let nid = from.nid.ok_or(Refusal::NotRegistered)?;
-        let key = self.registry.key(nid).ok_or(Refusal::NotRegistered)?;
-        Ok(Publisher { nid, key })
-    }
-
-    /// Registry and identity of E1 and E2.
-    fn check_exchange(&self, own: Publisher, other: Nid, gid: Gid, x: Nid) -> Result<(), Refusal> {
-        let Publisher { nid: own, key } = own;
-        if x != own {
-            return Err(Refusal::WrongPeer);
-        }
-        if other == own {
-            return Err(Refusal::SamePeer);
-        }
-        let other = self.registry.key(other).ok_or(Refusal::UnknownNid)?;
-        self.registry.members(gid).ok_or(Refusal::UnknownGid)?;
-        if !self.registry.belongs(key, gid) || !self.registry.belongs(other, gid) {
-            return Err(Refusal::CrossGroupExchange);
-        }
-        Ok(())
-    }
-
-    /// E1 and E2, after [`Self::check_exchange`].
-    fn device_to_device(
-        &self,
-        step: PeerStep,
-        own: Nid,
-        other: Nid,
-        gid: Gid,
-        now: Timestamp,
-    ) -> Result<Decision, Refusal> {
-        let (id, effect) = match step {
-            PeerStep::Request => {
-                let settings = self.settings_of_group(gid);
-                let may = match settings.peer {
-                    Peer::Client => true,
-                    Peer::ServerTriggered => self.is_triggered(own, now),
-                    Peer::Off => false,
-                };
-                if !may {
-                    return Err(Refusal::PeerNotPermitted);
-                }
-                let pair = Pair { from: other, to: own };
-                self.exchanges.may_open(pair, now)?;
-                (MessageId::E1, Effect::OpenExchange { pair, gid, ttl: settings.ttl })
-            }
-            PeerStep::Profile => {
-                let pair = Pair { from: own, to: other };
-                self.exchanges.may_answer(pair, gid, now)?;
-                (MessageId::E2, Effect::AnswerExchange { pair, gid })
-            }
-        };
-        Ok(Decision { id, audience: Audience::Device(other), form: Form::Peer, effect })
-    }
-
-    fn check_room(&self, decision: &Decision, bytes: usize) -> Result<(), Refusal> {
-        let has_room = match decision.audience {
-            Audience::Device(nid) => {
-                let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
-                self.mail.has_room(key.index, bytes, decision.form)
-            }
-            Audience::Group(gid) => self.mail.has_group_room(gid, bytes),
-            Audience::Servers => true,
-        };
-        if has_room { Ok(()) } else { Err(Refusal::OverQuota) }
-    }
-
-    /// The A1 that an A2 answers: the one with its tid, else one of the same form, else one of the
-    /// other: who was triggered with its group may agree in its own name, and the reverse.
-    fn find_trigger(
-        &self,
-        key: DeviceKey,
-        group: Option<Gid>,
-        head: &Head,
-        now: Timestamp,
-    ) -> Option<Found> {
-        let tid = head.tid.as_ref();
-        let own = self.ledger.find(key.index, Asked::Trigger, tid, now);
-        let of_group =
-            |gid: &Gid| match self.ledger.find_group(*gid, key.index, Asked::Trigger, tid, now) {
-                Answerable::Open(found) => Some(found),
-                Answerable::Answered | Answerable::Never => None,
-            };
-        let found: SmallVec<[Found; 2]> = match group {
-            Some(gid) => of_group(&gid).into_iter().chain(own).collect(),
-            None => {
-                let gids = self.registry.gids(key);
-                own.into_iter().chain(gids.iter().filter_map(of_group)).collect()
-            }
-        };
-        found.iter().find(|found| found.by_tid).or(found.first()).copied()
-    }
-
-    /// Whether the device has asked to be provisioned, in its own name or in a group's.
-    fn has_wished(&self, key: DeviceKey, now: Timestamp) -> bool {
-        let by = Some(key.index);
-        self.ledger.is_standing(key.index, Asked::Wish, now)
-            || self.registry.gids(key).iter().any(|gid| self.ledger.is_wished(*gid, by, now))
-    }
-
-    /// Whether a server has triggered the device, alone or with one of its groups.
-    fn is_triggered(&self, nid: Nid, now: Timestamp) -> bool {
-        let Some(key) = self.registry.key(nid) else { return false };
-        let with_group = |gid: &Gid| self.ledger.is_group_triggered(*gid, key.index, now);
-        self.ledger.is_standing(key.index, Asked::Trigger, now)
-            || self.registry.gids(key).iter().any(with_group)
-    }
-
-    pub(super) fn settings_of_group(&self, gid: Gid) -> Settings {
-        let global = self.options.settings;
-        self.options.groups.get(&gid).map_or(global, |group| global.with(group))
-    }
-
-    /// The settings of each of its groups; the global ones for a device without groups.
-    fn settings_of_device(&self, key: DeviceKey) -> SmallVec<[Settings; 1]> {
-        match self.registry.gids(key) {
-            [] => smallvec![self.options.settings],
-            gids => gids.iter().map(|gid| self.settings_of_group(*gid)).collect(),
-        }
-    }
 }
 
+/// The device that publishes.
 #[derive(Clone, Copy)]
-struct Publisher {
-    nid: Nid,
-    key: DeviceKey,
+pub(super) struct Publisher {
+    pub(super) nid: Nid,
+    pub(super) key: DeviceKey,
 }
 
 /// What a type means on its topic, before its form is known.
@@ -527,8 +322,8 @@ enum Step {
     Peer(PeerStep, Nid),
 }
 
-#[derive(Clone, Copy)]
-enum ServerStep {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerStep {
     /// A1.
     Trigger,
     /// B1 or C1.
@@ -537,8 +332,8 @@ enum ServerStep {
     WishAnswer,
 }
 
-#[derive(Clone, Copy)]
-enum DeviceStep {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeviceStep {
     /// A2.
     TriggerAnswer,
     /// B2 or C2.
@@ -547,8 +342,8 @@ enum DeviceStep {
     Wish,
 }
 
-#[derive(Clone, Copy)]
-enum PeerStep {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PeerStep {
     /// E1.
     Request,
     /// E2.
@@ -613,14 +408,15 @@ fn both(head: &Head) -> Result<(Nid, Gid), Refusal> {
     }
 }
 
-/// A device in several groups may take as long as the most patient of them allows.
-fn longest(settings: &[Settings]) -> Ttl {
-    let longest = |pick: fn(&Ttl) -> Duration| {
-        settings.iter().map(|settings| pick(&settings.ttl)).max().unwrap_or_default()
-    };
-    Ttl {
-        trigger: longest(|ttl| ttl.trigger),
-        msg: longest(|ttl| ttl.msg),
-        exchange: longest(|ttl| ttl.exchange),
-    }
+/// Members of the envelope that mean nothing here would be taken for granted by who wrote them.
+fn check_options(step: Step, head: &Head) -> Result<(), Refusal> {
+    let options = &head.options;
+    let is_msg = matches!(step, Step::Server(ServerStep::Msg));
+    let is_trigger = matches!(step, Step::Server(ServerStep::Trigger));
+    let to_group = head.gid.is_some();
+    let misplaced = options.parts && !(is_msg && to_group)
+        || options.wave.is_some() && !((is_msg || is_trigger) && to_group)
+        || options.chunks && !is_msg
+        || options.reinstate && (!is_trigger || to_group);
+    if misplaced { Err(Refusal::OptionMisplaced) } else { Ok(()) }
 }

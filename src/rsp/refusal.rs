@@ -80,6 +80,8 @@ refusals! {
         "No such device in the registry; import it first.";
     UnknownGid "unknown_gid" ImplementationSpecificError
         "No such group, or it has no members; put devices into it first.";
+    OutOfScope "out_of_scope" NotAuthorized
+        "The device or group is not in the server's scope; leave it to the server in charge of it.";
     SpoofedNid "spoofed_nid" NotAuthorized
         "The nid is not the publisher's own; a device speaks for itself alone.";
     ForeignGid "foreign_gid" NotAuthorized
@@ -96,10 +98,34 @@ refusals! {
         "The initiator setting gives the first step to the other side; wait for its trigger.";
     PeerNotPermitted "peer_not_permitted" NotAuthorized
         "The peer setting does not permit this exchange; it may need a server's trigger first.";
+    OptionMisplaced "option_misplaced" PayloadFormatInvalid
+        "parts and wave belong to group messages, chunks to msg, reinstate to a server's trigger.";
+    UnreadableParts "unreadable_parts" PayloadFormatInvalid
+        "The body is not {\"parts\": {nid: …}, \"common\": …} with each device once; correct it.";
+    ForeignPart "foreign_part" ImplementationSpecificError
+        "A part is for a device that is no member of the group; leave it out.";
+    SrcReserved "src_reserved" PayloadFormatInvalid
+        "The member src is the broker's, which writes the proven sender there; leave it out.";
+    ConsentMissing "consent_missing" NotAuthorized
+        "The device has not agreed; trigger it and wait for its ret(trigger) with rc 0.";
+    TriggerRate "trigger_rate" QuotaExceeded
+        "Too many triggers or requests lately; wait as long as told and try again.";
+    TooLargeForDevice "too_large_for_device" QuotaExceeded
+        "A receiver takes no packet of this size; add \"chunks\": true, or send less at a time.";
+    DeviceReplaced "device_replaced" NotAuthorized
+        "This device has given its profile to another one; reinstate it first.";
+    ConditionsDiffer "conditions_differ" NotAuthorized
+        "The two devices do not have the labels in common that this group's exchanges need.";
+    ProofMissing "proof_missing" NotAuthorized
+        "The body lacks the old eUICC's signed delete notification; put it there.";
+    ProofInvalid "proof_invalid" NotAuthorized
+        "The delete notification does not prove that this eUICC deleted its profile, or was used.";
     UnsolicitedAnswer "unsolicited_answer" ImplementationSpecificError
-        "No open request waits for this answer; it was never made, was answered, or is too old.";
+        "No request waits for this answer; nobody asked, or it was too long ago.";
+    LateAnswer "late_answer" ImplementationSpecificError
+        "The request was given up before this answer came; the server must ask again.";
     DuplicateAnswer "duplicate_answer" ImplementationSpecificError
-        "This device has answered that group request already; answer once.";
+        "This device has answered that request already; answer once.";
     ExchangeAlreadyOpen "exchange_already_open" ImplementationSpecificError
         "The same exchange is still open; wait for its profile or its end.";
     ExchangeRepeated "exchange_repeated" ImplementationSpecificError
@@ -109,7 +135,7 @@ refusals! {
     ExchangeUnsolicited "exchange_unsolicited" ImplementationSpecificError
         "The other device has not asked for this profile in this group.";
     OverQuota "over_quota" QuotaExceeded
-        "The receiver's mail or the table of exchanges is full; try again when it has drained.";
+        "The receiver's mail, or what may be open at a time, is full; try again when it drained.";
 }
 
 impl Refusal {

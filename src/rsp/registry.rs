@@ -6,7 +6,8 @@
 //! generation tells the old owner from the new one. A group's members are one shared array: taking
 //! a snapshot of a million members copies a pointer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -33,6 +34,8 @@ pub struct Device<'a> {
     pub gids: &'a [Gid],
     /// `name=value` pairs separated by `;`, as imported; may be empty.
     pub labels: &'a str,
+    /// It has given its profile to another device, and takes no part until it is reinstated.
+    pub replaced: bool,
 }
 
 /// All devices and groups.
@@ -42,6 +45,8 @@ pub struct Registry {
     vacant: Vec<u32>,
     by_nid: HashMap<Nid, u32, RandomState>,
     groups: BTreeMap<Gid, Arc<Vec<u32>>>,
+    /// Devices that have given their profile away.
+    replaced: BTreeSet<u32>,
 }
 
 /// 64 bytes; a million of them are to stay small.
@@ -84,17 +89,48 @@ impl Registry {
     /// What is known of a device.
     #[must_use]
     pub fn device(&self, nid: Nid) -> Option<Device<'_>> {
-        self.slots[*self.by_nid.get(&nid)? as usize].device()
+        self.device_at(*self.by_nid.get(&nid)?)
     }
 
     /// All devices, in the order of their slots.
     pub fn devices(&self) -> impl Iterator<Item = Device<'_>> {
-        self.slots.iter().filter_map(Slot::device)
+        (0..self.slots.len()).filter_map(|at| self.device_at(u32::try_from(at).ok()?))
+    }
+
+    /// The slots from this one on, with the devices in them: for whoever looks at a page at a
+    /// time, and wants to know where it was. A vacant slot costs a look, too.
+    pub fn slots_from(&self, slot: u32) -> impl Iterator<Item = (u32, Option<Device<'_>>)> {
+        let end = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        (slot..end).map(|slot| (slot, self.device_at(slot)))
+    }
+
+    /// The same for the members of a group.
+    pub fn members_from(
+        &self,
+        gid: Gid,
+        slot: u32,
+    ) -> impl Iterator<Item = (u32, Option<Device<'_>>)> {
+        let members = self.groups.get(&gid).map_or(&[][..], |members| members);
+        let members = &members[members.partition_point(|index| *index < slot)..];
+        members.iter().map(|index| (*index, self.device_at(*index)))
     }
 
     /// All groups with their sizes, ascending.
     pub fn groups(&self) -> impl Iterator<Item = (Gid, usize)> {
-        self.groups.iter().map(|(gid, members)| (*gid, members.len()))
+        self.groups_after(None)
+    }
+
+    /// The groups with a higher number, or all, with their sizes, ascending.
+    pub fn groups_after(&self, gid: Option<Gid>) -> impl Iterator<Item = (Gid, usize)> {
+        let after = gid.map_or(Bound::Unbounded, Bound::Excluded);
+        let groups = self.groups.range((after, Bound::Unbounded));
+        groups.map(|(gid, members)| (*gid, members.len()))
+    }
+
+    /// Number of devices in a group; `None` where nobody is in it.
+    #[must_use]
+    pub fn group_size(&self, gid: Gid) -> Option<usize> {
+        self.groups.get(&gid).map(|members| members.len())
     }
 
     /// The devices of a group, in the order of their slots; none for an unknown group.
@@ -123,6 +159,59 @@ impl Registry {
             Some(slot) if slot.generation == key.generation => &slot.gids,
             _ => &[],
         }
+    }
+
+    /// The groups of a registered device, by its index.
+    pub(super) fn gids_at(&self, index: u32) -> &Gids {
+        &self.slots[index as usize].gids
+    }
+
+    /// The number of a registered device, by its index.
+    pub(super) fn nid_at(&self, index: u32) -> Option<Nid> {
+        self.slots.get(index as usize)?.nid
+    }
+
+    /// Devices that have given their profile away.
+    pub(super) fn replaced_count(&self) -> usize {
+        self.replaced.len()
+    }
+
+    pub(super) fn is_replaced(&self, key: DeviceKey) -> bool {
+        self.nid(key).is_some() && self.replaced.contains(&key.index)
+    }
+
+    /// Those of some devices, in ascending order, that have given their profile away.
+    pub(super) fn replaced_in(&self, members: &[u32]) -> Vec<u32> {
+        let is_member = |index: &u32| members.binary_search(index).is_ok();
+        self.replaced.iter().copied().filter(is_member).collect()
+    }
+
+    /// The device has given its profile away; gives its key where that is news.
+    pub(super) fn replace(&mut self, nid: Nid) -> Option<DeviceKey> {
+        let key = self.key(nid)?;
+        self.replaced.insert(key.index).then_some(key)
+    }
+
+    /// The device takes part again; `false` where it did.
+    pub(super) fn reinstate(&mut self, nid: Nid) -> bool {
+        self.key(nid).is_some_and(|key| self.replaced.remove(&key.index))
+    }
+
+    /// Whether two devices have the same values of all these labels `[0071]`. Who lacks one agrees
+    /// with nobody on it.
+    pub(super) fn agree_on(&self, a: DeviceKey, b: DeviceKey, names: &[String]) -> bool {
+        let labels = |key: DeviceKey| self.slots[key.index as usize].labels();
+        let (a, b) = (labels(a), labels(b));
+        names.iter().all(|name| {
+            let value = label(a, name);
+            value.is_some() && value == label(b, name)
+        })
+    }
+
+    fn device_at(&self, index: u32) -> Option<Device<'_>> {
+        let slot = self.slots.get(index as usize)?;
+        let (labels, replaced) = (slot.labels(), self.replaced.contains(&index));
+        Some(Device { nid: slot.nid?, gids: &slot.gids, labels, replaced })
     }
 
     pub(super) fn belongs(&self, key: DeviceKey, gid: Gid) -> bool {
@@ -157,6 +246,7 @@ impl Registry {
 
     pub(super) fn remove(&mut self, nid: Nid) -> Option<Removed> {
         let index = self.by_nid.remove(&nid)?;
+        self.replaced.remove(&index);
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation.wrapping_add(1);
         let gone = std::mem::replace(slot, Slot { generation, ..Slot::default() });
@@ -195,10 +285,15 @@ impl Registry {
 }
 
 impl Slot {
-    fn device(&self) -> Option<Device<'_>> {
-        let labels = self.labels.as_deref().map_or("", |labels| labels);
-        Some(Device { nid: self.nid?, gids: &self.gids, labels })
+    fn labels(&self) -> &str {
+        self.labels.as_deref().map_or("", |labels| labels)
     }
+}
+
+/// The value of a label among `name=value;name=value`.
+fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = labels.split(';').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -239,6 +334,43 @@ mod tests {
         assert_eq!(old.index, new.index);
         assert_eq!((registry.nid(old), registry.nid(new)), (None, Some(nid(2))));
         assert!(registry.gids(old).is_empty());
+    }
+
+    #[test]
+    fn whoever_looks_at_slots_goes_on_where_it_was() {
+        let mut registry = Registry::default();
+        for number in 1..=5 {
+            registry.register(nid(number), smallvec![gid(7)], "");
+        }
+        registry.remove(nid(2));
+        let seen = |slots: Vec<(u32, Option<Device<'_>>)>| -> Vec<(u32, u128)> {
+            slots.into_iter().map(|(slot, d)| (slot, d.map_or(0, |d| d.nid.get()))).collect()
+        };
+        let all = [(0, 1), (1, 0), (2, 3), (3, 4), (4, 5)];
+        for from in 0..7 {
+            let rest = &all[all.len().min(from)..];
+            let from = u32::try_from(from).unwrap();
+            assert_eq!(seen(registry.slots_from(from).collect()), rest);
+            let members: Vec<_> = rest.iter().copied().filter(|(_, nid)| *nid > 0).collect();
+            assert_eq!(seen(registry.members_from(gid(7), from).collect()), members);
+        }
+        assert_eq!(registry.members_from(gid(8), 0).count(), 0);
+        assert_eq!(registry.slots_from(u32::MAX).count(), 0);
+    }
+
+    #[test]
+    fn groups_come_in_order_behind_any_number() {
+        let mut registry = Registry::default();
+        for (device, number) in (1..).zip([9, 7, 8, 7]) {
+            registry.register(nid(device), smallvec![gid(number)], "");
+        }
+        let behind = |after| -> Vec<_> {
+            registry.groups_after(after).map(|(gid, size)| (gid.get(), size)).collect()
+        };
+        assert_eq!(behind(None), [(7, 2), (8, 1), (9, 1)]);
+        assert_eq!(behind(Some(gid(7))), [(8, 1), (9, 1)]);
+        assert_eq!(behind(Some(gid(100))), []);
+        assert_eq!((registry.group_size(gid(7)), registry.group_size(gid(6))), (Some(2), None));
     }
 
     #[test]

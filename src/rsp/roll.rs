@@ -12,20 +12,13 @@ pub(super) struct Roll {
     members: Arc<Vec<u32>>,
     done: Box<[u64]>,
     remaining: usize,
-    /// Members struck off, ascending. Their indexes may name other devices by now.
-    struck: Vec<u32>,
 }
 
 impl Roll {
     pub(super) fn new(members: Arc<Vec<u32>>) -> Self {
         let done = vec![0; members.len().div_ceil(64)].into_boxed_slice();
         let remaining = members.len();
-        Self { members, done, remaining, struck: Vec::new() }
-    }
-
-    /// Whether the device was addressed, and is the same device still.
-    pub(super) fn contains(&self, index: u32) -> bool {
-        self.members.binary_search(&index).is_ok() && self.struck.binary_search(&index).is_err()
+        Self { members, done, remaining }
     }
 
     /// Whether the device was addressed and is not done.
@@ -45,14 +38,16 @@ impl Roll {
         true
     }
 
-    /// Takes a device off the roll, as if it had never been addressed.
-    pub(super) fn strike(&mut self, index: u32) {
-        self.finish(index);
-        if self.contains(index)
-            && let Err(at) = self.struck.binary_search(&index)
-        {
-            self.struck.insert(at, index);
+    /// Marks everybody as done but these, in ascending order, who are not done yet.
+    pub(super) fn finish_all_but(&mut self, these: &[u32]) {
+        let pending: Vec<u32> = these.iter().copied().filter(|i| self.is_pending(*i)).collect();
+        self.done.fill(u64::MAX);
+        for index in &pending {
+            if let Ok(at) = self.members.binary_search(index) {
+                self.done[at / 64] &= !bit(at);
+            }
         }
+        self.remaining = pending.len();
     }
 
     /// How many are not done.
@@ -73,23 +68,23 @@ mod tests {
     fn each_member_is_done_once() {
         let members: Vec<u32> = (0..130).map(|n| n * 2).collect();
         let mut roll = Roll::new(Arc::new(members));
-        assert!(roll.is_pending(258) && roll.contains(258));
+        assert!(roll.is_pending(258));
         assert!(!roll.is_pending(257) && !roll.finish(257), "was never addressed");
         assert!(roll.finish(258));
         assert!(!roll.finish(258), "only once");
-        assert!(!roll.is_pending(258) && roll.contains(258));
+        assert!(!roll.is_pending(258));
         assert!(roll.is_pending(256), "its neighbour is not touched");
         assert_eq!(roll.remaining(), 129);
     }
 
     #[test]
-    fn who_is_struck_off_was_never_addressed() {
-        let mut roll = Roll::new(Arc::new(vec![3, 5, 8]));
-        for index in [8, 3, 8, 4] {
-            roll.strike(index);
-        }
-        let left: Vec<u32> = (0..10).filter(|index| roll.contains(*index)).collect();
-        assert_eq!((left, roll.remaining()), (vec![5], 1));
-        assert!(!roll.is_pending(3) && roll.is_pending(5));
+    fn all_but_some_are_done_at_once() {
+        let mut roll = Roll::new(Arc::new((0..130).collect()));
+        roll.finish(7);
+        roll.finish_all_but(&[7, 64, 129, 500]);
+        let pending: Vec<u32> = (0..130).filter(|index| roll.is_pending(*index)).collect();
+        assert_eq!(pending, [64, 129], "7 had it before");
+        assert_eq!(roll.remaining(), 2);
+        assert!(roll.finish(64) && !roll.finish(65));
     }
 }

@@ -1,4 +1,5 @@
 //! Files of users and of rights: which listener looks into which; read at start and on SIGHUP.
+//! And how any file that is bounded is read, and found broken.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -99,7 +100,7 @@ impl<P> Files<P> {
 }
 
 /// The bytes of a file, and one more than it may have where there are more: its parser says so.
-fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, FileError> {
+pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes))

@@ -155,6 +155,8 @@ pub struct Refused {
     pub reason: ReasonCode,
     /// Its Reason String.
     pub name: &'static str,
+    /// How long to wait before trying again, where that helps; stands in the Reason String, too.
+    pub retry_after: Option<Duration>,
     /// What becomes of a client that cannot be told so.
     pub untold: Untold,
 }
@@ -327,7 +329,7 @@ impl Session {
         text: Option<&'static str>,
         actions: &mut Actions,
     ) {
-        let properties = text.and_then(|text| self.reason_string(text));
+        let properties = text.and_then(|text| self.reason_string(text.into()));
         actions.push(Action::Send(Packet::SubAck(SubAck { packet_id, properties, reasons })));
     }
 
@@ -539,17 +541,19 @@ impl Session {
             Routed::Refused(_) if self.version != Version::V5 => {
                 ack(packet_id, ReasonCode::Success)
             }
-            Routed::Refused(Refused { reason, name, .. }) => {
-                Ack { packet_id, reason, properties: self.reason_string(name) }
+            Routed::Refused(Refused { reason, name, retry_after, .. }) => {
+                let text = match retry_after {
+                    Some(wait) => format!("{name}; retry-after={}", wait.as_secs().max(1)).into(),
+                    None => ByteString::from_static(name),
+                };
+                Ack { packet_id, reason, properties: self.reason_string(text) }
             }
         }
     }
 
-    fn reason_string(&self, text: &'static str) -> Option<Box<ReasonProperties>> {
+    fn reason_string(&self, text: ByteString) -> Option<Box<ReasonProperties>> {
         let wanted = self.version == Version::V5 && self.problem_information;
-        wanted.then(|| {
-            Box::new(ReasonProperties { reason_string: Some(text.into()), user: Vec::new() })
-        })
+        wanted.then(|| Box::new(ReasonProperties { reason_string: Some(text), user: Vec::new() }))
     }
 }
 

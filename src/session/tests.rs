@@ -151,6 +151,7 @@ fn violates(session: &mut Session, packet: Packet) -> Violation {
 const REFUSED: Routed = Routed::Refused(Refused {
     reason: ReasonCode::NotAuthorized,
     name: "no",
+    retry_after: None,
     untold: Untold::Dropped,
 });
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use simcast::config::{Admin, Config, Listener, Rsp, Tls, TlsVersion};
+use simcast::config::{Admin, Config, Listener, Rsp, Server, Tls, TlsVersion};
 use simcast::ids::Nid;
 use simcast::pki::{Authority, Issued, LeafTemplate};
 use simcast::rsp::ServerRule;
@@ -121,7 +121,12 @@ impl Rig {
 
     /// The SM-SR.
     pub async fn server(&self, dial: Dial) -> Client {
-        let issued = self.authority.issue_server("sm-sr.test").unwrap();
+        self.server_named("sm-sr.test", dial).await
+    }
+
+    /// The SM-SR of this name, which [`servers`] has told the broker.
+    pub async fn server_named(&self, name: &str, dial: Dial) -> Client {
+        let issued = self.authority.issue_server(name).unwrap();
         self.with_certificate(&issued, dial).await.expect("a connection")
     }
 
@@ -217,6 +222,18 @@ pub fn registry_line(device: Nid, gids: &str) -> String {
     format!("{device},{gids},model=test\n")
 }
 
+/// SM-SR servers with the groups that are their scopes; without any, every device is.
+pub fn servers(config: &mut Config, scopes: &[(&str, &[u64])]) {
+    for (name, groups) in scopes {
+        let tls = config.listeners[1].tls.as_mut().unwrap();
+        tls.servers.push(ServerRule::CommonName((*name).to_owned()));
+        if !groups.is_empty() {
+            let groups = groups.iter().copied().map(super::gid).collect();
+            config.rsp.servers.insert((*name).to_owned(), Server { groups });
+        }
+    }
+}
+
 fn add_copy(config: &mut Config, of: usize, change: impl FnOnce(&mut Listener)) {
     let mut listener = config.listeners[of].clone();
     change(&mut listener);
@@ -243,7 +260,7 @@ fn config(dir: &TempDir) -> Config {
         Listener { allow_anonymous: false, tls: Some(tls), ..Listener::anonymous(any_port) };
     Config {
         listeners: vec![Listener::anonymous(any_port), secure],
-        admin: Admin { bind: Some(any_port) },
+        admin: Admin { bind: Some(any_port), ..Admin::default() },
         rsp: Rsp { registry: Some(path("registry.csv")), ..Rsp::default() },
         ..Config::default()
     }

@@ -2,14 +2,18 @@
 //! 3.1.1 a positive PUBACK, or the end of the connection for who claims to be somebody else. One
 //! counter goes up by one, and nobody receives anything.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
-use simcast::config::{Config, GroupSettings};
+use simcast::client::payload::EuiccCa;
+use simcast::clock::Clock;
+use simcast::config::{Config, Server, Stamp, UnscopedServers};
 use simcast::mqtt::{QoS, Version};
-use simcast::rsp::{Initiator, Mode, Peer, Refusal};
+use simcast::rsp::{Flow, GroupSettings, Initiator, Mode, Peer, PeerProof, Rate, Refusal};
 
 use crate::common::{TO_EUICC, TO_SM_SR, envelope, envelope_with, gid, kind_of, nid};
-use crate::stage::{A, B, D, SERVER, SNOOP, STRANGER, Stage};
+use crate::stage::{A, B, C, D, SERVER, SNOOP, STRANGER, Stage};
 
 /// Refusals that have tests of their own, because no PUBLISH provokes them.
 const ELSEWHERE: [(Refusal, &str); 1] = [(
@@ -95,9 +99,14 @@ fn cases() -> Vec<Case> {
     let mut cases = envelope_cases();
     cases.extend(direction_cases());
     cases.extend(identity_cases());
+    cases.extend(scope_cases());
     cases.extend(permission_cases());
+    cases.extend(option_cases());
     cases.extend(answer_cases());
+    cases.extend(late_cases());
     cases.extend(exchange_cases());
+    cases.extend(replaced_cases());
+    cases.extend(proof_cases());
     cases.extend(quota_cases());
     cases
 }
@@ -183,6 +192,26 @@ fn identity_cases() -> Vec<Case> {
     ]
 }
 
+fn scope_cases() -> Vec<Case> {
+    let of_8 = |config: &mut Config| {
+        config.rsp.servers.insert("sm-sr.test".to_owned(), Server { groups: vec![gid(8)] });
+    };
+    let of_none = |config: &mut Config| config.rsp.unscoped_servers = UnscopedServers::None;
+    vec![
+        case(Refusal::OutOfScope, down(SERVER, 1, 0, "trigger")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 1, 0, "msg")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 6, 0, "msg")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 0, 7, "trigger")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 0, 7, "msg")).with(of_8),
+        case(Refusal::OutOfScope, down(SERVER, 1, 0, "ret(trigger)"))
+            .with(of_8)
+            .given([up(A, 1, 0, "trigger")]),
+        case(Refusal::OutOfScope, down(SERVER, 0, 8, "msg")).with(of_none),
+        // Who is unknown is in nobody's scope.
+        case(Refusal::UnknownNid, down(SERVER, 50, 0, "trigger")).with(of_8),
+    ]
+}
+
 fn permission_cases() -> Vec<Case> {
     vec![
         case(Refusal::ModeNotPermitted, down(SERVER, 0, 7, "msg"))
@@ -203,6 +232,8 @@ fn permission_cases() -> Vec<Case> {
             .with(|config| config.rsp.settings.initiator = Initiator::Client),
         case(Refusal::InitiatorNotPermitted, down(SERVER, 0, 7, "trigger"))
             .with(|config| config.rsp.settings.initiator = Initiator::Client),
+        case(Refusal::ConsentMissing, down(SERVER, 1, 0, "msg"))
+            .with(|config| config.rsp.settings.flow = Flow::Strict),
         case(Refusal::PeerNotPermitted, e1()).with(|config| config.rsp.settings.peer = Peer::Off),
         case(Refusal::PeerNotPermitted, e1())
             .with(|config| config.rsp.settings.peer = Peer::ServerTriggered),
@@ -215,6 +246,7 @@ fn permission_cases() -> Vec<Case> {
 
 fn answer_cases() -> Vec<Case> {
     let unsolicited = |message| case(Refusal::UnsolicitedAnswer, message);
+    let duplicate = |message| case(Refusal::DuplicateAnswer, message);
     vec![
         unsolicited(up(A, 1, 0, "ret(trigger)")),
         unsolicited(up(A, 0, 7, "ret(trigger)")),
@@ -225,20 +257,74 @@ fn answer_cases() -> Vec<Case> {
         // A trigger asks for no `ret(msg)`, and another device's request is not this one's.
         unsolicited(up(A, 1, 0, "ret(msg)")).given([down(SERVER, 1, 0, "trigger")]),
         unsolicited(up(A, 1, 0, "ret(msg)")).given([down(SERVER, 2, 0, "msg")]),
-        unsolicited(up(A, 1, 0, "ret(trigger)"))
-            .given([down(SERVER, 1, 0, "trigger"), up(A, 1, 0, "ret(trigger)")]),
-        unsolicited(up(A, 1, 0, "ret(msg)"))
-            .given([down(SERVER, 1, 0, "msg"), up(A, 1, 0, "ret(msg)")]),
-        unsolicited(down(SERVER, 1, 0, "ret(trigger)"))
-            .given([up(A, 1, 0, "trigger"), down(SERVER, 1, 0, "ret(trigger)")]),
         // D2 mirrors its D1.
         unsolicited(down(SERVER, 0, 7, "ret(trigger)")).given([up(A, 1, 0, "trigger")]),
-        unsolicited(up(A, 1, 0, "ret(msg)"))
-            .with(|config| config.rsp.settings.ttl.msg = Duration::from_millis(1))
-            .given([down(SERVER, 1, 0, "msg")])
-            .after(Duration::from_millis(10)),
-        case(Refusal::DuplicateAnswer, up(A, 0, 7, "ret(msg)"))
+        duplicate(up(A, 1, 0, "ret(trigger)"))
+            .given([down(SERVER, 1, 0, "trigger"), up(A, 1, 0, "ret(trigger)")]),
+        // Whoever agreed in its own name has answered its group's trigger, and the reverse.
+        duplicate(up(A, 0, 7, "ret(trigger)"))
+            .given([down(SERVER, 0, 7, "trigger"), up(A, 1, 0, "ret(trigger)")]),
+        duplicate(up(A, 1, 0, "ret(msg)"))
+            .given([down(SERVER, 1, 0, "msg"), up(A, 1, 0, "ret(msg)")]),
+        duplicate(up(A, 0, 7, "ret(msg)"))
             .given([down(SERVER, 0, 7, "msg"), up(A, 0, 7, "ret(msg)")]),
+        duplicate(down(SERVER, 1, 0, "ret(trigger)"))
+            .given([up(A, 1, 0, "trigger"), down(SERVER, 1, 0, "ret(trigger)")]),
+        duplicate(down(SERVER, 0, 7, "ret(trigger)"))
+            .given([up(A, 0, 7, "trigger"), down(SERVER, 0, 7, "ret(trigger)")]),
+    ]
+}
+
+fn late_cases() -> Vec<Case> {
+    let late = |asked, refused| {
+        let brief = |config: &mut Config| {
+            config.rsp.settings.ttl.trigger = Duration::from_millis(1);
+            config.rsp.settings.ttl.msg = Duration::from_millis(1);
+        };
+        let case = case(Refusal::LateAnswer, refused);
+        case.with(brief).given([asked]).after(Duration::from_millis(10))
+    };
+    vec![
+        late(down(SERVER, 1, 0, "trigger"), up(A, 1, 0, "ret(trigger)")),
+        late(down(SERVER, 0, 7, "trigger"), up(A, 0, 7, "ret(trigger)")),
+        late(down(SERVER, 1, 0, "msg"), up(A, 1, 0, "ret(msg)")),
+        late(down(SERVER, 0, 7, "msg"), up(A, 0, 7, "ret(msg)")),
+    ]
+}
+
+/// What an envelope asks for besides its route.
+fn option_cases() -> Vec<Case> {
+    let with = |device, gid, kind: &str, rest: &str| {
+        raw(SERVER, TO_EUICC, &envelope_with(device, gid, kind, rest))
+    };
+    let misplaced = |message| case(Refusal::OptionMisplaced, message);
+    let unreadable = |body: &str| {
+        let rest = format!(r#""parts":true,"body":{body}"#);
+        case(Refusal::UnreadableParts, with(0, 7, "msg", &rest))
+    };
+    let part_of = |device| format!(r#""parts":true,"body":{{"parts":{{"{}":1}}}}"#, nid(device));
+    let named_twice = format!(r#"{{"parts":{{"{0}":1,"{0}":2}}}}"#, nid(1));
+    let forged = envelope_with(1, 0, "trigger", &format!(r#""src":"{}","body":1"#, nid(2)));
+    vec![
+        misplaced(with(1, 0, "msg", &part_of(1))),
+        misplaced(with(0, 7, "trigger", &part_of(1))),
+        misplaced(with(1, 0, "msg", r#""wave":1,"body":1"#)),
+        misplaced(with(1, 0, "trigger", r#""wave":{"first":1},"body":1"#)),
+        misplaced(with(1, 0, "trigger", r#""chunks":true,"body":1"#)),
+        misplaced(with(1, 0, "msg", r#""reinstate":true,"body":1"#)),
+        misplaced(with(0, 7, "trigger", r#""reinstate":true,"body":1"#)),
+        misplaced(raw(A, TO_SM_SR, &envelope_with(1, 0, "trigger", r#""chunks":true,"body":1"#))),
+        unreadable("1"),
+        unreadable(r#"{"common":1}"#),
+        unreadable(r#"{"parts":{},"common":1}"#),
+        unreadable(r#"{"parts":{"1":1}}"#),
+        unreadable(&named_twice),
+        case(Refusal::ForeignPart, with(0, 7, "msg", &part_of(4))),
+        case(Refusal::ForeignPart, with(0, 7, "msg", &part_of(50))),
+        case(Refusal::UnreadableEnvelope, with(0, 7, "msg", r#""wave":0,"body":1"#)),
+        case(Refusal::UnreadableEnvelope, with(0, 7, "msg", r#""parts":1,"body":1"#)),
+        case(Refusal::SrcReserved, raw(A, TO_SM_SR, &forged))
+            .with(|config| config.rsp.stamp = Stamp::Member),
     ]
 }
 
@@ -253,6 +339,35 @@ fn exchange_cases() -> Vec<Case> {
             .with(|config| config.rsp.settings.ttl.exchange = Duration::from_secs(1))
             .given([e1()])
             .after(ttl + Duration::from_millis(5)),
+        case(Refusal::ConditionsDiffer, e1())
+            .with(|config| config.rsp.settings.conditions = vec!["operator".to_owned()]),
+    ]
+}
+
+/// Device 2 has given its profile to device 1.
+fn replaced_cases() -> Vec<Case> {
+    let replaced = |message| {
+        let case = case(Refusal::DeviceReplaced, message).with(|config| config.rsp.retire = true);
+        case.given([e1(), e2()])
+    };
+    vec![replaced(down(SERVER, 2, 0, "msg")), replaced(down(C, 2, 7, &kind_of("req", 3)))]
+}
+
+/// What the old eUICC has to sign; proofs.rs has more of them.
+fn proof_cases() -> Vec<Case> {
+    let required = |config: &mut Config| {
+        let directory = config.rsp.registry.as_ref().and_then(|file| file.parent()).unwrap();
+        let path = directory.join("ci.pem");
+        std::fs::write(&path, EuiccCa::new(Clock::start().now()).unwrap().ci_pem()).unwrap();
+        config.rsp.proof_issuers = vec![path];
+        config.rsp.settings.peer_proof = PeerProof::Required;
+    };
+    let broken = envelope_with(1, 7, &kind_of("profile", 2), r#""body":"not base64""#);
+    vec![
+        case(Refusal::ProofMissing, e2()).with(required).given([e1()]),
+        case(Refusal::ProofInvalid, raw(B, TO_EUICC, &broken)).with(required).given([e1()]),
+        // Nobody learns by a proof that nobody asked.
+        case(Refusal::ExchangeUnsolicited, e2()).with(required),
     ]
 }
 
@@ -261,6 +376,18 @@ fn quota_cases() -> Vec<Case> {
     vec![
         case(Refusal::TooLarge, raw(SERVER, TO_EUICC, &large))
             .with(|config| config.rsp.body_bytes_max = 1000),
+        case(Refusal::TooLargeForDevice, raw(SERVER, TO_EUICC, &large))
+            .with(|config| config.rsp.settings.chunk = 1000),
+        case(Refusal::TooLargeForDevice, raw(SERVER, TO_EUICC, &large)).with(|config| {
+            let own = GroupSettings { chunk: Some(1000), ..GroupSettings::default() };
+            config.rsp.groups.insert(gid(7), own);
+        }),
+        case(Refusal::TriggerRate, up(A, 0, 7, "trigger"))
+            .with(|config| config.rsp.settings.trigger_rate.device = rate())
+            .given([up(A, 1, 0, "trigger")]),
+        case(Refusal::TriggerRate, e1())
+            .with(|config| config.rsp.settings.trigger_rate.group = rate())
+            .given([up(B, 0, 7, "trigger")]),
         // Device 10, alone in group 9, never connects.
         case(Refusal::OverQuota, down(SERVER, 10, 0, "msg"))
             .with(|config| config.rsp.mail_messages_max = 1)
@@ -269,6 +396,11 @@ fn quota_cases() -> Vec<Case> {
             .with(|config| config.rsp.group_messages_max = 1)
             .given([down(SERVER, 0, 9, "msg")]),
     ]
+}
+
+/// Once an hour.
+fn rate() -> Rate {
+    Rate::new(1, Duration::from_secs(3600))
 }
 
 #[test]
@@ -295,7 +427,11 @@ async fn version_5_is_told_code_and_name() {
         let qos = QoS::AtLeastOnce;
         let answer = stage.client(*by).publish_with(topic, payload, qos, *retain, None).await;
         assert_eq!(answer.reason, case.refusal.reason_code(), "{}", case.name());
-        assert_eq!(answer.text.as_deref(), Some(case.refusal.name()), "{}", case.name());
+        let text = answer.text.unwrap();
+        let (name, rest) = text.split_once("; ").unwrap_or((&text, ""));
+        assert_eq!(name, case.refusal.name(), "{}", case.name());
+        let says_when = rest.starts_with("retry-after=");
+        assert_eq!(says_when, case.refusal == Refusal::TriggerRate, "{text}: {}", case.name());
         stage.nobody_else().await;
         counted_once(stage, &before, &case).await;
     }

@@ -84,7 +84,8 @@ async fn a_will_that_has_become_illegal_is_refused_when_it_is_published() {
     let dial = Dial::v5("dying").will(TO_SM_SR, envelope(1, 0, "trigger"));
     let dying = stage.rig.device(1, dial).await;
     stage.rig.service.broker().with_control(|control| {
-        control.set_settings(Settings { initiator: Initiator::Server, ..Settings::default() });
+        let settings = Settings { initiator: Initiator::Server, ..Settings::default() };
+        control.set_settings(settings).unwrap();
     });
     dying.vanish().await;
     stage.nobody_else().await;

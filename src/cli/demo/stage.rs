@@ -193,7 +193,7 @@ impl Files {
         Ok(Config {
             listeners: vec![listener],
             rsp: Rsp { registry: Some(registry), ..Rsp::default() },
-            admin: Admin { bind: Some(loopback(0)) },
+            admin: Admin { bind: Some(loopback(0)), ..Admin::default() },
             ..Config::default()
         })
     }

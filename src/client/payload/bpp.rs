@@ -238,7 +238,8 @@ fn tag_bytes(tag: u16) -> Vec<u8> {
     if high == 0 { vec![low] } else { vec![high, low] }
 }
 
-fn put(out: &mut Vec<u8>, tag: u16, value: &[u8]) {
+/// Appends an element in BER-TLV, with the shortest length.
+pub(super) fn put(out: &mut Vec<u8>, tag: u16, value: &[u8]) {
     put_header(out, tag, value.len());
     out.extend_from_slice(value);
 }

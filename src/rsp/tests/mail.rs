@@ -173,9 +173,8 @@ fn a_reader_follows_its_device_into_and_out_of_groups() {
 
 #[test]
 fn a_removed_device_loses_its_mail_and_its_slot_inherits_nothing() {
-    let mut options = ControlOptions::default();
-    options.settings.peer = Peer::ServerTriggered;
-    let mut rig = Rig::with(options);
+    let settings = Settings { peer: Peer::ServerTriggered, ..Settings::default() };
+    let mut rig = Rig::with_settings(settings);
     rig.single(1, 1);
     rig.group(42, 2);
     rig.server(0, 42, "trigger").unwrap();
@@ -217,8 +216,7 @@ fn mail_expires_on_its_own_time_or_the_general_one() {
     let from = Identity::server("s");
     let text = letter(1, 0, &numbered("msg", 1));
     let head = super::super::envelope::read(text.as_bytes(), NidScheme::Eid).unwrap();
-    let submission =
-        Submission { from: &from, topic: TO_EUICC, head: &head, payload_len: 1, retain: false };
+    let submission = Submission::new(&from, TO_EUICC, &head, 1);
     let soon = rig.now.after(Duration::from_secs(10));
     rig.unit.publish(&submission, &message(&text, soon), rig.now).unwrap();
     rig.group(42, 2);
@@ -226,7 +224,10 @@ fn mail_expires_on_its_own_time_or_the_general_one() {
     assert_eq!(rig.waiting(1), [1, 2, 3]);
     rig.wait(10);
     assert_eq!(rig.waiting(1), [2, 3]);
-    assert_eq!(rig.unit.sweep(rig.now), Swept { letters: expired(1, 0), ..Swept::default() });
+    assert_eq!(
+        rig.unit.sweep(rig.now),
+        Swept { letters: expired(1, 0), requests: 1, ..Swept::default() }
+    );
     rig.wait(90);
     assert_eq!(rig.waiting(1), []);
     assert_eq!(rig.unit.sweep(rig.now).letters, expired(1, 1));
@@ -246,8 +247,7 @@ fn a_profile_that_is_being_delivered_does_not_expire() {
     let letters = rig.pull(device, 0);
     rig.wait(100);
     rig.unit.sweep(rig.now);
-    let arrival = rig.unit.acknowledge(device, letters[0].id, rig.now);
-    assert!(arrival.is_some_and(|arrival| arrival.change.is_some()));
+    assert!(rig.arrived(device, letters[0].id).change.is_some());
     // But when it goes back instead, it is over.
     rig.peer(2, 1, 42, "req(2)").unwrap();
     rig.peer(1, 2, 42, "profile(1)").unwrap();
@@ -269,11 +269,11 @@ fn a_sweep_does_bounded_work() {
         rig.single(5, tag);
     }
     rig.wait(40 * 24 * 3600);
-    let swept = Swept { letters: expired(3, 0), more: true, ..Swept::default() };
-    assert_eq!(rig.unit.sweep(rig.now), swept);
-    let rest = rig.unit.sweep(rig.now);
-    assert_eq!((rest.letters, rest.requests, rest.more), (expired(1, 0), 2, true));
-    assert_eq!(rig.unit.sweep(rig.now), Swept { requests: 2, ..Swept::default() });
+    let swept = Swept { letters: expired(3, 0), requests: 3, more: true, ..Swept::default() };
+    assert_eq!(rig.unit.sweep(rig.now), swept, "with a letter ends its request");
+    let rest = Swept { letters: expired(1, 0), requests: 1, ..Swept::default() };
+    assert_eq!(rig.unit.sweep(rig.now), rest);
+    assert_eq!(rig.unit.sweep(rig.now), Swept::default());
 }
 
 #[test]

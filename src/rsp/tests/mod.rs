@@ -55,6 +55,15 @@ impl Rig {
         Self::with(ControlOptions::default())
     }
 
+    fn with_settings(settings: Settings) -> Self {
+        let settings = SettingsTable::new(settings, Default::default());
+        Self::with(ControlOptions { settings, ..ControlOptions::default() })
+    }
+
+    fn with_ttl(ttl: Ttl) -> Self {
+        Self::with_settings(Settings { ttl, ..Settings::default() })
+    }
+
     fn with(options: ControlOptions) -> Self {
         let mut unit = ControlUnit::new(options);
         for (number, gids) in [(1, &[42][..]), (2, &[42]), (3, &[42, 77]), (4, &[77]), (5, &[])] {
@@ -75,9 +84,15 @@ impl Rig {
         text: &str,
     ) -> Result<Outcome, Refusal> {
         let head = super::envelope::read(text.as_bytes(), NidScheme::Eid)?;
+        let message = message(text, Timestamp::NEVER);
+        let parts = head
+            .options
+            .parts
+            .then(|| crate::rsp::parts::Parts::read(&message.payload, NidScheme::Eid));
+        let parts = parts.transpose().map_err(|_| Refusal::UnreadableParts)?.map(Arc::new);
         let submission =
-            Submission { from, topic, head: &head, payload_len: text.len(), retain: false };
-        self.unit.publish(&submission, &message(text, Timestamp::NEVER), self.now)
+            Submission { parts: parts.as_ref(), ..Submission::new(from, topic, &head, text.len()) };
+        self.unit.publish(&submission, &message, self.now)
     }
 
     /// A server publishes on `To_eUICC`.
@@ -101,6 +116,14 @@ impl Rig {
 
     fn pull(&mut self, device: DeviceKey, slot: u32) -> Vec<Letter> {
         self.unit.pull(device, session(slot), 100, self.now)
+    }
+
+    /// The device acknowledges a letter that it gets whole.
+    fn arrived(&mut self, device: DeviceKey, letter: u64) -> Arrival {
+        match self.unit.acknowledge(device, letter, self.now) {
+            Some(Acknowledged::Arrived(arrival)) => arrival,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// What waits for a device: attaches a reader of its own, and gives it all back.

@@ -54,3 +54,23 @@ fn a_device_has_bounded_groups_and_labels() {
     assert_eq!(rig.unit.put_device(eid(8), &[], "a"), Err(LineReason::BadLabels));
     assert_eq!(rig.unit.registry().device(eid(8)).unwrap().gids.len(), 64, "unchanged");
 }
+
+#[test]
+fn a_large_file_is_taken_in_some_devices_at_a_time() {
+    let mut rig = Rig::new();
+    let csv: String = (1..=2500).map(|number| line(number + 100, "42")).collect();
+    let mut intake = Intake::add(&csv, rig.unit.options());
+    let before = rig.unit.stats().devices;
+    assert!(intake.step(&mut rig.unit), "there is more");
+    let some = rig.unit.stats().devices - before;
+    assert!((1..2500).contains(&some), "{some}");
+    // Others have their turn in between.
+    rig.unit.put_device(eid(7), &[gid(9)], "").unwrap();
+    assert_eq!(intake.finish(&mut rig.unit).accepted, 2500);
+    assert_eq!(rig.unit.stats().devices, before + 2501);
+
+    let mut intake = Intake::replace(&csv, rig.unit.options());
+    while intake.step(&mut rig.unit) {}
+    assert_eq!((intake.report().accepted, intake.report().removed), (2500, before + 1));
+    assert_eq!(rig.unit.stats().devices, 2500);
+}

@@ -81,7 +81,7 @@ fn an_acknowledged_profile_is_told_once_and_owes_a_report() {
     assert_eq!(refused(rig.device(2, 2, 0, "ret(msg)")), "unsolicited_answer", "not yet");
     let device = rig.attach(2, 7);
     let letters = rig.pull(device, 7);
-    let change = rig.unit.acknowledge(device, letters[0].id, rig.now).unwrap().change.unwrap();
+    let change = rig.arrived(device, letters[0].id).change.unwrap();
     assert_eq!(change, ProfileChange { from: eid(1), to: eid(2), gid: gid(42) });
     assert_eq!(rig.unit.acknowledge(device, letters[0].id, rig.now), None, "once");
     let notice = ControlUnit::profile_change_notice(&change);
@@ -112,7 +112,7 @@ fn retained_and_oversized_messages_are_refused() {
     let (from, head) = (Identity::server("s"), head.unwrap());
     let limit = rig.unit.options().limits.body_bytes_max;
     let decide = |retain, payload_len| {
-        let s = Submission { from: &from, topic: TO_EUICC, head: &head, payload_len, retain };
+        let s = Submission { retain, ..Submission::new(&from, TO_EUICC, &head, payload_len) };
         rig.unit.decide(&s, rig.now).map(|decision| decision.audience)
     };
     assert_eq!(decide(true, 9), Err(Refusal::RetainNotPermitted));
@@ -224,11 +224,11 @@ fn a_request_is_answered_once_and_by_its_own_kind() {
     assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "unsolicited_answer");
     assert_eq!(refused(rig.device(2, 2, 0, "ret(trigger)")), "unsolicited_answer");
     rig.device(1, 1, 0, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "duplicate_answer");
     rig.server(1, 0, "msg").unwrap();
     assert_eq!(refused(rig.device(1, 0, 42, "ret(msg)")), "unsolicited_answer", "B1 is no C1");
     rig.device(1, 1, 0, "ret(msg)").unwrap();
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "duplicate_answer");
 }
 
 #[test]
@@ -251,18 +251,16 @@ fn a_trigger_is_answered_in_either_form_but_once() {
     let mut rig = Rig::new();
     rig.server(0, 42, "trigger").unwrap();
     rig.device(1, 1, 0, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.device(1, 0, 42, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 0, 42, "ret(trigger)")), "duplicate_answer");
     rig.server(2, 0, "trigger").unwrap();
     rig.device(2, 0, 42, "ret(trigger)").unwrap();
     rig.device(2, 0, 42, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.device(2, 0, 42, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(2, 0, 42, "ret(trigger)")), "duplicate_answer");
 }
 
 #[test]
 fn a_tid_beats_the_form_when_a_trigger_is_answered() {
-    let mut options = ControlOptions::default();
-    options.settings.ttl.trigger = Duration::from_secs(100);
-    let mut rig = Rig::with(options);
+    let mut rig = Rig::with_ttl(Ttl { trigger: Duration::from_secs(100), ..Ttl::default() });
     rig.server(0, 42, "trigger ,\"tid\":1").unwrap();
     rig.wait(50);
     rig.server(1, 0, "trigger ,\"tid\":2").unwrap();
@@ -270,7 +268,7 @@ fn a_tid_beats_the_form_when_a_trigger_is_answered() {
     rig.wait(50);
     // The group's is over by now; what is left to be answered is the device's own.
     rig.device(1, 1, 0, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "duplicate_answer");
 }
 
 #[test]
@@ -280,46 +278,45 @@ fn d2_mirrors_the_form_of_d1() {
     assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "unsolicited_answer");
     assert_eq!(refused(rig.server(2, 0, "ret(trigger)")), "unsolicited_answer");
     rig.server(1, 0, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.server(1, 0, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.server(1, 0, "ret(trigger)")), "duplicate_answer");
     rig.device(1, 0, 42, "trigger").unwrap();
-    assert_eq!(refused(rig.server(1, 0, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.server(1, 0, "ret(trigger)")), "duplicate_answer", "D1 was the group's");
     rig.server(0, 42, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "duplicate_answer");
 }
 
 #[test]
 fn an_answer_takes_the_request_with_its_tid() {
-    let mut options = ControlOptions::default();
-    options.settings.ttl.msg = Duration::from_secs(100);
-    let mut rig = Rig::with(options);
+    let mut rig = Rig::with_ttl(Ttl { msg: Duration::from_secs(100), ..Ttl::default() });
     rig.server(1, 0, "msg ,\"tid\":1").unwrap();
     rig.wait(50);
     rig.server(1, 0, "msg ,\"tid\":\"two\"").unwrap();
     rig.device(1, 1, 0, "ret(msg) ,\"tid\":\"two\"").unwrap();
     rig.wait(50);
     // The one that is left was the older one, and its time is over.
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg) ,\"tid\":1")), "late_answer");
 }
 
 #[test]
-fn without_a_known_tid_the_oldest_request_is_answered() {
-    let mut options = ControlOptions::default();
-    options.settings.ttl.msg = Duration::from_secs(100);
-    let mut rig = Rig::with(options);
+fn without_a_tid_the_oldest_request_is_answered() {
+    let mut rig = Rig::with_ttl(Ttl { msg: Duration::from_secs(100), ..Ttl::default() });
     rig.server(1, 0, "msg ,\"tid\":1").unwrap();
     rig.wait(50);
     rig.server(1, 0, "msg ,\"tid\":2").unwrap();
-    rig.device(1, 1, 0, "ret(msg) ,\"tid\":3").unwrap();
+    assert_eq!(
+        refused(rig.device(1, 1, 0, "ret(msg) ,\"tid\":3")),
+        "unsolicited_answer",
+        "an answer to something else is none to these"
+    );
+    rig.device(1, 1, 0, "ret(msg)").unwrap();
     rig.wait(50);
     assert_eq!(id(rig.device(1, 1, 0, "ret(msg)")), MessageId::B2, "the newer one is left");
 }
 
 #[test]
 fn answers_come_too_late_when_the_time_is_over() {
-    let mut options = ControlOptions::default();
-    options.settings.ttl.trigger = Duration::from_secs(10);
-    options.settings.ttl.msg = Duration::from_secs(20);
-    let mut rig = Rig::with(options);
+    let (trigger, msg) = (Duration::from_secs(10), Duration::from_secs(20));
+    let mut rig = Rig::with_ttl(Ttl { trigger, msg, ..Ttl::default() });
     rig.server(1, 0, "trigger").unwrap();
     rig.server(0, 42, "trigger").unwrap();
     rig.device(2, 2, 0, "trigger").unwrap();
@@ -327,23 +324,23 @@ fn answers_come_too_late_when_the_time_is_over() {
     rig.server(1, 0, "msg").unwrap();
     rig.server(0, 42, "msg").unwrap();
     rig.wait(10);
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "unsolicited_answer");
-    assert_eq!(refused(rig.device(3, 0, 42, "ret(trigger)")), "unsolicited_answer");
-    assert_eq!(refused(rig.server(2, 0, "ret(trigger)")), "unsolicited_answer");
-    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(trigger)")), "late_answer");
+    assert_eq!(refused(rig.device(3, 0, 42, "ret(trigger)")), "late_answer");
+    assert_eq!(refused(rig.server(2, 0, "ret(trigger)")), "late_answer");
+    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "late_answer");
     assert_eq!(rig.unit.sweep(rig.now).requests, 4);
     rig.device(2, 0, 42, "ret(msg)").unwrap();
     rig.wait(10);
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "unsolicited_answer");
-    assert_eq!(refused(rig.device(1, 0, 42, "ret(msg)")), "unsolicited_answer");
-    assert_eq!(refused(rig.device(2, 0, 42, "ret(msg)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "late_answer");
+    assert_eq!(refused(rig.device(1, 0, 42, "ret(msg)")), "late_answer");
+    assert_eq!(refused(rig.device(2, 0, 42, "ret(msg)")), "duplicate_answer");
     assert_eq!(rig.unit.sweep(rig.now).requests, 2);
-    assert_eq!(rig.unit.stats().requests, 0);
+    assert_eq!((rig.unit.stats().campaigns_open, rig.unit.stats().wishes), (0, 0));
 }
 
 #[test]
 fn an_exchange_is_open_once_and_answered_once_in_time() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with_ttl(Ttl { exchange: Duration::from_secs(600), ..Ttl::default() });
     assert_eq!(refused(rig.peer(1, 2, 42, "profile(1)")), "exchange_unsolicited");
     rig.peer(2, 1, 42, "req(2)").unwrap();
     assert_eq!(refused(rig.peer(2, 1, 42, "req(2)")), "exchange_already_open");
@@ -363,7 +360,7 @@ fn an_exchange_is_open_once_and_answered_once_in_time() {
 
 #[test]
 fn a_late_exchange_may_be_opened_again_before_any_sweep() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with_ttl(Ttl { exchange: Duration::from_secs(600), ..Ttl::default() });
     rig.peer(2, 1, 42, "req(2)").unwrap();
     rig.wait(600);
     rig.peer(2, 1, 42, "req(2)").unwrap();
@@ -382,7 +379,7 @@ fn an_exchange_belongs_to_its_group() {
 
 #[test]
 fn a_request_for_a_profile_does_not_arrive_after_its_time() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with_ttl(Ttl { exchange: Duration::from_secs(600), ..Ttl::default() });
     rig.peer(2, 1, 42, "req(2)").unwrap();
     rig.wait(599);
     assert_eq!(rig.mail(1).len(), 1);
@@ -402,8 +399,8 @@ fn the_table_of_exchanges_is_bounded() {
 }
 
 fn with_settings(global: Settings, group_42: GroupSettings) -> Rig {
-    let groups = [(gid(42), group_42)].into();
-    Rig::with(ControlOptions { settings: global, groups, ..ControlOptions::default() })
+    let settings = SettingsTable::new(global, [(gid(42), group_42)].into());
+    Rig::with(ControlOptions { settings, ..ControlOptions::default() })
 }
 
 #[test]
@@ -458,7 +455,7 @@ fn mode_decides_the_form_towards_devices_only() {
     }
     rig.server(0, 77, "msg").unwrap();
     let group = GroupSettings { mode: Some(Mode::Multi), ..GroupSettings::default() };
-    rig.unit.set_group_settings(gid(42), Some(group));
+    rig.unit.set_group_settings(gid(42), group).unwrap();
     rig.device(1, 1, 0, "trigger").unwrap();
     for kind in ["trigger", "msg", "ret(trigger)"] {
         assert_eq!(refused(rig.server(1, 0, kind)), "mode_not_permitted", "{kind}");
@@ -466,7 +463,7 @@ fn mode_decides_the_form_towards_devices_only() {
     }
     rig.server(4, 0, "msg").unwrap();
     rig.peer(2, 1, 42, "req(2)").unwrap();
-    rig.unit.set_group_settings(gid(42), None);
+    rig.unit.set_group_settings(gid(42), GroupSettings::default()).unwrap();
     rig.server(1, 0, "msg").unwrap();
 }
 
@@ -476,7 +473,7 @@ fn peer_exchanges_need_their_permission() {
     let settings = Settings { peer: Peer::ServerTriggered, ..Settings::default() };
     let mut rig = with_settings(settings, group);
     assert_eq!(refused(rig.peer(2, 1, 42, "req(2)")), "peer_not_permitted");
-    rig.unit.set_group_settings(gid(42), None);
+    rig.unit.set_group_settings(gid(42), GroupSettings::default()).unwrap();
     rig.server(1, 0, "trigger").unwrap();
     assert_eq!(refused(rig.peer(2, 1, 42, "req(2)")), "peer_not_permitted", "1 was triggered");
     rig.server(2, 0, "trigger").unwrap();
@@ -495,14 +492,14 @@ fn requests_are_bounded_and_the_oldest_goes() {
     let mut options = ControlOptions::default();
     options.limits.open_requests_max = 2;
     options.limits.open_group_requests_max = 1;
-    options.limits.open_group_triggers_max = 2;
+    options.limits.open_triggers_max = 2;
     let mut rig = Rig::with(options);
     for _ in 0..3 {
         rig.server(1, 0, "msg").unwrap();
     }
     rig.device(1, 1, 0, "ret(msg)").unwrap();
     rig.device(1, 1, 0, "ret(msg)").unwrap();
-    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "unsolicited_answer");
+    assert_eq!(refused(rig.device(1, 1, 0, "ret(msg)")), "duplicate_answer");
     rig.server(0, 42, "trigger").unwrap();
     rig.server(0, 42, "msg").unwrap();
     assert_eq!(refused(rig.device(1, 0, 42, "ret(trigger)")), "unsolicited_answer");
@@ -510,10 +507,11 @@ fn requests_are_bounded_and_the_oldest_goes() {
     for _ in 0..9 {
         rig.device(1, 0, 42, "trigger ,\"tid\":1").unwrap();
     }
-    assert_eq!(rig.unit.stats().requests, 3);
-    rig.server(0, 42, "ret(trigger)").unwrap();
-    rig.server(0, 42, "ret(trigger)").unwrap();
-    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(rig.unit.stats().wishes, 3);
+    for _ in 0..3 {
+        rig.server(0, 42, "ret(trigger)").unwrap();
+    }
+    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "duplicate_answer");
 }
 
 #[test]
@@ -566,15 +564,14 @@ fn a_decision_changes_nothing() {
     let text = letter(0, 42, "msg");
     let head = super::super::envelope::read(text.as_bytes(), NidScheme::Eid).unwrap();
     let from = Identity::server("s");
-    let submission =
-        Submission { from: &from, topic: TO_EUICC, head: &head, payload_len: 9, retain: false };
+    let submission = Submission::new(&from, TO_EUICC, &head, 9);
     let before = rig.unit.stats();
     let decision = rig.unit.decide(&submission, rig.now).unwrap();
     assert_eq!(rig.unit.stats(), before);
     assert_eq!((decision.id, decision.audience), (MessageId::C1, Audience::Group(gid(42))));
     let outcome = rig.unit.commit(decision, &message(&text, Timestamp::NEVER), rig.now);
     assert_eq!(outcome.reached, 3);
-    assert_eq!(rig.unit.stats().requests, 1);
+    assert_eq!(rig.unit.stats().campaigns_open, 1);
 }
 
 #[test]

@@ -1,24 +1,31 @@
 //! Durations and sizes as people write them: `30s`, `7d`, `256KiB`.
 //!
-//! These are functions for serde's `deserialize_with`, so that the rest of the program sees plain
-//! [`Duration`]s and numbers of bytes.
+//! These are functions for serde's `deserialize_with` and `serialize_with`, so that the rest of the
+//! program sees plain [`Duration`]s and numbers of bytes.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::ser::Serializer;
 
 const DURATION: &str = "a duration such as `250ms`, `30s`, `5m`, `2h` or `7d`";
 const SIZE: &str = "a size such as `4096`, `256KiB`, `2MiB` or `1GiB`";
 
-/// A duration, see [`parse_duration`].
-pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
+/// Reads a duration, see [`parse_duration`].
+///
+/// # Errors
+/// The source's, when it is none.
+pub fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
     source.deserialize_str(DurationVisitor)
 }
 
-/// A duration in a key that may be absent.
-pub(super) fn optional_duration<'de, D>(source: D) -> Result<Option<Duration>, D::Error>
+/// Reads a duration in a key that may be absent.
+///
+/// # Errors
+/// The source's, when it is none.
+pub fn optional_duration<'de, D>(source: D) -> Result<Option<Duration>, D::Error>
 where
     D: Deserializer<'de>,
 {
@@ -26,12 +33,67 @@ where
 }
 
 /// A number of bytes, as an integer or with a unit, see [`parse_size`]; it has to fit into `N`.
-pub(super) fn size<'de, D, N>(source: D) -> Result<N, D::Error>
+///
+/// # Errors
+/// The source's, when it is none.
+pub fn size<'de, D, N>(source: D) -> Result<N, D::Error>
 where
     D: Deserializer<'de>,
     N: TryFrom<u64>,
 {
     source.deserialize_any(SizeVisitor(PhantomData))
+}
+
+/// Reads a number of bytes in a key that may be absent.
+///
+/// # Errors
+/// The source's, when it is none.
+pub fn optional_size<'de, D>(source: D) -> Result<Option<usize>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    size(source).map(Some)
+}
+
+/// Writes a duration as [`duration`] reads it.
+///
+/// # Errors
+/// The target's.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub fn write_duration<S: Serializer>(duration: &Duration, target: S) -> Result<S::Ok, S::Error> {
+    target.collect_str(&Written(*duration))
+}
+
+/// Writes a duration that may be absent as [`optional_duration`] reads it.
+///
+/// # Errors
+/// The target's.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub fn write_optional_duration<S: Serializer>(
+    duration: &Option<Duration>,
+    target: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => target.collect_str(&Written(*duration)),
+        None => target.serialize_none(),
+    }
+}
+
+/// A duration as people write it: the largest unit that tells it in whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written(pub Duration);
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+        let whole = units.iter().find(|(unit, _)| ms.is_multiple_of(*unit) && ms > 0);
+        match whole {
+            Some((unit, name)) => write!(f, "{}{name}", ms / unit),
+            None if ms == 0 => f.write_str("0s"),
+            None => write!(f, "{ms}ms"),
+        }
+    }
 }
 
 /// A whole number and its unit: `ms`, `s`, `m`, `h` or `d`. `None` for anything else.
@@ -127,6 +189,15 @@ mod tests {
         {
             assert_eq!(parse_duration(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0s", "250ms", "30s", "90s", "5m", "2h", "7d"] {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(Written(duration).to_string(), text);
+        }
+        assert_eq!(Written(Duration::from_secs(86_400)).to_string(), "1d");
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! `/api/v1/sessions`: the clients that are there, and those that will come back.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+
+use super::AdminState;
+use super::json::Json;
+use super::page::{Answer, Window};
+use super::problem::Problem;
+use super::query::{Fields, FromFields, NoFields, Path, Query};
+use super::resource::Resource;
+use crate::broker::{NotEnded, SessionInfo};
+
+pub(super) fn resource() -> Resource {
+    Resource::new(include_str!("openapi/sessions.json"))
+        .on(Method::GET, "/api/v1/sessions", list)
+        .on(Method::GET, "/api/v1/sessions/{client_id}", get)
+        .on(Method::DELETE, "/api/v1/sessions/{client_id}", delete)
+}
+
+struct ListQuery {
+    window: Window,
+    online: Option<bool>,
+}
+
+impl FromFields for ListQuery {
+    fn from_fields(fields: &mut Fields) -> Result<Self, Problem> {
+        Ok(Self { online: fields.flag("online")?, window: fields.window()? })
+    }
+}
+
+async fn list(
+    State(state): State<Arc<AdminState>>,
+    Query(ListQuery { window, online }): Query<ListQuery>,
+) -> Json<Answer<SessionInfo>> {
+    Answer::page(state.broker.sessions_page(online, window.place(), window.limit))
+}
+
+async fn get(
+    State(state): State<Arc<AdminState>>,
+    Path(client_id): Path<String>,
+    Query(NoFields): Query<NoFields>,
+) -> Result<Json<SessionInfo>, Problem> {
+    state.broker.session_info(&client_id).map(Json).ok_or_else(unknown)
+}
+
+struct DeleteQuery {
+    forget: bool,
+}
+
+impl FromFields for DeleteQuery {
+    fn from_fields(fields: &mut Fields) -> Result<Self, Problem> {
+        Ok(Self { forget: fields.flag("forget")?.unwrap_or(false) })
+    }
+}
+
+async fn delete(
+    State(state): State<Arc<AdminState>>,
+    Path(client_id): Path<String>,
+    Query(DeleteQuery { forget }): Query<DeleteQuery>,
+) -> Result<StatusCode, Problem> {
+    if forget {
+        state.broker.end_session(&client_id).await.map_err(|why| match why {
+            NotEnded::Unknown => unknown(),
+            NotEnded::StillBusy => Problem::busy("The client's connection is busy; try again."),
+        })?;
+    } else if !state.broker.kick_client(&client_id) {
+        return Err(unknown());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("There is no session of this client id.")
+}

@@ -1,0 +1,18 @@
+//! The admin API over real sockets, and `simcast ctl` as a program.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod ctl;
+mod devices;
+mod events;
+mod garbage;
+mod groups;
+mod http;
+mod process;
+mod schema;
+mod secure;
+mod sessions;
