@@ -11,6 +11,8 @@
 //! | E1 `req(n)` | E2 `profile(self)` to n |
 //! | E2 `profile(n)` | B2 `ret(msg)`: the profile has changed `[0069]` |
 //! | D2 `ret(trigger)` | nothing |
+//!
+//! What comes in pieces is answered once, when it is whole (see [`super::chunk`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -22,6 +24,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::chunk::{Downloads, PieceError, Taken};
 use super::envelope::{Body, Envelope, Kind, Tid, Wire};
 use super::link::{Incoming, Link, LinkOptions};
 use super::payload;
@@ -52,6 +55,8 @@ pub struct DeviceOptions {
     pub agrees: bool,
     /// Asks this device of this group for its profile when the server triggers it (A→E).
     pub exchange_on_trigger: Option<(Nid, Gid)>,
+    /// What it has of messages in pieces; give the same to a device that is started again.
+    pub downloads: Downloads,
     /// Receives a copy of every record, unless it is full; ends with the connection.
     pub observer: Option<mpsc::Sender<Received>>,
 }
@@ -67,6 +72,7 @@ impl DeviceOptions {
             wire: Wire::Json,
             agrees: true,
             exchange_on_trigger: None,
+            downloads: Downloads::default(),
             observer: None,
         }
     }
@@ -102,6 +108,8 @@ pub struct Received {
     pub addressed: Addressed,
     /// A message of this type and transaction id was there before.
     pub duplicate: bool,
+    /// In how many pieces it came; 1 for a whole one.
+    pub pieces: u32,
 }
 
 /// What a device has seen and done.
@@ -109,8 +117,14 @@ pub struct Received {
 pub struct DeviceReport {
     /// The latest messages, oldest first; at most 1024.
     pub messages: VecDeque<Received>,
-    /// All readable messages.
+    /// All readable messages; what came in pieces counts when it is whole.
     pub received: u64,
+    /// Pieces that brought something new.
+    pub pieces: u64,
+    /// Pieces that had been there before.
+    pub pieces_repeated: u64,
+    /// Messages given up because their pieces did not fit together.
+    pub pieces_broken: u64,
     /// Messages for somebody else.
     pub foreign: u64,
     /// Messages that had been there before.
@@ -148,7 +162,9 @@ impl Device {
     ///
     /// # Errors
     /// [`ClientError::Link`], [`ClientError::SubscriptionRefused`].
-    pub async fn start(link: LinkOptions, options: DeviceOptions) -> Result<Self, ClientError> {
+    pub async fn start(mut link: LinkOptions, options: DeviceOptions) -> Result<Self, ClientError> {
+        // Only what it has looked at: a piece that is acknowledged never comes again.
+        link.manual_acks = true;
         let (link, inbox) = Link::connect(link).await?;
         if link.subscribe(TO_EUICC, options.qos).await?.is_none() {
             link.disconnect().await;
@@ -244,6 +260,11 @@ pub(super) fn fresh_prefix(role: &str) -> String {
     format!("{role}{:016x}", RandomState::new().build_hasher().finish())
 }
 
+/// What tells a double: type and transaction id.
+fn key_of(envelope: &Envelope) -> Option<Arc<(Kind, Tid)>> {
+    envelope.tid.clone().map(|tid| Arc::new((envelope.kind, tid)))
+}
+
 struct Behaviour {
     link: Link,
     options: DeviceOptions,
@@ -269,35 +290,60 @@ impl Behaviour {
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Incoming>) {
         while let Some(message) = inbox.recv().await {
-            self.take(&message).await;
+            let taken = self.take(&message);
+            // Where the connection has ended, the inbox will.
+            let _ = self.link.acknowledge(&message).await;
+            match taken {
+                Some(Taken::Whole(request, _)) => self.serve(&request).await,
+                Some(Taken::Broken(piece, error)) => self.complain(&piece, error).await,
+                Some(Taken::Part | Taken::Repeated) | None => {}
+            }
         }
     }
 
-    async fn take(&mut self, message: &Incoming) {
+    /// Takes note of a message; `None` where there is nothing to answer.
+    fn take(&mut self, message: &Incoming) -> Option<Taken> {
         let Ok(envelope) = Envelope::decode(&message.payload) else {
-            return self.report.send_modify(|report| report.unreadable += 1);
+            self.report.send_modify(|report| report.unreadable += 1);
+            return None;
         };
-        let body = envelope.body.to_bytes();
-        let key = envelope.tid.clone().map(|tid| Arc::new((envelope.kind, tid)));
-        let record = Received {
-            kind: envelope.kind,
-            nid: envelope.nid,
-            gid: envelope.gid,
-            tid: envelope.tid.clone(),
-            body_bytes: body.len(),
-            body_digest: payload::digest(&body),
-            addressed: self.addressed(&envelope),
-            duplicate: key.as_ref().is_some_and(|key| self.seen.contains(key)),
-        };
-        let foreign = record.addressed == Addressed::Foreign;
-        self.record(record);
-        // A double is answered again only if the answer may not have arrived.
-        let settled = key.as_ref().is_some_and(|key| self.settled.contains(key));
-        if let Some(key) = &key {
-            self.remember(key);
+        let addressed = self.addressed(&envelope);
+        if addressed == Addressed::Foreign {
+            self.record(&envelope, addressed, 1);
+            return None;
         }
-        if !foreign && !settled && self.answer(envelope).await {
+        let is_piece = envelope.chunk.is_some();
+        let taken = self.options.downloads.take(envelope);
+        if is_piece {
+            self.report.send_modify(|report| match taken {
+                Taken::Part | Taken::Whole(..) => report.pieces += 1,
+                Taken::Repeated => report.pieces_repeated += 1,
+                Taken::Broken(..) => report.pieces_broken += 1,
+            });
+        }
+        if let Taken::Whole(envelope, pieces) = &taken {
+            self.record(envelope, addressed, *pieces);
+        }
+        Some(taken)
+    }
+
+    async fn serve(&mut self, request: &Envelope) {
+        let key = key_of(request);
+        // A double is answered again only if the answer may not have arrived.
+        if key.as_ref().is_some_and(|key| self.settled.contains(key)) {
+            return;
+        }
+        if self.answer(request).await {
+            self.options.downloads.settle(request);
             self.settled.extend(key);
+        }
+    }
+
+    /// A download of which pieces are missing is a broken package: the server is told, once.
+    async fn complain(&self, piece: &Envelope, error: PieceError) {
+        if piece.kind == Kind::Msg {
+            let body = json!({"eid": self.eid(), "error": error.to_string()});
+            self.reply(piece, Kind::RetMsg, BAD_PACKAGE, body).await;
         }
     }
 
@@ -309,7 +355,23 @@ impl Behaviour {
         if envelope.nid == 0 && mine { Addressed::ToMyGroup } else { Addressed::Foreign }
     }
 
-    fn record(&self, record: Received) {
+    fn record(&mut self, envelope: &Envelope, addressed: Addressed, pieces: u32) {
+        let body = envelope.body.to_bytes();
+        let key = key_of(envelope);
+        let record = Received {
+            kind: envelope.kind,
+            nid: envelope.nid,
+            gid: envelope.gid,
+            tid: envelope.tid.clone(),
+            body_bytes: body.len(),
+            body_digest: payload::digest(&body),
+            addressed,
+            duplicate: key.as_ref().is_some_and(|key| self.seen.contains(key)),
+            pieces,
+        };
+        if let Some(key) = &key {
+            self.remember(key);
+        }
         if let Some(observer) = &self.options.observer {
             // An observer that is too slow misses something; the counts do not.
             let _ = observer.try_send(record.clone());
@@ -339,7 +401,7 @@ impl Behaviour {
     }
 
     /// Whether everything that this message asks for has been done.
-    async fn answer(&self, request: Envelope) -> bool {
+    async fn answer(&self, request: &Envelope) -> bool {
         match request.kind {
             Kind::Trigger => self.agree(request).await,
             Kind::Msg => self.install(request).await,
@@ -349,16 +411,16 @@ impl Behaviour {
         }
     }
 
-    async fn agree(&self, request: Envelope) -> bool {
+    async fn agree(&self, request: &Envelope) -> bool {
         let rc = if self.options.agrees { 0 } else { REFUSED };
-        let agreed = self.reply(&request, Kind::RetTrigger, rc, json!({"eid": self.eid()})).await;
+        let agreed = self.reply(request, Kind::RetTrigger, rc, json!({"eid": self.eid()})).await;
         let Some((old, gid)) = self.options.exchange_on_trigger else { return agreed };
         let wish = Envelope::new(old.get(), gid.get(), Kind::Req(self.options.nid.get()));
-        let wish = wish.with_tid(request.tid).with_body(json!({"eid": self.eid()}));
+        let wish = wish.with_tid(request.tid.clone()).with_body(json!({"eid": self.eid()}));
         agreed && self.publish(TO_EUICC, &wish).await
     }
 
-    async fn install(&self, request: Envelope) -> bool {
+    async fn install(&self, request: &Envelope) -> bool {
         let (rc, body) = match request.body.package().map(|bpp| payload::verify(&bpp)) {
             None => (0, json!({"eid": self.eid()})),
             Some(Ok(outline)) => {
@@ -370,18 +432,19 @@ impl Behaviour {
                 (BAD_PACKAGE, json!({"eid": self.eid(), "error": error.to_string()}))
             }
         };
-        self.reply(&request, Kind::RetMsg, rc, body).await
+        self.reply(request, Kind::RetMsg, rc, body).await
     }
 
     /// E2 is a token: no eUICC exports its keys. The new device fetches the profile with the
     /// activation code, and the notification proves that the old one has deleted it.
-    async fn hand_over(&self, new: u128, request: Envelope) -> bool {
+    async fn hand_over(&self, new: u128, request: &Envelope) -> bool {
         let kind = Kind::Profile(self.options.nid.get());
         let token = json!({
             "activationCode": format!("1$smdp.example$MOVE-{}", self.eid()),
             "deleteNotification": {"eid": self.eid(), "seqNumber": 1, "event": "delete"},
         });
-        let answer = Envelope::new(new, request.gid, kind).with_tid(request.tid).with_body(token);
+        let answer =
+            Envelope::new(new, request.gid, kind).with_tid(request.tid.clone()).with_body(token);
         self.publish(TO_EUICC, &answer).await
     }
 
