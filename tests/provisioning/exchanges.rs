@@ -53,8 +53,7 @@ impl Stage {
     async fn hand_over(&mut self) {
         self.step(A, &req(1, 2, 7), &[B]).await;
         self.tell(B, TO_EUICC, profile(2, 1, 7)).await;
-        let expected = [(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))];
-        self.receives(&expected.each_ref().map(|(who, text)| (*who, text.as_bytes()))).await;
+        self.each_receives(&[(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))]).await;
     }
 }
 
@@ -80,8 +79,7 @@ async fn two_devices_exchange_when_they_agree_on_the_conditions() {
         stage.refused(B, TO_EUICC, profile(2, 1, 7), "conditions_differ").await;
         stage.label(1, &[7], "operator=x;plan=m");
         stage.tell(B, TO_EUICC, profile(2, 1, 7)).await;
-        let expected = [(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))];
-        stage.receives(&expected.each_ref().map(|(who, text)| (*who, text.as_bytes()))).await;
+        stage.each_receives(&[(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))]).await;
     }
 }
 
@@ -102,8 +100,7 @@ async fn a_device_asks_few_others_at_a_time() {
     let mut old = stage.rig.reader(20, Dial::v5("old")).await;
     assert_eq!(old.expect_payloads(2).await, [req(1, 20, 7), req(3, 20, 7)]);
     assert!(old.publish(TO_EUICC, profile(20, 1, 7), ONE).await.is_ok());
-    let expected = [(A, profile(20, 1, 7)), (SERVER, notice(20, 1, 7))];
-    stage.receives(&expected.each_ref().map(|(who, text)| (*who, text.as_bytes()))).await;
+    stage.each_receives(&[(A, profile(20, 1, 7)), (SERVER, notice(20, 1, 7))]).await;
     stage.step(A, &req(1, 2, 7), &[B]).await;
     stage.refused(A, TO_EUICC, req(1, 3, 7), "over_quota").await;
 }
@@ -153,8 +150,7 @@ async fn without_a_report_or_with_one_of_failure_a_change_is_unconfirmed() {
     stage.set(|settings| settings.ttl.msg = Duration::from_secs(3600));
     stage.step(C, &req(3, 2, 7), &[B]).await;
     stage.tell(B, TO_EUICC, profile(2, 3, 7)).await;
-    let expected = [(C, profile(2, 3, 7)), (SERVER, notice(2, 3, 7))];
-    stage.receives(&expected.each_ref().map(|(who, text)| (*who, text.as_bytes()))).await;
+    stage.each_receives(&[(C, profile(2, 3, 7)), (SERVER, notice(2, 3, 7))]).await;
     let failed = envelope_with(3, 0, "ret(msg)", r#""rc":5,"body":1"#);
     stage.step(C, &failed, &[SERVER]).await;
     assert_eq!(stage.exchange(2, 3), Some(ExchangeState::Unconfirmed));
@@ -177,8 +173,7 @@ async fn a_request_does_not_outlive_its_time_and_may_be_made_again() {
     stage.step(A, &req(1, 2, 7), &[]).await;
     assert_eq!(old.expect_payload().await, req(1, 2, 7));
     assert!(old.publish(TO_EUICC, profile(2, 1, 7), ONE).await.is_ok());
-    let expected = [(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))];
-    stage.receives(&expected.each_ref().map(|(who, text)| (*who, text.as_bytes()))).await;
+    stage.each_receives(&[(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))]).await;
 }
 
 async fn retiring(version: Version) -> Stage {
@@ -218,8 +213,7 @@ async fn what_waits_for_who_has_given_its_profile_away_is_withdrawn() {
     let group = stage.newest();
     stage.step(SERVER, &envelope(2, 0, "trigger"), &[]).await;
     assert!(old.publish(TO_EUICC, profile(2, 1, 7), ONE).await.is_ok());
-    let expected = [(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))];
-    stage.receives(&expected.each_ref().map(|(who, text)| (*who, text.as_bytes()))).await;
+    stage.each_receives(&[(A, profile(2, 1, 7)), (SERVER, notice(2, 1, 7))]).await;
     assert_eq!(stage.states(alone), [Cancelled]);
     assert_eq!(stage.states(group), [Delivered, Cancelled, Delivered, Delivered]);
     old.auto_ack = true;

@@ -27,12 +27,6 @@ fn letter(body: &str) -> String {
     envelope_with(0, 7, "msg", &format!(r#""body":{body}"#))
 }
 
-/// Each of these gets this, and nobody gets anything else.
-async fn reach(stage: &mut Stage, expected: &[(usize, String)]) {
-    let expected: Vec<_> = expected.iter().map(|(who, text)| (*who, text.as_bytes())).collect();
-    stage.receives(&expected).await;
-}
-
 #[tokio::test]
 async fn each_member_gets_what_is_common_and_its_own() {
     for version in VERSIONS {
@@ -46,7 +40,7 @@ async fn each_member_gets_what_is_common_and_its_own() {
             (C, letter(r#"{"common":{"all":1}}"#)),
             (E, letter(r#"{"common":{"all":1},"part":17}"#)),
         ];
-        reach(&mut stage, &expected).await;
+        stage.each_receives(&expected).await;
         for member in [A, B, C, E] {
             stage.step(member, &envelope(0, 7, "ret(msg)"), &[SERVER]).await;
         }
@@ -60,7 +54,7 @@ async fn where_nothing_is_common_those_without_a_part_get_nothing() {
         let mut stage = Stage::start(version).await;
         stage.tell(SERVER, TO_EUICC, in_parts(None, &[(3, "3"), (1, "1")])).await;
         let expected = [(A, letter(r#"{"part":1}"#)), (C, letter(r#"{"part":3}"#))];
-        reach(&mut stage, &expected).await;
+        stage.each_receives(&expected).await;
         assert_eq!(stage.states(stage.newest()), [Delivered; 2]);
         // Who was not addressed has nothing to answer.
         stage.refused(B, TO_SM_SR, envelope(0, 7, "ret(msg)"), "unsolicited_answer").await;
@@ -80,7 +74,7 @@ async fn what_is_for_nobody_there_is_refused_as_a_whole() {
         let broker = stage.rig.service.broker();
         broker.with_control(|control| control.put_device(nid(4), &[gid(7)], "")).unwrap();
         stage.tell(SERVER, TO_EUICC, in_parts(None, &[(4, "4")])).await;
-        reach(&mut stage, &[(D, letter(r#"{"part":4}"#))]).await;
+        stage.each_receives(&[(D, letter(r#"{"part":4}"#))]).await;
     }
 }
 
@@ -139,7 +133,7 @@ async fn a_part_waits_for_its_device_and_for_its_agreement() {
     back.expect_nothing().await;
     stage.tell(B, TO_SM_SR, envelope(0, 7, "ret(trigger)")).await;
     let answer = envelope(0, 7, "ret(trigger)");
-    reach(&mut stage, &[(B, letter(r#"{"part":"for b"}"#)), (SERVER, answer)]).await;
+    stage.each_receives(&[(B, letter(r#"{"part":"for b"}"#)), (SERVER, answer)]).await;
 }
 
 #[tokio::test]
@@ -162,7 +156,7 @@ async fn a_retry_brings_each_its_own_again() {
     let parts = [(1, r#""for a""#), (2, r#""for b""#)];
     stage.tell(SERVER, TO_EUICC, in_parts(None, &parts)).await;
     let expected = [(A, letter(r#"{"part":"for a"}"#)), (B, letter(r#"{"part":"for b"}"#))];
-    reach(&mut stage, &expected).await;
+    stage.each_receives(&expected).await;
     let id = stage.newest();
     stage.step(A, &envelope(0, 7, "ret(msg)"), &[SERVER]).await;
     let broker = stage.rig.service.broker();
@@ -170,7 +164,7 @@ async fn a_retry_brings_each_its_own_again() {
     assert_eq!(retried.unwrap().0, 1);
     let trigger = envelope(2, 0, "trigger");
     stage.tell(SERVER, TO_EUICC, &trigger).await;
-    reach(&mut stage, &[(B, letter(r#"{"part":"for b"}"#)), (B, trigger)]).await;
+    stage.each_receives(&[(B, letter(r#"{"part":"for b"}"#)), (B, trigger)]).await;
     stage.step(B, &envelope(0, 7, "ret(msg)"), &[SERVER]).await;
 }
 
@@ -183,7 +177,7 @@ async fn many_parts_make_a_message_larger_than_any_of_its_letters() {
     assert!(payload.len() > 2000);
     stage.tell(SERVER, TO_EUICC, &payload).await;
     let each = |part: &str| letter(&format!(r#"{{"part":{part}}}"#));
-    reach(&mut stage, &[(A, each(&a)), (B, each(&b)), (C, each(&c))]).await;
+    stage.each_receives(&[(A, each(&a)), (B, each(&b)), (C, each(&c))]).await;
     // The same as one body is refused.
     let whole = payload.replace(r#""parts":true,"#, "");
     let answer = stage.client(SERVER).publish(TO_EUICC, &whole, ONE).await;

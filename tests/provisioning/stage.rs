@@ -211,6 +211,12 @@ impl Stage {
         received
     }
 
+    /// As [`Self::receives`], of texts.
+    pub(crate) async fn each_receives(&mut self, expected: &[(usize, String)]) -> Vec<Publish> {
+        let expected: Vec<_> = expected.iter().map(|(who, text)| (*who, text.as_bytes())).collect();
+        self.receives(&expected).await
+    }
+
     /// Publishes on the right topic what must be taken, and looks who receives it.
     pub(crate) async fn step(&mut self, by: usize, payload: &str, receivers: &[usize]) {
         let topic = if receivers == [SERVER] { TO_SM_SR } else { TO_EUICC };

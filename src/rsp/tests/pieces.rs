@@ -46,7 +46,7 @@ fn what_is_released_meanwhile_waits_for_the_last_piece() {
     let server = Identity::server("sm-sr");
     let long = |nid, gid| letter(nid, gid, "msg").replace("null", r#""long","chunks":true"#);
     let long = |nid, gid| long(nid, gid).replace("long", &"x".repeat(4000));
-    // The first is held back until device 2 has fared well.
+    // The first is held back until device 1 has fared well.
     let wave = long(0, 42).replace(r#""chunks""#, r#""wave":1,"chunks""#);
     let other = rig.attach(1, 7);
     let id = rig.publish(&server, TO_EUICC, &wave).unwrap().campaign.unwrap();
@@ -56,9 +56,8 @@ fn what_is_released_meanwhile_waits_for_the_last_piece() {
     let mut next = |rig: &mut Rig| {
         let letters = rig.pull(device, 1);
         let [piece] = &letters[..] else { panic!("{letters:?}") };
-        let piece_json = json(piece);
-        let numbers_of = (piece_json["gid"].as_u64(), piece_json["chunk"]["n"].as_u64());
-        numbers.push((numbers_of.0.unwrap(), numbers_of.1.unwrap()));
+        let said = json(piece);
+        numbers.push((said["gid"].as_u64().unwrap(), said["chunk"]["n"].as_u64().unwrap()));
         rig.unit.acknowledge(device, piece.id, rig.now).unwrap();
     };
     next(&mut rig);
