@@ -242,8 +242,8 @@ async fn a_server_that_addresses_devices_and_groups_that_are_not_there() {
     for batch in 0..UNKNOWN / AT_ONCE {
         for number in 0..AT_ONCE {
             let number = 1_000_000 + batch * AT_ONCE + number;
-            let kind = if number % 2 == 0 { "msg" } else { "trigger" };
-            let to_group = number % 4 == 0;
+            let kind = if number.is_multiple_of(2) { "msg" } else { "trigger" };
+            let to_group = number.is_multiple_of(4);
             let payload = match to_group {
                 true => envelope(0, u64::try_from(number).unwrap(), kind),
                 false => envelope(number, 0, kind),

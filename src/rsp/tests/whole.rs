@@ -241,14 +241,14 @@ impl World {
 
     /// Whether a device agrees, as far as these groups are concerned.
     fn agrees(&self, device: usize, groups: &[usize]) -> bool {
-        let concerned = self.requests.iter().filter(|request| {
+        let mut concerned = self.requests.iter().filter(|request| {
             !request.is_msg && request.group.is_none_or(|group| groups.contains(&group))
         });
         let said = |request: &&Request| {
             let state = request.state(device);
             matches!(state, Some(DeviceState::Ok | DeviceState::Refused))
         };
-        concerned.filter(said).next_back().is_some_and(|request| {
+        concerned.rfind(said).is_some_and(|request| {
             request.state(device) == Some(DeviceState::Ok) && request.expires > self.now
         })
     }
