@@ -13,10 +13,13 @@ use serde_json::json;
 use simcast::client::device::{Addressed, Device, DeviceOptions};
 use simcast::client::envelope::{Envelope, Kind, Tid, Wire};
 use simcast::client::link::LinkOptions;
-use simcast::client::payload::{BPP_BYTES, Step, answer, bound_profile_package, sample_eid};
+use simcast::client::payload::{
+    BPP_BYTES, EuiccCa, Step, answer, bound_profile_package, sample_eid,
+};
 use simcast::client::server::{Server, ServerOptions};
 use simcast::client::tls::{TlsError, TlsIdentity};
-use simcast::client::{ClientError, TO_EUICC};
+use simcast::client::{ClientError, TO_EUICC, TO_SM_SR};
+use simcast::clock::Clock;
 use simcast::ids::{Gid, Nid};
 use simcast::pki::Authority;
 use simcast::rsp::chunk::{Piece, piece};
@@ -335,6 +338,98 @@ async fn a_download_with_a_gap_is_refused_once() {
     assert!(soon(device.until(|report| report.pieces_repeated == ignored)).await);
     let report = device.report();
     assert_eq!((report.received, report.answered, report.pieces_broken), (0, 1, 1));
+}
+
+#[tokio::test]
+async fn a_device_that_holds_its_answers_gives_them_when_it_is_released() {
+    let port = hub().await;
+    let mut options = DeviceOptions::new(sample_eid(1), &[gid()]);
+    options.holds_answers = true;
+    let slow = device_with(port, 1, options).await;
+    let _other = device(port, 2).await;
+    let server = server(port, ServerOptions::default()).await;
+    assert_eq!(server.trigger_group(gid(), 1).await.unwrap().len(), 1);
+    assert!(soon(slow.until(|report| report.received == 1)).await);
+    let message = Envelope::new(0, gid().get(), Kind::Msg).with_body(json!("test"));
+    let campaign = server.request(message, 2);
+    let (answers, ()) = tokio::join!(campaign, async {
+        assert!(soon(slow.until(|report| report.received == 2)).await);
+        assert_eq!(slow.report().answered, 0, "it has said nothing yet");
+        slow.release();
+    });
+    assert_eq!(answers.unwrap().len(), 2);
+    assert!(soon(slow.until(|report| report.answered == 2)).await);
+    // And after that at once.
+    assert!(server.trigger_device(slow.nid()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_device_reads_the_package_that_is_its_part() {
+    let port = hub().await;
+    let device = device(port, 1).await;
+    let server = server(port, ServerOptions::default()).await;
+    let mut package = bound_profile_package(1, BPP_BYTES).unwrap();
+    let body = |package: &[u8]| {
+        let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, package);
+        json!({"common": "for all", "part": text})
+    };
+    assert!(server.provision_device(device.nid(), body(&package)).await.is_ok());
+    assert!(soon(device.until(|report| report.packages == 1)).await);
+    package.pop();
+    let broken = server.provision_device(device.nid(), body(&package)).await;
+    assert!(matches!(broken, Err(ClientError::Refused(2))), "{broken:?}");
+}
+
+#[tokio::test]
+async fn a_profile_goes_with_a_proof_where_the_old_device_can_sign() {
+    let port = hub().await;
+    let ca = EuiccCa::new(Clock::start().now()).unwrap();
+    let mut options = DeviceOptions::new(sample_eid(1), &[gid()]);
+    options.euicc = Some(Arc::new(ca.euicc(options.nid).unwrap()));
+    let signs = device_with(port, 1, options).await;
+    let (plain, new) = (device(port, 2).await, device(port, 3).await);
+    let _server = server(port, ServerOptions::default()).await;
+    let mut sizes = Vec::new();
+    for old in [&signs, &plain, &signs] {
+        new.request_profile(old.nid(), gid()).await.unwrap();
+        let number = sizes.len() + 1;
+        let is_profile = |m: &&simcast::client::device::Received| {
+            m.addressed == Addressed::ToMe && matches!(m.kind, Kind::Profile(_))
+        };
+        let have = |report: &simcast::client::device::DeviceReport| {
+            report.messages.iter().filter(is_profile).count() == number
+        };
+        assert!(soon(new.until(have)).await);
+        let report = new.report();
+        let record = report.messages.iter().rfind(is_profile).unwrap();
+        sizes.push((record.body_bytes, record.body_digest));
+    }
+    let bytes = sizes.iter().map(|(bytes, _)| *bytes).collect::<Vec<_>>();
+    assert!(bytes[0] > bytes[1] + 800 && bytes[2] > bytes[1] + 800, "{bytes:?}");
+    assert_ne!(sizes[0].1, sizes[2].1, "no two proofs are the same");
+}
+
+#[tokio::test]
+async fn many_requests_as_one_are_served_once_and_by_name() {
+    let port = hub().await;
+    let devices = [device(port, 1).await, device(port, 2).await];
+    let (observer, mut heard) = mpsc::channel(10);
+    let observer = Some(observer);
+    let group_sizes = [(gid(), 2)].into();
+    let options = ServerOptions { observer, group_sizes, ..ServerOptions::default() };
+    let server = server(port, options).await;
+    let requesters = devices.each_ref().map(|device| json!({"nid": device.nid().to_string()}));
+    let body = json!({"event": "coalesced-trigger", "requesters": requesters});
+    let request = Envelope::new(0, gid().get(), Kind::Trigger).with_body(body);
+    let payload = request.encode(Wire::Json);
+    server.link().publish(TO_SM_SR, QoS::AtLeastOnce, false, payload).await.unwrap();
+    let request = soon(heard.recv()).await.unwrap();
+    assert_eq!(request.requesters, devices.each_ref().map(|device| device.nid().get()));
+    soon(server.until(|report| report.requests_served == 1)).await;
+    for device in &devices {
+        let kinds: Vec<Kind> = device.report().messages.iter().map(|m| m.kind).collect();
+        assert_eq!(kinds, [Kind::RetTrigger, Kind::Trigger, Kind::Msg]);
+    }
 }
 
 #[tokio::test]

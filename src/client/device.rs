@@ -8,17 +8,20 @@
 //! |---|---|
 //! | A1 `trigger` | A2 `ret(trigger)`, and E1 if so configured (flow A→E) |
 //! | B1, C1 `msg` | B2, C2 `ret(msg)`; a Bound Profile Package in it is verified first |
-//! | E1 `req(n)` | E2 `profile(self)` to n |
+//! | E1 `req(n)` | E2 `profile(self)` to n, proven if it has an eUICC that signs |
 //! | E2 `profile(n)` | B2 `ret(msg)`: the profile has changed `[0069]` |
 //! | D2 `ret(trigger)` | nothing |
 //!
-//! What comes in pieces is answered once, when it is whole (see [`super::chunk`]).
+//! What comes in pieces is answered once, when it is whole (see [`super::chunk`]). A device that
+//! holds its answers acknowledges what arrives and says nothing more until it is released.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use mqttbytes::QoS;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +30,7 @@ use tokio::task::AbortHandle;
 use super::chunk::{Downloads, PieceError, Taken};
 use super::envelope::{Body, Envelope, Kind, Tid, Wire};
 use super::link::{Incoming, Link, LinkOptions};
-use super::payload;
+use super::payload::{self, Euicc};
 use super::{ClientError, TO_EUICC, TO_SM_SR};
 use crate::ids::{Gid, Nid};
 
@@ -35,6 +38,8 @@ use crate::ids::{Gid, Nid};
 const HISTORY_MAX: usize = 1024;
 /// Transaction ids that are remembered to recognise doubles.
 const SEEN_MAX: usize = 1024;
+/// Messages whose answers are held; the oldest is never answered.
+const HELD_MAX: usize = 64;
 /// `rc` of a device that does not want the profile.
 const REFUSED: i64 = 1;
 /// `rc` of a device that cannot read the package.
@@ -53,6 +58,11 @@ pub struct DeviceOptions {
     pub wire: Wire,
     /// Whether it agrees to triggers.
     pub agrees: bool,
+    /// Answers nothing before [`Device::release`], as a device whose user has to agree first, or
+    /// one that hangs.
+    pub holds_answers: bool,
+    /// Signs that a profile is deleted before it is handed over, counting from 1 at each start.
+    pub euicc: Option<Arc<Euicc>>,
     /// Asks this device of this group for its profile when the server triggers it (A→E).
     pub exchange_on_trigger: Option<(Nid, Gid)>,
     /// What it has of messages in pieces; give the same to a device that is started again.
@@ -71,6 +81,8 @@ impl DeviceOptions {
             qos: QoS::AtLeastOnce,
             wire: Wire::Json,
             agrees: true,
+            holds_answers: false,
+            euicc: None,
             exchange_on_trigger: None,
             downloads: Downloads::default(),
             observer: None,
@@ -145,6 +157,7 @@ pub struct Device {
     link: Link,
     options: DeviceOptions,
     report: watch::Receiver<DeviceReport>,
+    released: watch::Sender<bool>,
     next_tid: AtomicU64,
     tid_prefix: String,
     behaviour: AbortHandle,
@@ -171,11 +184,13 @@ impl Device {
             return Err(ClientError::SubscriptionRefused(TO_EUICC));
         }
         let (writer, report) = watch::channel(DeviceReport::default());
-        let behaviour = Behaviour::new(link.clone(), options.clone(), writer);
+        let (released, release) = watch::channel(!options.holds_answers);
+        let behaviour = Behaviour::new(link.clone(), options.clone(), writer, release);
         Ok(Self {
             link,
             options: DeviceOptions { observer: None, ..options },
             report,
+            released,
             next_tid: AtomicU64::new(0),
             tid_prefix: fresh_prefix("d"),
             behaviour: tokio::spawn(behaviour.run(inbox)).abort_handle(),
@@ -214,6 +229,11 @@ impl Device {
         let kind = Kind::Req(self.nid().get());
         let request = Envelope::new(from.get(), gid.get(), kind);
         self.send(TO_EUICC, request.with_body(self.eid_body())).await
+    }
+
+    /// Answers what it has held, and everything after at once.
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// What it has seen so far.
@@ -265,10 +285,19 @@ fn key_of(envelope: &Envelope) -> Option<Arc<(Kind, Tid)>> {
     envelope.tid.clone().map(|tid| Arc::new((envelope.kind, tid)))
 }
 
+/// Returns when the device is released, or ends.
+async fn released_by(released: &mut watch::Receiver<bool>) {
+    let _ = released.wait_for(|released| *released).await;
+}
+
 struct Behaviour {
     link: Link,
     options: DeviceOptions,
     report: watch::Sender<DeviceReport>,
+    released: watch::Receiver<bool>,
+    /// What is not to be answered yet.
+    held: VecDeque<Envelope>,
+    notifications: AtomicU64,
     /// Type and transaction id of earlier messages, oldest first.
     order: VecDeque<Arc<(Kind, Tid)>>,
     seen: HashSet<Arc<(Kind, Tid)>>,
@@ -277,11 +306,19 @@ struct Behaviour {
 }
 
 impl Behaviour {
-    fn new(link: Link, options: DeviceOptions, report: watch::Sender<DeviceReport>) -> Self {
+    fn new(
+        link: Link,
+        options: DeviceOptions,
+        report: watch::Sender<DeviceReport>,
+        released: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             link,
             options,
             report,
+            released,
+            held: VecDeque::new(),
+            notifications: AtomicU64::new(0),
             order: VecDeque::new(),
             seen: HashSet::new(),
             settled: HashSet::new(),
@@ -289,15 +326,42 @@ impl Behaviour {
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Incoming>) {
-        while let Some(message) = inbox.recv().await {
+        let mut released = self.released.clone();
+        loop {
+            let message = tokio::select! {
+                message = inbox.recv() => message,
+                () = released_by(&mut released), if !self.held.is_empty() => {
+                    self.serve_held().await;
+                    continue;
+                }
+            };
+            let Some(message) = message else { return };
             let taken = self.take(&message);
             // Where the connection has ended, the inbox will.
             let _ = self.link.acknowledge(&message).await;
             match taken {
-                Some(Taken::Whole(request, _)) => self.serve(&request).await,
+                Some(Taken::Whole(request, _)) => self.serve_or_hold(*request).await,
                 Some(Taken::Broken(piece, error)) => self.complain(&piece, error).await,
                 Some(Taken::Part | Taken::Repeated) | None => {}
             }
+        }
+    }
+
+    async fn serve_or_hold(&mut self, request: Envelope) {
+        let is_free = *self.released.borrow();
+        if is_free {
+            self.serve_held().await;
+            return self.serve(&request).await;
+        }
+        if self.held.len() == HELD_MAX {
+            self.held.pop_front();
+        }
+        self.held.push_back(request);
+    }
+
+    async fn serve_held(&mut self) {
+        while let Some(request) = self.held.pop_front() {
+            self.serve(&request).await;
         }
     }
 
@@ -436,16 +500,22 @@ impl Behaviour {
     }
 
     /// E2 is a token: no eUICC exports its keys. The new device fetches the profile with the
-    /// activation code, and the notification proves that the old one has deleted it.
+    /// activation code, and a signed notification proves that the old one has deleted it.
     async fn hand_over(&self, new: u128, request: &Envelope) -> bool {
         let kind = Kind::Profile(self.options.nid.get());
-        let token = json!({
-            "activationCode": format!("1$smdp.example$MOVE-{}", self.eid()),
-            "deleteNotification": {"eid": self.eid(), "seqNumber": 1, "event": "delete"},
-        });
+        let mut token = json!({"activationCode": format!("1$smdp.example$MOVE-{}", self.eid())});
+        if let Some(notification) = self.delete_notification() {
+            token["pendingNotification"] = STANDARD.encode(notification).into();
+        }
         let answer =
             Envelope::new(new, request.gid, kind).with_tid(request.tid.clone()).with_body(token);
         self.publish(TO_EUICC, &answer).await
+    }
+
+    /// What its eUICC, if it has one that signs, says of a profile that is gone.
+    fn delete_notification(&self) -> Option<Vec<u8>> {
+        let number = self.notifications.fetch_add(1, Ordering::Relaxed) + 1;
+        self.options.euicc.as_ref()?.delete_notification(number, None).ok()
     }
 
     async fn report_change(&self, old: u128) -> bool {

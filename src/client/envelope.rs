@@ -179,19 +179,15 @@ pub enum Body {
 
 impl Body {
     /// A Bound Profile Package in it: the body itself, if it begins like one, or its member
-    /// `boundProfilePackage`.
+    /// `boundProfilePackage`; the same of its member `part`, where each device has its own.
     #[must_use]
     pub fn package(&self) -> Option<Cow<'_, [u8]>> {
-        let bare = match self {
-            Self::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
-            Self::Value(Value::String(text)) => Cow::Owned(STANDARD.decode(text).ok()?),
-            Self::Value(value) => {
-                let text = value.get("boundProfilePackage")?.as_str()?;
-                // Under this name, even what cannot be decoded is a package: a broken one.
-                return Some(Cow::Owned(STANDARD.decode(text).unwrap_or_default()));
+        match self {
+            Self::Bytes(bytes) => {
+                bytes.starts_with(&payload::BPP_TAG).then_some(Cow::Borrowed(bytes))
             }
-        };
-        bare.starts_with(&payload::BPP_TAG).then_some(bare)
+            Self::Value(value) => package_in(value.get("part").unwrap_or(value)).map(Cow::Owned),
+        }
     }
 
     /// A body that is alone in some bytes of CBOR.
@@ -229,6 +225,15 @@ impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Bytes(bytes)
     }
+}
+
+fn package_in(value: &Value) -> Option<Vec<u8>> {
+    if let Value::String(text) = value {
+        return STANDARD.decode(text).ok().filter(|bytes| bytes.starts_with(&payload::BPP_TAG));
+    }
+    let text = value.get("boundProfilePackage")?.as_str()?;
+    // Under this name, even what cannot be decoded is a package: a broken one.
+    Some(STANDARD.decode(text).unwrap_or_default())
 }
 
 /// Why a payload is no envelope.
