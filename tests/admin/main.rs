@@ -6,9 +6,12 @@
 mod common;
 
 mod access;
+mod audit;
+mod campaigns;
 mod ctl;
 mod devices;
 mod events;
+mod exchanges;
 mod garbage;
 mod groups;
 mod http;
@@ -16,3 +19,4 @@ mod process;
 mod schema;
 mod secure;
 mod sessions;
+mod settings;
