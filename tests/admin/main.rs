@@ -9,6 +9,7 @@ mod access;
 mod audit;
 mod campaigns;
 mod ctl;
+mod ctl_control;
 mod devices;
 mod events;
 mod exchanges;
