@@ -39,7 +39,7 @@ async fn patch(
     Query(NoFields): Query<NoFields>,
     MergePatch(patch): MergePatch,
 ) -> Result<Json<Settings>, Problem> {
-    state.broker.patch_settings(&actor, &patch).map(Json).map_err(problem)
+    state.broker.patch_settings(&actor, &patch).map(Json).map_err(|why| problem(&why))
 }
 
 async fn get_of_group(
@@ -58,10 +58,10 @@ async fn patch_of_group(
     MergePatch(patch): MergePatch,
 ) -> Result<Json<GroupSettingsInfo>, Problem> {
     let gid = groups::parse(&gid)?;
-    state.broker.patch_group_settings(&actor, gid, &patch).map(Json).map_err(problem)
+    state.broker.patch_group_settings(&actor, gid, &patch).map(Json).map_err(|why| problem(&why))
 }
 
-fn problem(why: NotSet) -> Problem {
+fn problem(why: &NotSet) -> Problem {
     let detail = format!("Nothing has changed: {why}.");
     match why {
         NotSet::Malformed(_) => Problem::bad_request(detail),

@@ -186,7 +186,7 @@ impl List {
                 board.show(id, campaign, seen.get(&id), output)?;
             }
             seen = now.into_iter().filter_map(|c| Some((c["id"].as_u64()?, c))).collect();
-            if !seen.values().any(|c| is_under_way(c)) {
+            if !seen.values().any(is_under_way) {
                 return Ok(());
             }
             seen.retain(|_, campaign| is_under_way(campaign));

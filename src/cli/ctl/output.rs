@@ -142,7 +142,11 @@ pub(super) fn text(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(_) => value.to_string(),
-        Value::Array(_) | Value::Object(_) => Shown(&value.to_string()).to_string(),
+        Value::Array(_) | Value::Object(_) => {
+            // One by one, for all of it is wanted.
+            let shown = |char: char| Shown(char.encode_utf8(&mut [0; 4])).to_string();
+            value.to_string().chars().map(shown).collect()
+        }
     }
 }
 

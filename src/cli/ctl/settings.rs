@@ -82,12 +82,12 @@ fn show(output: &mut Output, answer: &Value, of_group: bool) -> Result<(), CtlEr
     let (settings, columns) =
         if of_group { (&answer["effective"], GROUP_COLUMNS) } else { (answer, COLUMNS) };
     let mut rows = Vec::new();
-    list(String::new(), settings, of_group.then_some(&answer["own"]), &mut rows);
+    list("", settings, of_group.then_some(&answer["own"]), &mut rows);
     Ok(output.rows(&mut Table::new(columns), &rows)?)
 }
 
 /// Members of members by their dotted keys.
-fn list(key: String, value: &Value, own: Option<&Value>, rows: &mut Vec<Value>) {
+fn list(key: &str, value: &Value, own: Option<&Value>, rows: &mut Vec<Value>) {
     let Value::Object(members) = value else {
         let deviates = own.is_some_and(|own| !own.is_null());
         rows.push(json!({ "key": key, "value": value, "deviates": deviates }));
@@ -95,7 +95,7 @@ fn list(key: String, value: &Value, own: Option<&Value>, rows: &mut Vec<Value>) 
     };
     for (name, value) in members {
         let dot = if key.is_empty() { "" } else { "." };
-        list(format!("{key}{dot}{name}"), value, own.map(|own| &own[name]), rows);
+        list(&format!("{key}{dot}{name}"), value, own.map(|own| &own[name]), rows);
     }
 }
 
