@@ -283,7 +283,9 @@ async fn a_registry_file_with_duplicates_and_broken_lines() {
     ];
     let csv = lines.map(|line| line.trim_end().to_owned()).join("\n");
     // In the place of the registry it would be half of one: nothing changes.
-    let Err(NotReplaced::Broken(report)) = broker.replace_registry(&csv) else { panic!("taken") };
+    let Err(NotReplaced::Broken(report)) = broker.replace_registry("test", &csv) else {
+        panic!("taken")
+    };
     assert_eq!((report.rejected, report.accepted, report.removed), (5, 0, 0));
     let broken: Vec<usize> = report.errors.iter().map(|error| error.line).collect();
     assert_eq!(broken, [3, 4, 5, 6, 7]);
@@ -293,7 +295,7 @@ async fn a_registry_file_with_duplicates_and_broken_lines() {
     assert_eq!(broker.with_control(|control| control.stats().devices), FLEET.len());
     stage.all_is_well_but_for(&[]).await;
     // What is added to it is what is good; who stands in a broken line stays as it was.
-    let report = broker.add_to_registry(&csv);
+    let report = broker.add_to_registry("test", &csv);
     assert_eq!((report.rejected, report.accepted), (5, 2));
     let mut added = stage.rig.reader(20, Dial::v5("added")).await;
     stage.all_is_well_but_for(&[]).await;
