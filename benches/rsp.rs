@@ -21,7 +21,7 @@ use simcast::rsp::parts::Parts;
 use simcast::rsp::proof::{self, TrustedIssuers};
 use simcast::rsp::{
     Addressee, ControlOptions, ControlUnit, Head, Identity, Inbox, InboxLimits, Kind, RspLimits,
-    RspTopic, Scope, Submission, chunk, envelope,
+    RspTopic, Scope, ServerScopes, Submission, chunk, envelope,
 };
 use x509_parser::pem::parse_x509_pem;
 
@@ -146,19 +146,24 @@ fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
     bencher.bench_local(|| assert_eq!(publish(&mut unit, &head, &message), online));
 }
 
-/// An inbox with this much waiting of as many devices, for the servers of one group of devices.
+/// An inbox for the servers `a` of group 42 and `b` of group 77, both of one share group, with this
+/// much waiting of as many devices.
 fn inbox(waiting: usize, message: &Arc<Message>, to: &Addressee) -> Inbox {
     let absence_max = Duration::from_secs(300);
     let limits = InboxLimits { messages_max: usize::MAX, bytes_max: usize::MAX, absence_max };
-    let mut inbox = Inbox::new(limits);
-    for (slot, server, gid) in [(1, "a", 42), (2, "b", 77)] {
-        let scope = Scope::groups(Gid::new(gid));
-        inbox.subscribe(SessionKey { slot, generation: 0 }, Some("g"), &server.into(), &scope);
-    }
+    let named =
+        [("a", 42), ("b", 77)].map(|(name, gid)| (name.into(), Scope::groups(Gid::new(gid))));
+    let mut inbox = Inbox::new(limits, ServerScopes::new(named, Scope::All));
+    inbox.subscribe(server(1), Some("g"), &"a".into());
+    inbox.subscribe(server(2), Some("g"), &"b".into());
     for number in 0..waiting {
         inbox.post(message, Some(nid(number)), to, NOW);
     }
     inbox
+}
+
+fn server(slot: u32) -> SessionKey {
+    SessionKey { slot, generation: 0 }
 }
 
 fn to(asker: Option<&str>, gid: u64) -> Addressee {
@@ -187,7 +192,7 @@ fn inbox_pull_of_20_beside_answers(bencher: Bencher<'_, '_>, waiting: usize) {
 fn pull_beside(bencher: Bencher<'_, '_>, waiting: usize, others: &Addressee) {
     let message = message();
     let mut inbox = inbox(waiting, &message, others);
-    let (key, to) = (SessionKey { slot: 2, generation: 0 }, to(None, 77));
+    let (key, to) = (server(2), to(None, 77));
     bencher.bench_local(|| {
         for _ in 0..20 {
             inbox.post(&message, Some(nid(7)), &to, NOW);
@@ -203,12 +208,48 @@ fn pull_beside(bencher: Bencher<'_, '_>, waiting: usize, others: &Addressee) {
 fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
     let message = message();
     let mut inbox = inbox(waiting, &message, &to(None, 42));
-    let key = SessionKey { slot: 1, generation: 0 };
-    let scope = Scope::groups(Gid::new(42));
     bencher.bench_local(|| {
-        inbox.leave(key, NOW);
-        inbox.subscribe(key, Some("g"), &"a".into(), &scope);
+        inbox.leave(server(1), NOW);
+        inbox.subscribe(server(1), Some("g"), &"a".into());
         assert_eq!(inbox.len(), waiting);
+    });
+}
+
+/// An inbox where this much waits on two desks, so that each message has to be looked at when one
+/// closes.
+fn copied(waiting: usize) -> Inbox {
+    let message = message();
+    let mut inbox = inbox(0, &message, &to(None, 42));
+    inbox.subscribe(server(3), None, &"for-all".into());
+    for number in 0..waiting {
+        inbox.post(&message, Some(nid(number)), &to(None, 42), NOW);
+    }
+    inbox
+}
+
+/// The first desk closes: the messages are on the other one.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_copies_of(bencher: Bencher<'_, '_>, waiting: usize) {
+    bencher.with_inputs(|| copied(waiting)).bench_local_values(|mut inbox| {
+        inbox.leave(server(1), NOW);
+        assert_eq!(inbox.len(), waiting);
+        inbox
+    });
+}
+
+/// The other one closes as well, and the first server comes back.
+#[divan::bench(args = [1_000, 100_000], sample_count = 10, sample_size = 1)]
+fn inbox_leave_and_return_with_copies_of(bencher: Bencher<'_, '_>, waiting: usize) {
+    let closed = || {
+        let mut inbox = copied(waiting);
+        inbox.leave(server(1), NOW);
+        inbox
+    };
+    bencher.with_inputs(closed).bench_local_values(|mut inbox| {
+        inbox.leave(server(3), NOW);
+        inbox.subscribe(server(1), Some("g"), &"a".into());
+        assert_eq!(inbox.len(), waiting);
+        inbox
     });
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn run() -> Outcome<()> {
     let group = Gid::new(42).ok_or("42 is not 0")?;
     let (one, two) = (sample_eid(1), sample_eid(2));
     for nid in [one, two] {
-        service.broker().put_device(nid, &[group], "model=tracker")?;
+        service.broker().put_device("rsp-server", nid, &[group], "model=tracker")?;
     }
     let devices =
         [device(&authority, port, one, group).await?, device(&authority, port, two, group).await?];

@@ -213,7 +213,7 @@ impl Service {
     pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
         let Some(path) = &self.config.rsp.registry else { return Ok(None) };
         let csv = read_registry(path)?;
-        match self.broker.replace_registry(&csv) {
+        match self.broker.replace_registry(RELOAD, &csv) {
             Ok(report) => Ok(Some(report)),
             Err(NotReplaced::Empty) => Err(RegistryError::Emptied(path.clone())),
             Err(NotReplaced::Broken(report)) => {
@@ -317,6 +317,10 @@ fn note_certificates(metrics: &Metrics, ports: &[Port]) {
     own.into_iter().for_each(|at| metrics.certificate_not_after(Certificate::Broker, at));
     ca.into_iter().for_each(|at| metrics.certificate_not_after(Certificate::ClientCa, at));
 }
+
+/// Who the audit log says has changed the registry when its file is read again: whoever told this
+/// process to, by a signal or from within.
+const RELOAD: &str = "reload";
 
 fn read_registry(path: &PathBuf) -> Result<String, RegistryError> {
     std::fs::read_to_string(path)

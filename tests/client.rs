@@ -11,14 +11,18 @@ use mqttbytes::QoS;
 use mqttbytes::v4::{self, ConnAck, ConnectReturnCode, Packet, PubAck, SubAck};
 use serde_json::json;
 use simcast::client::device::{Addressed, Device, DeviceOptions};
-use simcast::client::envelope::{Kind, Wire};
+use simcast::client::envelope::{Envelope, Kind, Tid, Wire};
 use simcast::client::link::LinkOptions;
-use simcast::client::payload::{BPP_BYTES, Step, answer, bound_profile_package, sample_eid};
+use simcast::client::payload::{
+    BPP_BYTES, EuiccCa, Step, answer, bound_profile_package, sample_eid,
+};
 use simcast::client::server::{Server, ServerOptions};
 use simcast::client::tls::{TlsError, TlsIdentity};
-use simcast::client::{ClientError, TO_EUICC};
-use simcast::ids::Gid;
+use simcast::client::{ClientError, TO_EUICC, TO_SM_SR};
+use simcast::clock::Clock;
+use simcast::ids::{Gid, Nid};
 use simcast::pki::Authority;
+use simcast::rsp::chunk::{Piece, piece};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -246,6 +250,186 @@ async fn a_double_is_noticed_and_not_answered_twice() {
     assert!(soon(device.until(|report| report.unreadable == 1)).await);
     let report = device.report();
     assert_eq!((report.received, report.duplicates, report.answered), (2, 1, 1));
+}
+
+/// A B1 with a package, in pieces of so many bytes from an offset on; the number of the first.
+fn pieces(wire: Wire, nid: Nid, from: (usize, u32), limit: usize) -> Vec<Piece> {
+    let package = bound_profile_package(1, BPP_BYTES).unwrap();
+    let request = Envelope::new(nid.get(), 0, Kind::Msg).with_tid(Some(Tid::Number(1)));
+    let payload = request.with_body(package).asking("chunks", true).encode(wire).into();
+    let (mut next, mut number, mut pieces) = (Some(from.0), from.1, Vec::new());
+    while let Some(offset) = next {
+        let piece = piece(&payload, offset, number, limit).unwrap();
+        (next, number) = (piece.next, number + 1);
+        pieces.push(piece);
+    }
+    pieces
+}
+
+async fn send(server: &Server, pieces: &[Piece]) {
+    for piece in pieces {
+        let payload = piece.payload.clone();
+        server.link().publish(TO_EUICC, QoS::AtLeastOnce, false, payload).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_comes_in_pieces_is_answered_once_when_it_is_whole() {
+    for wire in [Wire::Json, Wire::Cbor] {
+        let port = hub().await;
+        let (device, other) = (device(port, 1).await, device(port, 2).await);
+        let server = server(port, ServerOptions::default()).await;
+        let pieces = pieces(wire, device.nid(), (0, 1), 3_000);
+        let (last, first) = pieces.split_last().unwrap();
+        send(&server, first).await;
+        send(&server, first).await;
+        assert!(soon(device.until(|report| report.pieces_repeated == first.len() as u64)).await);
+        assert_eq!((device.report().received, device.report().answered), (0, 0));
+        send(&server, std::slice::from_ref(last)).await;
+        assert!(soon(device.until(|report| report.answered == 1)).await);
+        send(&server, std::slice::from_ref(last)).await;
+        let all_seen = first.len() as u64 + 1;
+        assert!(soon(device.until(|report| report.pieces_repeated == all_seen)).await);
+        let report = device.report();
+        assert_eq!((report.received, report.answered, report.packages), (1, 1, 1));
+        assert_eq!((report.pieces, report.pieces_broken), (pieces.len() as u64, 0));
+        assert_eq!(report.messages[0].pieces as usize, pieces.len());
+        let foreign = 2 * pieces.len() as u64;
+        assert!(soon(other.until(|report| report.foreign == foreign)).await);
+        assert_eq!((other.report().pieces, other.report().answered), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_download_goes_on_after_a_power_cut_and_by_another_limit() {
+    let port = hub().await;
+    let options = DeviceOptions::new(sample_eid(1), &[gid()]);
+    let before = device_with(port, 1, options.clone()).await;
+    let server = server(port, ServerOptions::default()).await;
+    let first = pieces(Wire::Json, before.nid(), (0, 1), 3_000);
+    send(&server, &first[..3]).await;
+    assert!(soon(before.until(|report| report.pieces == 3)).await);
+    drop(before);
+    let device = device_with(port, 1, options).await;
+    // The third was not acknowledged: it comes again, smaller, and the rest after it.
+    let from = (first[1].next.unwrap(), 3);
+    let rest = pieces(Wire::Json, device.nid(), from, 1_000);
+    send(&server, &rest).await;
+    assert!(soon(device.until(|report| report.answered == 1)).await);
+    let report = device.report();
+    assert_eq!((report.packages, report.pieces_broken), (1, 0));
+    assert_eq!(report.pieces + report.pieces_repeated, rest.len() as u64);
+    assert!(report.pieces_repeated > 0, "what was there is not taken twice");
+}
+
+#[tokio::test]
+async fn a_download_with_a_gap_is_refused_once() {
+    let port = hub().await;
+    let device = device(port, 1).await;
+    let (observer, mut answers) = mpsc::channel(10);
+    let observer = Some(observer);
+    let server = server(port, ServerOptions { observer, ..ServerOptions::default() }).await;
+    let mut pieces = pieces(Wire::Cbor, device.nid(), (0, 1), 3_000);
+    pieces.remove(1);
+    send(&server, &pieces).await;
+    let answer = soon(answers.recv()).await.unwrap();
+    assert_eq!((answer.kind, answer.rc), (Kind::RetMsg, 2));
+    let ignored = pieces.len() as u64 - 2;
+    assert!(soon(device.until(|report| report.pieces_repeated == ignored)).await);
+    let report = device.report();
+    assert_eq!((report.received, report.answered, report.pieces_broken), (0, 1, 1));
+}
+
+#[tokio::test]
+async fn a_device_that_holds_its_answers_gives_them_when_it_is_released() {
+    let port = hub().await;
+    let mut options = DeviceOptions::new(sample_eid(1), &[gid()]);
+    options.holds_answers = true;
+    let slow = device_with(port, 1, options).await;
+    let _other = device(port, 2).await;
+    let server = server(port, ServerOptions::default()).await;
+    assert_eq!(server.trigger_group(gid(), 1).await.unwrap().len(), 1);
+    assert!(soon(slow.until(|report| report.received == 1)).await);
+    let message = Envelope::new(0, gid().get(), Kind::Msg).with_body(json!("test"));
+    let campaign = server.request(message, 2);
+    let (answers, ()) = tokio::join!(campaign, async {
+        assert!(soon(slow.until(|report| report.received == 2)).await);
+        assert_eq!(slow.report().answered, 0, "it has said nothing yet");
+        slow.release();
+    });
+    assert_eq!(answers.unwrap().len(), 2);
+    assert!(soon(slow.until(|report| report.answered == 2)).await);
+    // And after that at once.
+    assert!(server.trigger_device(slow.nid()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_device_reads_the_package_that_is_its_part() {
+    let port = hub().await;
+    let device = device(port, 1).await;
+    let server = server(port, ServerOptions::default()).await;
+    let mut package = bound_profile_package(1, BPP_BYTES).unwrap();
+    let body = |package: &[u8]| {
+        let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, package);
+        json!({"common": "for all", "part": text})
+    };
+    assert!(server.provision_device(device.nid(), body(&package)).await.is_ok());
+    assert!(soon(device.until(|report| report.packages == 1)).await);
+    package.pop();
+    let broken = server.provision_device(device.nid(), body(&package)).await;
+    assert!(matches!(broken, Err(ClientError::Refused(2))), "{broken:?}");
+}
+
+#[tokio::test]
+async fn a_profile_goes_with_a_proof_where_the_old_device_can_sign() {
+    let port = hub().await;
+    let ca = EuiccCa::new(Clock::start().now()).unwrap();
+    let mut options = DeviceOptions::new(sample_eid(1), &[gid()]);
+    options.euicc = Some(Arc::new(ca.euicc(options.nid).unwrap()));
+    let signs = device_with(port, 1, options).await;
+    let (plain, new) = (device(port, 2).await, device(port, 3).await);
+    let _server = server(port, ServerOptions::default()).await;
+    let mut sizes = Vec::new();
+    for old in [&signs, &plain, &signs] {
+        new.request_profile(old.nid(), gid()).await.unwrap();
+        let number = sizes.len() + 1;
+        let is_profile = |m: &&simcast::client::device::Received| {
+            m.addressed == Addressed::ToMe && matches!(m.kind, Kind::Profile(_))
+        };
+        let have = |report: &simcast::client::device::DeviceReport| {
+            report.messages.iter().filter(is_profile).count() == number
+        };
+        assert!(soon(new.until(have)).await);
+        let report = new.report();
+        let record = report.messages.iter().rfind(is_profile).unwrap();
+        sizes.push((record.body_bytes, record.body_digest));
+    }
+    let bytes = sizes.iter().map(|(bytes, _)| *bytes).collect::<Vec<_>>();
+    assert!(bytes[0] > bytes[1] + 800 && bytes[2] > bytes[1] + 800, "{bytes:?}");
+    assert_ne!(sizes[0].1, sizes[2].1, "no two proofs are the same");
+}
+
+#[tokio::test]
+async fn many_requests_as_one_are_served_once_and_by_name() {
+    let port = hub().await;
+    let devices = [device(port, 1).await, device(port, 2).await];
+    let (observer, mut heard) = mpsc::channel(10);
+    let observer = Some(observer);
+    let group_sizes = [(gid(), 2)].into();
+    let options = ServerOptions { observer, group_sizes, ..ServerOptions::default() };
+    let server = server(port, options).await;
+    let requesters = devices.each_ref().map(|device| json!({"nid": device.nid().to_string()}));
+    let body = json!({"event": "coalesced-trigger", "requesters": requesters});
+    let request = Envelope::new(0, gid().get(), Kind::Trigger).with_body(body);
+    let payload = request.encode(Wire::Json);
+    server.link().publish(TO_SM_SR, QoS::AtLeastOnce, false, payload).await.unwrap();
+    let request = soon(heard.recv()).await.unwrap();
+    assert_eq!(request.requesters, devices.each_ref().map(|device| device.nid().get()));
+    soon(server.until(|report| report.requests_served == 1)).await;
+    for device in &devices {
+        let kinds: Vec<Kind> = device.report().messages.iter().map(|m| m.kind).collect();
+        assert_eq!(kinds, [Kind::RetTrigger, Kind::Trigger, Kind::Msg]);
+    }
 }
 
 #[tokio::test]

@@ -52,6 +52,11 @@ pub struct Access {
     by_certificate: bool,
 }
 
+/// Who does it, as the audit log names them: the subject of an operator's certificate, `operator`
+/// for whoever has the token, `local` for a program on this machine that needs none.
+#[derive(Clone, Debug)]
+pub(super) struct Actor(pub(super) Arc<str>);
+
 /// What a token permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rights {
@@ -115,13 +120,20 @@ impl Access {
         !self.tokens.borrow().is_empty()
     }
 
+    /// Who somebody is that was let in: of whom there is a certificate by its subject, of whom
+    /// there is a token as any who has it.
+    fn actor(&self, peer: &Peer) -> Actor {
+        let other = if self.asks_for_token() { "operator" } else { "local" };
+        Actor(peer.operator.clone().unwrap_or_else(|| other.into()))
+    }
+
     /// Resolves once the tokens are others.
     pub(super) fn watch(&self) -> watch::Receiver<Tokens> {
         self.tokens.subscribe()
     }
 
-    fn check(&self, peer: Peer, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-        if self.by_certificate && !peer.operator {
+    fn check(&self, peer: &Peer, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.by_certificate && peer.operator.is_none() {
             return Err(forbidden("The client certificate is not that of an operator."));
         }
         if self.asks_for_token() {
@@ -149,17 +161,20 @@ impl Access {
 /// Stands before every resource of the API.
 pub(super) async fn guard(
     State(state): State<Arc<AdminState>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = request.extensions().get::<Peer>().cloned();
     let peer = peer.expect("every connection says who is there");
-    let mut response = match state.access.check(peer, &method, request.headers()) {
-        Ok(()) => next.run(request).await,
+    let mut response = match state.access.check(&peer, &method, request.headers()) {
+        Ok(()) => {
+            request.extensions_mut().insert(state.access.actor(&peer));
+            next.run(request).await
+        }
         Err(problem) => {
             let response = problem.into_response();
-            note_refused(&state, peer, &method, &path, response.status());
+            note_refused(&state, &peer, &method, &path, response.status());
             response
         }
     };
@@ -173,7 +188,7 @@ pub(super) async fn guard(
     response
 }
 
-fn note_refused(state: &AdminState, peer: Peer, method: &Method, path: &str, status: StatusCode) {
+fn note_refused(state: &AdminState, peer: &Peer, method: &Method, path: &str, status: StatusCode) {
     if let Some(repeats) = state.broker.complain("admin_refused") {
         let (path, status, repeats) = (Shown(path), status.as_u16(), repeats.field());
         tracing::warn!(peer = %peer.address, %method, %path, status, repeats, "admin: refused");
@@ -200,7 +215,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
-fn check_loopback(peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
+fn check_loopback(peer: &Peer, headers: &HeaderMap) -> Result<(), Problem> {
     if !peer.address.ip().to_canonical().is_loopback() {
         return Err(forbidden("Without `[admin] token_file` the API is for this machine alone."));
     }

@@ -70,8 +70,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Channel for S {}
 pub struct Opened {
     /// The connection.
     pub channel: Box<dyn Channel>,
-    /// A certificate says that an operator is there.
-    pub operator: bool,
+    /// The subject of a certificate that says that an operator is there.
+    pub operator: Option<String>,
 }
 
 /// What a [`Secure`] does, in its own time; an error is for the log.
@@ -81,10 +81,11 @@ pub type Securing = Pin<Box<dyn Future<Output = Result<Opened, String>> + Send>>
 pub type Secure = Arc<dyn Fn(TcpStream) -> Securing + Send + Sync>;
 
 /// Who is at the other end, for handlers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
-    pub(super) operator: bool,
+    /// The subject of its certificate, where it is that of an operator.
+    pub(super) operator: Option<Arc<str>>,
 }
 
 /// Has a connection live on after its time, as long as bytes go to and fro.
@@ -134,20 +135,20 @@ pub(super) async fn serve(
 
 async fn open(socket: TcpStream, secure: Option<Secure>, times: Times) -> Result<Opened, String> {
     let Some(secure) = secure else {
-        return Ok(Opened { channel: Box::new(socket), operator: false });
+        return Ok(Opened { channel: Box::new(socket), operator: None });
     };
     let opened = timeout(times.handshake, secure(socket)).await;
     opened.unwrap_or_else(|_elapsed| Err("no TLS handshake within its time".to_owned()))
 }
 
 async fn attend(opened: Opened, address: SocketAddr, router: Router, times: Times) {
-    let peer = Peer { address, operator: opened.operator };
+    let peer = Peer { address, operator: opened.operator.map(Arc::from) };
     let lifetime = Lifetime::default();
     let extended = lifetime.clone();
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(lifetime.clone());
         let answer: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> =
             Box::pin(router.call(request));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
 use super::AdminState;
-use super::json::{Csv, Json};
+use super::auth::Actor;
+use super::json::{Csv, Json, NoMembers, whole};
 use super::page::{Answer, Window};
 use super::problem::Problem;
 use super::query::{Fields, FromFields, NoFields, Path, Query};
@@ -19,8 +21,6 @@ use crate::broker::{DeviceFilter, DeviceInfo, NotReplaced};
 use crate::ids::{Gid, GidError, Nid, NidError};
 use crate::rsp::ImportReport;
 
-/// The first number behind those of groups: 2 to the 64th.
-const GID_END: f64 = 18_446_744_073_709_551_616.0;
 /// Bytes of a label's name.
 const LABEL_NAME_MAX: usize = 64;
 /// Characters of a label's value.
@@ -33,6 +33,7 @@ pub(super) fn resource() -> Resource {
         .on(Method::GET, "/api/v1/devices/{nid}", get)
         .on(Method::PUT, "/api/v1/devices/{nid}", put)
         .on(Method::DELETE, "/api/v1/devices/{nid}", delete)
+        .on(Method::POST, "/api/v1/devices/{nid}/reinstate", reinstate)
 }
 
 struct ListQuery {
@@ -74,6 +75,7 @@ struct DeviceBody {
 
 async fn put(
     State(state): State<Arc<AdminState>>,
+    Extension(Actor(actor)): Extension<Actor>,
     Path(nid): Path<String>,
     Query(NoFields): Query<NoFields>,
     Json(body): Json<DeviceBody>,
@@ -82,7 +84,7 @@ async fn put(
     let gids = body.gids.iter().map(gid).collect::<Result<Vec<_>, _>>()?;
     let labels = body.labels.iter().map(|(name, value)| label(name, value));
     let labels = labels.collect::<Result<Vec<_>, _>>()?.join(";");
-    let put = state.broker.put_device(nid, &gids, &labels);
+    let put = state.broker.put_device(&actor, nid, &gids, &labels);
     let is_new = put.map_err(|why| Problem::unprocessable(format!("The device has {why}.")))?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let device = state.broker.device_info(nid).ok_or_else(|| unknown(nid))?;
@@ -91,11 +93,25 @@ async fn put(
 
 async fn delete(
     State(state): State<Arc<AdminState>>,
+    Extension(Actor(actor)): Extension<Actor>,
     Path(nid): Path<String>,
     Query(NoFields): Query<NoFields>,
 ) -> Result<StatusCode, Problem> {
     let nid = parse(&state, &nid)?;
-    if state.broker.remove_device(nid) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(nid)) }
+    let removed = state.broker.remove_device(&actor, nid);
+    if removed { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(nid)) }
+}
+
+async fn reinstate(
+    State(state): State<Arc<AdminState>>,
+    Extension(Actor(actor)): Extension<Actor>,
+    Path(nid): Path<String>,
+    Query(NoFields): Query<NoFields>,
+    Json(NoMembers {}): Json<NoMembers>,
+) -> Result<Json<DeviceInfo>, Problem> {
+    let nid = parse(&state, &nid)?;
+    state.broker.reinstate_device(&actor, nid);
+    state.broker.device_info(nid).map(Json).ok_or_else(|| unknown(nid))
 }
 
 struct ImportQuery {
@@ -145,6 +161,7 @@ impl From<&ImportReport> for ImportAnswer {
 
 async fn import(
     State(state): State<Arc<AdminState>>,
+    Extension(Actor(actor)): Extension<Actor>,
     Query(ImportQuery { replace }): Query<ImportQuery>,
     Csv { text, turn }: Csv,
 ) -> Result<Json<ImportAnswer>, Problem> {
@@ -152,7 +169,11 @@ async fn import(
     let work = move || {
         // Also when nobody waits for the answer any more.
         let _turn = turn;
-        if replace { broker.replace_registry(&text) } else { Ok(broker.add_to_registry(&text)) }
+        if replace {
+            broker.replace_registry(&actor, &text)
+        } else {
+            Ok(broker.add_to_registry(&actor, &text))
+        }
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Import failed", error.to_string())
@@ -173,7 +194,7 @@ fn unknown(nid: Nid) -> Problem {
     Problem::not_found(format!("There is no device {nid} in the registry."))
 }
 
-fn parse(state: &AdminState, digits: &str) -> Result<Nid, Problem> {
+pub(super) fn parse(state: &AdminState, digits: &str) -> Result<Nid, Problem> {
     let detail = |error| format!("The nid names no device: {error}.");
     Nid::parse(digits, state.broker.options().scheme).map_err(|error| match error {
         NidError::NotANumber | NidError::Zero => Problem::bad_request(detail(error)),
@@ -183,13 +204,8 @@ fn parse(state: &AdminState, digits: &str) -> Result<Nid, Problem> {
 
 /// A group in JSON, where 42.0 is 42.
 fn gid(number: &Number) -> Result<Gid, Problem> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within")]
-    let whole = |float: f64| {
-        (float.fract() == 0.0 && (1.0..GID_END).contains(&float)).then_some(float as u64)
-    };
-    let whole = number.as_u64().or_else(|| number.as_f64().and_then(whole));
     let detail = || Problem::bad_request(format!("{number}: {GidError}."));
-    whole.and_then(Gid::new).ok_or_else(detail)
+    whole(number).and_then(Gid::new).ok_or_else(detail)
 }
 
 /// A label as the registry keeps it.

@@ -73,7 +73,7 @@ async fn devices(
     Ok(Answer::page(state.broker.devices_page(filter, window.place(), window.limit)))
 }
 
-fn parse(digits: &str) -> Result<Gid, Problem> {
+pub(super) fn parse(digits: &str) -> Result<Gid, Problem> {
     digits.parse().map_err(|error: crate::ids::GidError| Problem::bad_request(format!("{error}.")))
 }
 

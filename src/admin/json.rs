@@ -10,8 +10,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Number, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::AdminState;
@@ -39,6 +40,38 @@ pub(super) struct Csv {
     pub(super) turn: OwnedSemaphorePermit,
 }
 
+/// The body of a request that has nothing to say: `{}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoMembers {}
+
+/// A JSON merge patch (RFC 7396). Numbers that are whole are so however they are written.
+#[derive(Debug)]
+pub(super) struct MergePatch(pub(super) Map<String, Value>);
+
+/// The first number that takes more than 64 bits: 2 to the 64th.
+const U64_END: f64 = 18_446_744_073_709_551_616.0;
+
+/// A whole number in JSON, where 42.0 is 42.
+pub(super) fn whole(number: &Number) -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within")]
+    let whole = |float: f64| {
+        (float.fract() == 0.0 && (0.0..U64_END).contains(&float)).then_some(float as u64)
+    };
+    number.as_u64().or_else(|| number.as_f64().and_then(whole))
+}
+
+fn with_whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => whole(&number).map_or(Value::Number(number), Value::from),
+        Value::Array(items) => items.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name, with_whole_numbers(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => value,
+    }
+}
+
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
@@ -55,14 +88,19 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        expect_type(request.headers(), "application/json")?;
-        let body = read(request.into_body(), JSON_BYTES_MAX, JSON_PATIENCE).await?;
-        // To serde, an array may be an object whose members have lost their names.
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(Problem::bad_request("The body must be a JSON object."));
-        }
-        let value = serde_json::from_slice(&body);
-        value.map(Self).map_err(|error| Problem::bad_request(format!("The body: {error}.")))
+        expect_type(request.headers(), &["application/json"])?;
+        read_object(request).await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for MergePatch {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        expect_type(request.headers(), &["application/merge-patch+json", "application/json"])?;
+        let patch: Map<String, Value> = read_object(request).await?;
+        let members = patch.into_iter().map(|(name, value)| (name, with_whole_numbers(value)));
+        Ok(Self(members.collect()))
     }
 }
 
@@ -70,7 +108,7 @@ impl FromRequest<Arc<AdminState>> for Csv {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Arc<AdminState>) -> Result<Self, Problem> {
-        expect_type(request.headers(), "text/csv")?;
+        expect_type(request.headers(), &["text/csv"])?;
         let turn = Arc::clone(&state.imports).try_acquire_owned();
         let turn = turn.map_err(|_| Problem::busy("Another file is being read; try again."))?;
         if let Some(lifetime) = request.extensions().get::<Lifetime>() {
@@ -84,11 +122,12 @@ impl FromRequest<Arc<AdminState>> for Csv {
 }
 
 /// Parameters of the type, such as the character set, are not looked at.
-fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
-    if media_type(headers).is_some_and(|given| given.eq_ignore_ascii_case(wanted)) {
+fn expect_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), Problem> {
+    let is_wanted = |given: &str| wanted.iter().any(|wanted| given.eq_ignore_ascii_case(wanted));
+    if media_type(headers).is_some_and(is_wanted) {
         return Ok(());
     }
-    let detail = format!("Say \"Content-Type: {wanted}\" and send such a body.");
+    let detail = format!("Say \"Content-Type: {}\" and send such a body.", wanted[0]);
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", detail))
 }
 
@@ -96,6 +135,16 @@ fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
 pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     Some(text.split(';').next().unwrap_or(text).trim())
+}
+
+async fn read_object<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    let body = read(request.into_body(), JSON_BYTES_MAX, JSON_PATIENCE).await?;
+    // To serde, an array may be an object whose members have lost their names.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::bad_request("The body must be a JSON object."));
+    }
+    let value = serde_json::from_slice(&body);
+    value.map_err(|error| Problem::bad_request(format!("The body: {error}.")))
 }
 
 async fn read(body: Body, bytes_max: usize, patience: Duration) -> Result<Bytes, Problem> {

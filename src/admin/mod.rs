@@ -25,10 +25,13 @@ use tokio::sync::Semaphore;
 
 use crate::broker::Broker;
 
+mod audit;
 mod auth;
 mod bounded;
+mod campaigns;
 mod devices;
 mod events;
+mod exchanges;
 mod groups;
 mod health;
 mod json;
@@ -39,6 +42,7 @@ mod query;
 mod refusals;
 mod resource;
 mod sessions;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +78,10 @@ fn resources() -> Vec<Resource> {
     vec![
         devices::resource(),
         groups::resource(),
+        settings::resource(),
+        campaigns::resource(),
+        exchanges::resource(),
+        audit::resource(),
         sessions::resource(),
         refusals::resource(),
         events::resource(),

@@ -30,14 +30,20 @@ pub(super) struct Answer<T> {
 
 impl FromFields for Window {
     fn from_fields(fields: &mut Fields) -> Result<Self, Problem> {
-        let limit = fields.take("limit", "a number from 1 to 1000")?.unwrap_or(LIMIT_DEFAULT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::bad_request("`limit` must be a number from 1 to 1000."));
-        }
+        let limit = limit(fields)?;
         let after: Option<String> = fields.take("after", "a text")?;
         let after = after.map(|text| read(&text)).transpose()?;
         Ok(Self { limit, after })
     }
+}
+
+/// How many items are wanted at most.
+pub(super) fn limit(fields: &mut Fields) -> Result<usize, Problem> {
+    let limit = fields.take("limit", "a number from 1 to 1000")?.unwrap_or(LIMIT_DEFAULT);
+    if (1..=LIMIT_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::bad_request("`limit` must be a number from 1 to 1000."))
 }
 
 impl Window {
@@ -54,8 +60,13 @@ impl<T: Serialize> Answer<T> {
         Json(Self { items, next: None })
     }
 
+    /// Of a list that goes on in a way of its own.
+    pub(super) fn part(items: Vec<T>, next: Option<String>) -> Json<Self> {
+        Json(Self { items, next })
+    }
+
     /// Of a list whose items have places.
-    pub(super) fn page(page: Page<T>) -> Json<Self> {
+    pub(super) fn page<P: Into<u64>>(page: Page<T, P>) -> Json<Self> {
         Json(Self { items: page.items, next: page.next.map(|place| write(place.into())) })
     }
 

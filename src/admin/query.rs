@@ -71,6 +71,21 @@ impl Fields {
         self.take(name, "true or false")
     }
 
+    /// One of several values by its name, if it is there.
+    pub(super) fn one_of<V: Copy>(
+        &mut self,
+        name: &str,
+        all: &[V],
+        name_of: impl Fn(V) -> &'static str,
+    ) -> Result<Option<V>, Problem> {
+        let Some(given) = self.take::<String>(name, "a text")? else { return Ok(None) };
+        let known = all.iter().copied().find(|value| name_of(*value) == given);
+        known.map(Some).ok_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|value| name_of(*value)).collect();
+            Problem::bad_request(format!("`{name}` must be one of {}.", names.join(", ")))
+        })
+    }
+
     /// Which part of a list is wanted.
     pub(super) fn window(&mut self) -> Result<Window, Problem> {
         Window::from_fields(self)

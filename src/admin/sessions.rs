@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 
 use super::AdminState;
+use super::auth::Actor;
 use super::json::Json;
 use super::page::{Answer, Window};
 use super::problem::Problem;
@@ -58,15 +60,16 @@ impl FromFields for DeleteQuery {
 
 async fn delete(
     State(state): State<Arc<AdminState>>,
+    Extension(Actor(actor)): Extension<Actor>,
     Path(client_id): Path<String>,
     Query(DeleteQuery { forget }): Query<DeleteQuery>,
 ) -> Result<StatusCode, Problem> {
     if forget {
-        state.broker.end_session(&client_id).await.map_err(|why| match why {
+        state.broker.end_session(&actor, &client_id).await.map_err(|why| match why {
             NotEnded::Unknown => unknown(),
             NotEnded::StillBusy => Problem::busy("The client's connection is busy; try again."),
         })?;
-    } else if !state.broker.kick_client(&client_id) {
+    } else if !state.broker.kick_client(&actor, &client_id) {
         return Err(unknown());
     }
     Ok(StatusCode::NO_CONTENT)

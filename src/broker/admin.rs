@@ -11,6 +11,7 @@ use super::attach::TAKEOVER_PATIENCE;
 use super::events::{BrokerEvent, ClientInfo, EventListener, RegistryChange};
 use super::sessions::{Handle, Slots, lock};
 use super::{Broker, Calls};
+use crate::audit::Entry;
 use crate::ids::{ClientId, Gid, Nid, Timestamp};
 use crate::log::Rfc3339;
 use crate::rsp::{ControlUnit, Device, ImportReport, Intake, LineReason};
@@ -23,16 +24,16 @@ const BETWEEN_STEPS: Duration = Duration::from_micros(100);
 
 /// A part of a list, and where the next part begins. It may be empty and not the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
+pub struct Page<T, P = u32> {
     /// In the order of their places.
     pub items: Vec<T>,
     /// The place to go on from; nothing when that was all.
-    pub next: Option<u32>,
+    pub next: Option<P>,
 }
 
-impl<T> Page<T> {
+impl<T, P> Page<T, P> {
     /// From places in which there may be something that is wanted.
-    pub(super) fn collect(places: impl Iterator<Item = (u32, Option<T>)>, limit: usize) -> Self {
+    pub(super) fn collect(places: impl Iterator<Item = (P, Option<T>)>, limit: usize) -> Self {
         let mut items = Vec::new();
         for (looked_at, (place, item)) in places.enumerate() {
             if items.len() == limit || looked_at == LOOKED_AT_MAX {
@@ -44,7 +45,7 @@ impl<T> Page<T> {
     }
 
     /// The same page of what is made of each.
-    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Page<U> {
+    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Page<U, P> {
         Page { items: self.items.into_iter().map(make).collect(), next: self.next }
     }
 }
@@ -93,6 +94,8 @@ pub struct DeviceInfo {
     pub online: bool,
     /// The client whose session reads its mail.
     pub client_id: Option<String>,
+    /// It has given its profile to another device, and gets no B1 and C1 until it is reinstated.
+    pub replaced: bool,
 }
 
 /// Which devices are wanted.
@@ -159,15 +162,16 @@ impl Broker {
     }
 
     /// Ends the connection of a client, if it has one; its session stays as long as the client
-    /// wanted. `false`: there is no session of it.
+    /// wanted. `false`: there is no session of it. The audit log names the actor.
     #[must_use]
-    pub fn kick_client(&self, client_id: &str) -> bool {
+    pub fn kick_client(&self, actor: &str, client_id: &str) -> bool {
         let Some(handle) = self.sessions.of_client(&ClientId::from(client_id)) else {
             return false;
         };
         if handle.is_online() {
             handle.signal.raise(Calls::KICK);
         }
+        self.audit.record(Entry::new("session-kicked", actor).with("client_id", client_id));
         true
     }
 
@@ -175,12 +179,14 @@ impl Broker {
     ///
     /// # Errors
     /// [`NotEnded`].
-    pub async fn end_session(&self, client_id: &str) -> Result<(), NotEnded> {
+    pub async fn end_session(&self, actor: &str, client_id: &str) -> Result<(), NotEnded> {
         let handle = self.sessions.of_client(&ClientId::from(client_id));
         let handle = handle.ok_or(NotEnded::Unknown)?;
         let claim = tokio::time::timeout(TAKEOVER_PATIENCE, handle.claim(Calls::KICK)).await;
+        let claim = claim.map_err(|_| NotEnded::StillBusy)?;
+        self.audit.record(Entry::new("session-ended", actor).with("client_id", client_id));
         // Some sessions end with their connections.
-        let Some((session, until)) = claim.map_err(|_| NotEnded::StillBusy)? else { return Ok(()) };
+        let Some((session, until)) = claim else { return Ok(()) };
         lock(&self.expirations).remove(until, handle.key);
         self.end(&handle, session);
         Ok(())
@@ -218,35 +224,51 @@ impl Broker {
     }
 
     /// Registers a device, or gives a known one these groups and labels (`name=value`, separated
-    /// by `;`). `true`: it is new.
+    /// by `;`). `true`: it is new. The audit log names the actor.
     ///
     /// # Errors
     /// [`LineReason`] when there are more groups or labels than one device may have.
-    pub fn put_device(&self, nid: Nid, gids: &[Gid], labels: &str) -> Result<bool, LineReason> {
-        let is_new = lock(&self.control).put_device(nid, gids, labels)?.is_new;
+    pub fn put_device(
+        &self,
+        actor: &str,
+        nid: Nid,
+        gids: &[Gid],
+        labels: &str,
+    ) -> Result<bool, LineReason> {
+        let put = self.operate(actor, |control| control.put_device(nid, gids, labels));
+        let is_new = put?.is_new;
+        let gids: Vec<u64> = gids.iter().map(|gid| gid.get()).collect();
+        self.audit.record(
+            Entry::new("device-put", actor)
+                .with("nid", nid.to_string())
+                .with("gids", gids.clone())
+                .with("labels", labels)
+                .with("is_new", is_new),
+        );
         self.tell(|| {
-            let gids = gids.iter().map(|gid| gid.get()).collect();
             BrokerEvent::Registry(RegistryChange::Put { nid: nid.to_string(), gids, is_new })
         });
         Ok(is_new)
     }
 
-    /// Removes a device with its mail and open requests. `false`: it is not registered.
+    /// Removes a device with its mail and open requests. `false`: it is not registered. The audit
+    /// log names the actor.
     #[must_use]
-    pub fn remove_device(&self, nid: Nid) -> bool {
-        let removed = lock(&self.control).remove_device(nid);
+    pub fn remove_device(&self, actor: &str, nid: Nid) -> bool {
+        let removed = self.operate(actor, |control| control.remove_device(nid));
         let Some(reader) = removed else { return false };
         // Its mailbox is gone: it connects again and is told so.
         self.kick(reader.as_slice());
+        self.audit.record(Entry::new("device-removed", actor).with("nid", nid.to_string()));
         self.tell(|| BrokerEvent::Registry(RegistryChange::Removed { nid: nid.to_string() }));
         true
     }
 
     /// Adds the devices of a registry file to those that are known. Broken lines are reported and
     /// hurt nobody. Takes about a second for a million devices: not for a thread that others need.
-    pub fn add_to_registry(&self, csv: &str) -> ImportReport {
+    pub fn add_to_registry(&self, actor: &str, csv: &str) -> ImportReport {
         let options = lock(&self.control).options().clone();
-        self.take_in(Intake::add(csv, &options))
+        self.take_in(actor, false, Intake::add(csv, &options))
     }
 
     /// Puts a registry file in the place of what is known; clients whose mailbox goes with it have
@@ -254,7 +276,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`NotReplaced`]; then nothing has changed.
-    pub fn replace_registry(&self, csv: &str) -> Result<ImportReport, NotReplaced> {
+    pub fn replace_registry(&self, actor: &str, csv: &str) -> Result<ImportReport, NotReplaced> {
         if csv.trim().is_empty() {
             return Err(NotReplaced::Empty);
         }
@@ -263,16 +285,23 @@ impl Broker {
         if intake.report().rejected > 0 {
             return Err(NotReplaced::Broken(intake.report().clone()));
         }
-        Ok(self.take_in(intake))
+        Ok(self.take_in(actor, true, intake))
     }
 
-    fn take_in(&self, mut intake: Intake<'_>) -> ImportReport {
-        while intake.step(&mut lock(&self.control)) {
+    fn take_in(&self, actor: &str, replaces: bool, mut intake: Intake<'_>) -> ImportReport {
+        while self.operate(actor, |control| intake.step(control)) {
             // Whoever waits for the lock needs a moment to get it.
             std::thread::sleep(BETWEEN_STEPS);
         }
         let report = intake.report().clone();
         self.kick(&report.orphans);
+        self.audit.record(
+            Entry::new("registry-imported", actor)
+                .with("mode", if replaces { "replace" } else { "add" })
+                .with("accepted", report.accepted)
+                .with("rejected", report.rejected)
+                .with("removed", report.removed),
+        );
         self.tell(|| {
             let ImportReport { accepted, rejected, removed, .. } = report;
             BrokerEvent::Registry(RegistryChange::Imported { accepted, rejected, removed })
@@ -311,6 +340,7 @@ fn device_info(device: Device<'_>, reader: Option<&Handle>) -> DeviceInfo {
         labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         online: reader.is_some_and(Handle::is_online),
         client_id: reader.map(|handle| handle.client_id.to_string()),
+        replaced: device.replaced,
     }
 }
 

@@ -20,6 +20,7 @@ mod publish;
 mod record;
 mod rights;
 mod sessions;
+mod settings;
 mod signal;
 mod subscribe;
 mod sys;
@@ -35,12 +36,14 @@ use std::time::Duration;
 pub use admin::{DeviceFilter, DeviceInfo, NotEnded, NotReplaced, Page, QueueInfo, SessionInfo};
 pub use attach::{Attached, Parting, Rejected};
 pub use events::{BrokerEvent, ClientInfo, EventListener, Heard, Occurrence, RegistryChange};
+pub use operate::{CampaignDeviceInfo, CampaignFilter, CampaignInfo, ExchangeInfo, NotReleased};
 pub use outbox::OutboxLimits;
 pub use peer::Peer;
 pub use provision::{Waiting, stamped_sender};
 pub use publish::{Publisher, Who};
 pub use rights::AclSlot;
 pub use sessions::Handle;
+pub use settings::{GroupSettingsInfo, NotSet};
 pub use signal::{Calls, Signal};
 pub use sys::{Figures, SysTree};
 
@@ -151,8 +154,8 @@ impl Broker {
             wills: Mutex::default(),
             subscriptions: RwLock::default(),
             retained: RwLock::default(),
+            inbox: Mutex::new(Inbox::new(options.inbox, control.options().scopes.clone())),
             control: Mutex::new(control),
-            inbox: Mutex::new(Inbox::new(options.inbox)),
             due_changed: Notify::new(),
             fresh_ids: AtomicU64::new(0),
             hasher: std::hash::RandomState::new(),

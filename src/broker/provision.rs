@@ -313,6 +313,9 @@ impl Broker {
                     Some(Acknowledged::Arrived(arrival)) => {
                         let took = now.since(arrival.published);
                         self.metrics.rsp_delivered(mode(arrival.form), took);
+                        if arrival.in_pieces {
+                            handle.signal.raise(Calls::MAIL);
+                        }
                         arrival.change.iter().for_each(|change| self.announce(change));
                     }
                 }

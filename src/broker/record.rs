@@ -20,12 +20,19 @@ use crate::rsp::{CampaignId, CampaignStep, ControlUnit, Event, ExchangeState, Re
 pub(super) struct News {
     events: Vec<Event>,
     lost: u64,
+    /// Whose doing it is, where it is not that of the control unit alone.
+    actor: Option<Box<str>>,
 }
 
 impl News {
     pub(super) fn of(control: &mut MutexGuard<'_, ControlUnit>) -> Self {
         let (events, lost) = control.take_events();
-        Self { events, lost }
+        Self { events, lost, actor: None }
+    }
+
+    /// The same, as the doing of an operator.
+    pub(super) fn by(self, actor: &str) -> Self {
+        Self { actor: Some(actor.into()), ..self }
     }
 }
 
@@ -94,12 +101,13 @@ impl Broker {
             let entry = Entry::new("events-lost", CONTROL_UNIT).with("count", news.lost);
             self.audit.record(entry);
         }
-        news.events.into_iter().for_each(|event| self.record_event(event));
+        let actor = news.actor.as_deref().unwrap_or(CONTROL_UNIT);
+        news.events.into_iter().for_each(|event| self.record_event(event, actor));
     }
 
-    fn record_event(&self, event: Event) {
+    fn record_event(&self, event: Event, actor: &str) {
         self.count_event(event);
-        self.audit.record(entry(event));
+        self.audit.record(entry(event, actor));
         if let Event::Campaign(id, _) = event {
             self.tell_progress(vec![id]);
         } else {
@@ -180,8 +188,8 @@ impl From<Event> for ControlEvent {
 }
 
 /// The entry of the audit log that an event makes.
-fn entry(event: Event) -> Entry {
-    let of = |name| Entry::new(name, CONTROL_UNIT);
+fn entry(event: Event, actor: &str) -> Entry {
+    let of = |name| Entry::new(name, actor);
     match event {
         Event::Exchange(pair, gid, state) => of("exchange")
             .with("from", pair.from.to_string())

@@ -96,9 +96,7 @@ impl Broker {
                 Target::Mailbox
             }
             Subscription::Servers { group } => {
-                let server = &handle.identity.name;
-                let scope = lock(&self.control).options().scopes.of(server).clone();
-                lock(&self.inbox).subscribe(handle.key, group, server, &scope);
+                lock(&self.inbox).subscribe(handle.key, group, &handle.identity.name);
                 interests.inbox = Some(grant);
                 handle.signal.raise(Calls::MAIL);
                 Target::Inbox

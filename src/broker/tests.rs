@@ -1,5 +1,7 @@
 //! What happens between two steps of a publish; and a small broker for the unit tests of others.
 
+mod servers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,11 @@ pub(crate) fn connect(client_id: &'static str) -> Connect {
 
 /// A broker with room for little.
 pub(crate) fn broker() -> Broker {
+    broker_with(ControlOptions::default())
+}
+
+/// The same with another control unit.
+fn broker_with(control: ControlOptions) -> Broker {
     let (messages_max, bytes_max) = (10, 10_000);
     let options = BrokerOptions {
         session: session_limits(),
@@ -64,7 +71,7 @@ pub(crate) fn broker() -> Broker {
         checks_payload_format: false,
         assigned_client_id_prefix: "auto-".into(),
     };
-    let control = ControlUnit::new(ControlOptions::default());
+    let control = ControlUnit::new(control);
     let clock = Clock::start();
     let audit = AuditLog::open(&crate::config::Audit::default(), clock).unwrap();
     Broker::new(options, control, clock, Arc::new(Metrics::new(&[], &[])), audit)
@@ -76,21 +83,26 @@ async fn member(broker: &Broker, client_id: &'static str) -> Attached {
     let identity = Identity::anonymous("");
     let who = Who { identity: &identity, client_id, peer: None };
     let attached = broker.attach(&who, &opening, None).await.unwrap();
+    subscribe(broker, &attached, "$share/g/work").await;
+    attached
+}
+
+async fn subscribe(broker: &Broker, attached: &Attached, filter: &'static str) {
     let options = SubscribeOptions {
         qos: QoS::AtLeastOnce,
         no_local: false,
         retain_as_published: false,
         retain_handling: RetainHandling::Always,
     };
-    let filter = SubscribeFilter { filter: "$share/g/work".into(), options };
+    let filter = SubscribeFilter { filter: filter.into(), options };
     let subscribe = Subscribe {
         packet_id: crate::ids::PacketId::new(1).unwrap(),
         subscription_id: None,
         user: Vec::new(),
         filters: [filter].into_iter().collect(),
     };
-    broker.subscribe(&attached.handle, &subscribe).await;
-    attached
+    let (reasons, refused) = broker.subscribe(&attached.handle, &subscribe).await;
+    assert!(refused.is_none() && reasons.iter().all(|reason| !reason.is_error()), "{refused:?}");
 }
 
 #[tokio::test]

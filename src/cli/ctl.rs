@@ -12,12 +12,16 @@ use crate::client::tls::TlsIdentity;
 use crate::config::Token;
 
 mod api;
+mod audit;
+mod campaigns;
 mod devices;
 mod events;
+mod exchanges;
 mod explain;
 mod groups;
 mod output;
 mod sessions;
+mod settings;
 
 use api::{Api, CtlError};
 use output::{Column, Output, Table};
@@ -32,9 +36,14 @@ Examples:
   simcast ctl devices list --gid 42 --online       who of group 42 is there
   simcast ctl devices put $EID --gid 42 --label model=tracker
   simcast ctl devices import fleet.csv             add a registry file to what is known
+  simcast ctl settings set ttl.msg=3d mode=multi --group 42
+  simcast ctl campaigns list --watch               how far those are that run
+  simcast ctl campaigns devices 17 --state delivered    who has it and does not answer
+  simcast ctl campaigns retry 17                   send it to those again
   simcast ctl sessions list --json | jq -r .client_id
   simcast ctl sessions kick tracker-7              end its connection
   simcast ctl events --types refused               watch what is refused
+  simcast ctl audit --since 1000                   who has changed what since then
   simcast ctl explain spoofed_nid                  what a refusal means
   simcast ctl --url https://broker:9883 --ca ca.pem --token-file token devices list
 
@@ -66,8 +75,12 @@ pub struct Ctl {
 enum Action {
     Devices(devices::Devices),
     Groups(groups::Groups),
+    Settings(settings::Settings),
+    Campaigns(campaigns::Campaigns),
+    Exchanges(exchanges::Exchanges),
     Sessions(sessions::Sessions),
     Events(events::Events),
+    Audit(audit::Audit),
     Explain(explain::Explain),
 }
 
@@ -121,8 +134,12 @@ impl Ctl {
         match self.action {
             Action::Devices(command) => command.run(api, output).await,
             Action::Groups(command) => command.run(api, output).await,
+            Action::Settings(command) => command.run(api, output).await,
+            Action::Campaigns(command) => command.run(api, output).await,
+            Action::Exchanges(command) => command.run(api, output).await,
             Action::Sessions(command) => command.run(api, output).await,
             Action::Events(command) => command.run(api, output).await,
+            Action::Audit(command) => command.run(api, output).await,
             Action::Explain(command) => command.run(api, output).await,
         }
     }

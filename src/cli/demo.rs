@@ -2,23 +2,27 @@
 #![allow(clippy::print_stdout, reason = "the output of a command")]
 
 mod attacks;
+mod cast;
 mod flows;
+mod policies;
+mod relay;
 mod stage;
 
 use clap::Args;
 use serde_json::json;
 
-use crate::client::ClientError;
 use crate::clock::Clock;
 use attacks::Attack;
-use flows::Flow;
+use flows::{Flow, FlowError};
 use stage::{Stage, StageError};
 
 /// See every flow of the patent on this machine, with real TLS
 ///
 /// Makes certificates, starts a broker, an SM-SR and devices in four groups, lets them provision
-/// each other in every way there is, and then attacks. Nothing stays behind. Exit code 0 means
-/// that every device got exactly what was its own, and that no attack got through.
+/// each other in every way there is, and then attacks. Some more devices come for what groups can
+/// be set to: consent, requests as one, packages in parts and in pieces, proofs, a retry. Nothing
+/// stays behind. Exit code 0 means that every device got exactly what was its own, and that no
+/// attack got through.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  simcast demo\n  simcast demo --devices 1000 --json")]
 pub struct Demo {
@@ -43,7 +47,7 @@ pub enum DemoError {
         /// Which flow.
         flow: &'static str,
         /// What went wrong.
-        source: ClientError,
+        source: FlowError,
     },
     /// A device missed, doubled or saw what is not its own, or an attack got through.
     #[error("faults: {0}; the first: {1}")]
@@ -69,7 +73,7 @@ impl Demo {
     async fn perform(&self) -> Result<(), DemoError> {
         let clock = Clock::start();
         self.say(&format!("{} devices in 4 groups, mutual TLS, one SM-SR", self.devices));
-        let stage = Stage::set(self.devices, !self.json).await?;
+        let stage = Stage::set(self.devices, !self.json, clock.now()).await?;
         let result = self.play(&stage, &clock).await;
         stage.tear_down().await;
         let (flows, attacks) = result?;
@@ -92,7 +96,8 @@ impl Demo {
         stage: &Stage,
         clock: &Clock,
     ) -> Result<(Vec<Flow>, Vec<Attack>), DemoError> {
-        let flows = flows::play(stage, clock).await?;
+        let mut flows = flows::play(stage, clock).await?;
+        flows.extend(policies::play(stage, clock).await?);
         self.say("ten attacks, by members of the fleet");
         Ok((flows, attacks::play(stage).await?))
     }
@@ -124,6 +129,10 @@ fn print_table(flows: &[Flow], attacks: &[Attack]) {
         );
     }
     println!();
+    for flow in flows.iter().filter(|flow| !flow.found.says.is_empty()) {
+        println!("{:<8} {}", flow.name, flow.found.says);
+    }
+    println!();
     println!("{:<44} {:<26} result", "attack", "refused as");
     for attack in attacks {
         let result = if attack.fault.is_none() { "nobody noticed" } else { "FAULT, see below" };
@@ -150,6 +159,10 @@ fn saving(flows: &[Flow]) -> Option<(u64, u64)> {
     bytes("A→B").zip(bytes("A→C"))
 }
 
+fn facts(flow: &Flow) -> serde_json::Map<String, serde_json::Value> {
+    flow.found.facts.iter().map(|(name, number)| ((*name).into(), (*number).into())).collect()
+}
+
 fn as_json(flows: &[Flow], attacks: &[Attack]) -> serde_json::Value {
     let flows: Vec<_> = flows
         .iter()
@@ -157,7 +170,8 @@ fn as_json(flows: &[Flow], attacks: &[Attack]) -> serde_json::Value {
             json!({"flow": flow.name, "requests": flow.requests, "expected": flow.expected,
                 "delivered": flow.delivered, "answered": flow.answered, "foreign": flow.foreign,
                 "doubled": flow.doubled, "took_ms": flow.took_ms,
-                "server_bytes": flow.server_bytes, "faults": flow.faults})
+                "server_bytes": flow.server_bytes, "says": flow.found.says,
+                "facts": facts(flow), "faults": flow.faults})
         })
         .collect();
     let attacks: Vec<_> = attacks

@@ -155,12 +155,16 @@ impl Device {
             let line = json!({"event": "received", "type": kind, "nid": received.nid.to_string(),
                 "gid": received.gid, "tid": received.tid, "body_bytes": received.body_bytes,
                 "body_digest": format!("{:016x}", received.body_digest), "addressed": whose,
-                "duplicate": received.duplicate});
+                "duplicate": received.duplicate, "pieces": received.pieces});
             return println!("{line}");
         }
         let double = if received.duplicate { "  DOUBLE" } else { "" };
+        let pieces = match received.pieces {
+            1 => String::new(),
+            pieces => format!(" in {pieces} pieces"),
+        };
         let (nid, gid, bytes) = (received.nid, received.gid, received.body_bytes);
-        println!("received {kind}  nid {nid} gid {gid}  body {bytes} B  {whose}{double}");
+        println!("received {kind}  nid {nid} gid {gid}  body {bytes} B{pieces}  {whose}{double}");
     }
 
     fn say(&self, event: &str, text: &str) {

@@ -11,9 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
+use super::chunk::Chunk;
 use super::payload;
 use crate::ids::decimal;
 
@@ -43,7 +44,12 @@ pub struct Envelope {
     pub rc: Option<i64>,
     /// Who sent it, as stamped by the control unit.
     pub src: Option<u128>,
-    /// The GSMA message.
+    /// What the sender asks of the control unit besides (`chunks`, `parts`, `wave`, …). It is
+    /// written and not read: receivers have no use for it.
+    pub asks: Map<String, Value>,
+    /// Which piece of a message this is, if it is one.
+    pub chunk: Option<Chunk>,
+    /// The GSMA message, or a piece of it.
     pub body: Body,
 }
 
@@ -51,7 +57,8 @@ impl Envelope {
     /// An envelope with an empty body.
     #[must_use]
     pub fn new(nid: u128, gid: u64, kind: Kind) -> Self {
-        Self { nid, gid, kind, tid: None, rc: None, src: None, body: Body::Value(Value::Null) }
+        let body = Body::Value(Value::Null);
+        Self { nid, gid, kind, tid: None, rc: None, src: None, asks: Map::new(), chunk: None, body }
     }
 
     /// With this transaction id.
@@ -72,6 +79,13 @@ impl Envelope {
     #[must_use]
     pub fn with_rc(mut self, rc: i64) -> Self {
         self.rc = Some(rc);
+        self
+    }
+
+    /// With one more member that asks something of the control unit.
+    #[must_use]
+    pub fn asking(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.asks.insert(name.into(), value.into());
         self
     }
 
@@ -165,19 +179,21 @@ pub enum Body {
 
 impl Body {
     /// A Bound Profile Package in it: the body itself, if it begins like one, or its member
-    /// `boundProfilePackage`.
+    /// `boundProfilePackage`; the same of its member `part`, where each device has its own.
     #[must_use]
     pub fn package(&self) -> Option<Cow<'_, [u8]>> {
-        let bare = match self {
-            Self::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
-            Self::Value(Value::String(text)) => Cow::Owned(STANDARD.decode(text).ok()?),
-            Self::Value(value) => {
-                let text = value.get("boundProfilePackage")?.as_str()?;
-                // Under this name, even what cannot be decoded is a package: a broken one.
-                return Some(Cow::Owned(STANDARD.decode(text).unwrap_or_default()));
+        match self {
+            Self::Bytes(bytes) => {
+                bytes.starts_with(&payload::BPP_TAG).then_some(Cow::Borrowed(bytes))
             }
-        };
-        bare.starts_with(&payload::BPP_TAG).then_some(bare)
+            Self::Value(value) => package_in(value.get("part").unwrap_or(value)).map(Cow::Owned),
+        }
+    }
+
+    /// A body that is alone in some bytes of CBOR.
+    #[must_use]
+    pub fn from_cbor(bytes: &[u8]) -> Option<Self> {
+        cbor::decode_body(bytes)
     }
 
     /// A member of an object body.
@@ -209,6 +225,15 @@ impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Bytes(bytes)
     }
+}
+
+fn package_in(value: &Value) -> Option<Vec<u8>> {
+    if let Value::String(text) = value {
+        return STANDARD.decode(text).ok().filter(|bytes| bytes.starts_with(&payload::BPP_TAG));
+    }
+    let text = value.get("boundProfilePackage")?.as_str()?;
+    // Under this name, even what cannot be decoded is a package: a broken one.
+    Some(STANDARD.decode(text).unwrap_or_default())
 }
 
 /// Why a payload is no envelope.
@@ -247,6 +272,12 @@ impl Serialize for Envelope {
         if let Some(src) = &self.src {
             map.serialize_entry("src", &src.to_string())?;
         }
+        for (name, value) in &self.asks {
+            map.serialize_entry(name, value)?;
+        }
+        if let Some(chunk) = &self.chunk {
+            map.serialize_entry("chunk", chunk)?;
+        }
         match &self.body {
             Body::Bytes(bytes) => map.serialize_entry("body", &STANDARD.encode(bytes))?,
             Body::Value(value) => map.serialize_entry("body", value)?,
@@ -268,6 +299,7 @@ struct Members<'a> {
     rc: Option<i64>,
     #[serde(borrow)]
     src: Option<&'a RawValue>,
+    chunk: Option<Chunk>,
     #[serde(default)]
     body: Value,
 }
@@ -283,6 +315,8 @@ fn decode_json(payload: &[u8]) -> Result<Envelope, EnvelopeError> {
         tid: members.tid,
         rc: members.rc,
         src: members.src.and_then(number),
+        asks: Map::new(),
+        chunk: members.chunk,
         body: Body::Value(members.body),
     })
 }
@@ -296,6 +330,7 @@ fn number(raw: &RawValue) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::chunk::Form;
     use serde_json::json;
 
     const EID: u128 = 89_049_032_123_451_234_512_345_678_901_235;
@@ -317,7 +352,9 @@ mod tests {
             .with_body(body);
         let small = Envelope::new(0, 0, Kind::Msg).with_tid(Some(Tid::Number(7)));
         let stamped = Envelope { src: Some(EID), ..Envelope::new(0, 1, Kind::RetMsg) };
-        plain.into_iter().chain([full, small, stamped]).collect()
+        let chunk = Some(Chunk { n: 1, of: 2, offset: 0, total: 9, form: Form::Json });
+        let piece = Envelope { chunk, ..small.clone() };
+        plain.into_iter().chain([full, small, stamped, piece]).collect()
     }
 
     #[test]
@@ -335,6 +372,18 @@ mod tests {
         let envelope = Envelope::new(7, 0, Kind::RetMsg).with_tid(Some(Tid::Number(3)));
         let text = String::from_utf8(envelope.with_rc(0).encode(Wire::Json)).unwrap();
         assert_eq!(text, r#"{"nid":"7","gid":0,"type":"ret(msg)","tid":3,"rc":0,"body":null}"#);
+    }
+
+    #[test]
+    fn what_is_asked_of_the_control_unit_is_written_and_not_read() {
+        let envelope = Envelope::new(7, 0, Kind::Msg);
+        let asking = envelope.clone().asking("chunks", true).asking("wave", 10);
+        let text = String::from_utf8(asking.encode(Wire::Json)).unwrap();
+        assert!(text.contains(r#","chunks":true,"wave":10,"body""#), "{text}");
+        for wire in [Wire::Json, Wire::Cbor] {
+            let read = Envelope::decode(&asking.encode(wire));
+            assert_eq!(read.as_ref(), Ok(&envelope), "{wire:?}");
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //!
 //! ```text
 //!   device, server      what a party says and answers
+//!   chunk               messages in pieces
 //!   payload             GSMA-shaped bodies, made and checked
 //!   envelope            {"nid","gid","type","body"} in JSON or CBOR
 //!   link, tls           one MQTT connection
 //!   http                requests to the admin side
 //! ```
 
+pub mod chunk;
 pub mod device;
 pub mod envelope;
 pub mod http;

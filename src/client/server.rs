@@ -6,7 +6,8 @@
 //! | [`Server::trigger_device`], [`Server::trigger_group`] | A1, then waits for A2 |
 //! | [`Server::provision_device`] | B1, then waits for B2 |
 //! | [`Server::provision_group`] | C1, then waits for a C2 of every member |
-//! | D1 | D2, then A1, then B1 or C1 (flows D→A→B, D→A→C) |
+//! | [`Server::request`] | an A1, B1 or C1 with whatever it asks, then waits for its answers |
+//! | D1, or many as one | D2, then A1, then B1 or C1 (flows D→A→B, D→A→C) |
 //! | `profile(n)`, or a B2 about it | nothing: the profile has moved `[0069][0098]` |
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -85,6 +86,8 @@ pub struct Heard {
     pub body_bytes: usize,
     /// It tells that a profile has moved from one device to another.
     pub profile_change: bool,
+    /// Who has asked, where the control unit sends many D1s as one.
+    pub requesters: Vec<u128>,
 }
 
 /// What a server has heard.
@@ -155,7 +158,7 @@ impl Server {
     /// # Errors
     /// [`ClientError::Refused`] by the device, [`ClientError::NoAnswer`], and the link's.
     pub async fn trigger_device(&self, nid: Nid) -> Result<Heard, ClientError> {
-        self.shared.ask_device(nid, Kind::Trigger, Body::Value(serde_json::Value::Null)).await
+        self.shared.ask_device(Envelope::new(nid.get(), 0, Kind::Trigger)).await
     }
 
     /// A1 to a group; the A2s of up to `members` members, or fewer if patience ends before.
@@ -163,8 +166,7 @@ impl Server {
     /// # Errors
     /// [`ClientError::Link`], [`ClientError::TooManyRequests`].
     pub async fn trigger_group(&self, gid: Gid, members: usize) -> Result<Vec<Heard>, ClientError> {
-        let body = Body::Value(serde_json::Value::Null);
-        self.shared.ask(0, gid.get(), Kind::Trigger, body, members).await
+        self.request(Envelope::new(0, gid.get(), Kind::Trigger), members).await
     }
 
     /// B1 to one device; its B2.
@@ -176,7 +178,7 @@ impl Server {
         nid: Nid,
         body: impl Into<Body>,
     ) -> Result<Heard, ClientError> {
-        self.shared.ask_device(nid, Kind::Msg, body.into()).await
+        self.shared.ask_device(Envelope::new(nid.get(), 0, Kind::Msg).with_body(body)).await
     }
 
     /// C1 to a group; the C2s of up to `members` members, or fewer if patience ends before.
@@ -189,7 +191,20 @@ impl Server {
         body: impl Into<Body>,
         members: usize,
     ) -> Result<Vec<Heard>, ClientError> {
-        self.shared.ask(0, gid.get(), Kind::Msg, body.into(), members).await
+        self.request(Envelope::new(0, gid.get(), Kind::Msg).with_body(body), members).await
+    }
+
+    /// Sends an A1, B1 or C1 as it is, under a transaction id of this server's; the answers of up
+    /// to `members` devices, or fewer if patience ends before.
+    ///
+    /// # Errors
+    /// As [`Server::trigger_group`].
+    pub async fn request(
+        &self,
+        request: Envelope,
+        members: usize,
+    ) -> Result<Vec<Heard>, ClientError> {
+        self.shared.ask(request, members).await
     }
 
     /// What it has heard so far.
@@ -253,28 +268,22 @@ struct Waiting {
 }
 
 impl Shared {
-    async fn ask_device(&self, nid: Nid, kind: Kind, body: Body) -> Result<Heard, ClientError> {
-        let mut answers = self.ask(nid.get(), 0, kind, body, 1).await?;
+    async fn ask_device(&self, request: Envelope) -> Result<Heard, ClientError> {
+        let mut answers = self.ask(request, 1).await?;
         let answer = answers.pop().ok_or(ClientError::NoAnswer)?;
         if answer.rc == 0 { Ok(answer) } else { Err(ClientError::Refused(answer.rc)) }
     }
 
-    async fn ask(
-        &self,
-        nid: u128,
-        gid: u64,
-        kind: Kind,
-        body: Body,
-        members: usize,
-    ) -> Result<Vec<Heard>, ClientError> {
-        let awaited = if kind == Kind::Trigger { Kind::RetTrigger } else { Kind::RetMsg };
+    async fn ask(&self, request: Envelope, members: usize) -> Result<Vec<Heard>, ClientError> {
+        let (nid, gid) = (request.nid, request.gid);
+        let is_trigger = request.kind == Kind::Trigger;
+        let awaited = if is_trigger { Kind::RetTrigger } else { Kind::RetMsg };
         let (done, answers) = oneshot::channel();
         let senders = HashSet::new();
         let waiting = Waiting { nid, gid, awaited, members, answers: Vec::new(), senders, done };
         let number = self.open().insert(waiting).ok_or(ClientError::TooManyRequests)?;
         let tid = Tid::Text(format!("{}-{number}", self.tid_prefix));
-        let request = Envelope::new(nid, gid, kind).with_tid(Some(tid)).with_body(body);
-        if let Err(error) = self.publish(&request).await {
+        if let Err(error) = self.publish(&request.with_tid(Some(tid))).await {
             self.open().waiting.remove(&number);
             return Err(error);
         }
@@ -382,8 +391,7 @@ impl Shared {
             Some(gid) => self.options.group_sizes.get(&gid).copied().unwrap_or(usize::MAX),
             None => 1,
         };
-        let nothing = Body::Value(serde_json::Value::Null);
-        let agreed = self.ask(nid, gid, Kind::Trigger, nothing, members).await?;
+        let agreed = self.ask(Envelope::new(nid, gid, Kind::Trigger), members).await?;
         if agreed.iter().all(|answer| answer.rc != 0) {
             return Err(agreed
                 .first()
@@ -391,7 +399,8 @@ impl Shared {
         }
         let seed = (nid >> 64) as u64 ^ nid as u64 ^ gid; // any number that differs will do
         let package = payload::bound_profile_package(seed, BPP_BYTES).unwrap_or_default();
-        let answers = self.ask(nid, gid, Kind::Msg, package.into(), members).await?;
+        let message = Envelope::new(nid, gid, Kind::Msg).with_body(package);
+        let answers = self.ask(message, members).await?;
         match answers.iter().find(|answer| answer.rc != 0) {
             Some(refusal) => Err(ClientError::Refused(refusal.rc)),
             None if answers.is_empty() => Err(ClientError::NoAnswer),
@@ -467,7 +476,15 @@ fn hear(envelope: &Envelope) -> Heard {
         rc: envelope.rc.unwrap_or(0),
         body_bytes: envelope.body.to_bytes().len(),
         profile_change: event == Some("profile-change"),
+        requesters: requesters(&envelope.body),
     }
+}
+
+/// Those whose D1s a message stands for.
+fn requesters(body: &Body) -> Vec<u128> {
+    let list = body.member("requesters").and_then(serde_json::Value::as_array);
+    let nid = |requester: &serde_json::Value| requester.get("nid")?.as_str().and_then(decimal);
+    list.into_iter().flatten().filter_map(nid).collect()
 }
 
 /// What the lock protects is valid after every step, so a panic elsewhere does not spoil it.

@@ -24,8 +24,8 @@ pub struct HttpTls {
 pub struct Secured<S> {
     /// The connection.
     pub stream: S,
-    /// The certificate at the other end is that of an operator.
-    pub operator: bool,
+    /// The subject of the certificate at the other end, where it is that of an operator.
+    pub operator: Option<String>,
 }
 
 /// Why a connection is not secure.
@@ -84,10 +84,10 @@ impl HttpTls {
         let leaf = chain.and_then(|chain| chain.first()).filter(|_| self.asks_for_certificates);
         let certificate = leaf.map(|leaf| PeerCertificate::read(leaf)).transpose();
         let certificate = certificate.map_err(NotSecured::Certificate)?;
-        let operator = certificate.is_some_and(|certificate| {
+        let operator = certificate.filter(|certificate| {
             let fits = |rule: &ServerRule| rule.fits(&certificate.facts);
             self.operators.is_empty() || self.operators.iter().any(fits)
         });
-        Ok(Secured { stream, operator })
+        Ok(Secured { stream, operator: operator.map(|certificate| certificate.facts.subject) })
     }
 }

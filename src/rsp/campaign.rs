@@ -152,7 +152,8 @@ impl FirstWave {
             return None;
         }
         if to.is_open() {
-            // It is sent the message again, and counts when it is through with that.
+            // It is sent the message again, and counts when it is through with that. A verdict
+            // stands: who has halted waits for an operator.
             self.done -= 1;
             self.failed -= u32::from(from.is_failure());
             return None;

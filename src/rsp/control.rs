@@ -10,11 +10,11 @@ use super::campaign::{CampaignId, FirstWave, Verdict};
 use super::event::{CampaignStep, Event, Events};
 use super::exchange::{ExchangeState, Exchanges, Pair};
 use super::gathering::Gathering;
+use super::group_log::GroupLetter;
 use super::import::{self, ImportReport, LineReason};
 use super::intake::Intake;
 use super::ledger::Ledger;
-use super::log::GroupLetter;
-use super::mail::{ExpiredLetters, Mail, Publication, Pulling};
+use super::mail::{Bereft, ExpiredLetters, Mail, Publication, Pulling, Receivers};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
 use super::merging::Merging;
 use super::options::ControlOptions;
@@ -23,8 +23,7 @@ use super::rate::Buckets;
 use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
 use super::request::{Asked, Draft, Found, Whom};
-use super::roll::Roll;
-use super::settings::Flow;
+use super::roll::{Roll, Ticked};
 use super::spent::Spent;
 use super::track::{DeviceState, Tally};
 use super::wishes::Wishes;
@@ -241,9 +240,9 @@ impl ControlUnit {
                 outcome.to_servers = batch.is_none();
             }
             Effect::Answer { found, rc } => self.enter_answer(found, rc, &mut outcome, now),
-            Effect::Report(pair) => {
-                if let Some(gid) = self.exchanges.confirm(pair, now) {
-                    self.events.push(Event::Exchange(pair, gid, ExchangeState::Confirmed));
+            Effect::Report { pair, rc } => {
+                if let Some((gid, state)) = self.exchanges.report(pair, rc, now) {
+                    self.events.push(Event::Exchange(pair, gid, state));
                 }
                 outcome.to_servers = true;
             }
@@ -266,7 +265,7 @@ impl ControlUnit {
             }
             Effect::AnswerExchange { pair, gid, proof } => {
                 proof.iter().for_each(|proof| self.spent.insert(pair.from, proof.seq_number));
-                self.exchanges.answer(pair, now);
+                self.exchanges.answer(pair, self.expiry(message, now));
                 self.events.push(Event::Exchange(pair, gid, ExchangeState::Transferred));
                 let change = Some(ProfileChange { from: pair.from, to: pair.to, gid });
                 self.forward(audience, message, form, change, &mut outcome, now);
@@ -391,10 +390,15 @@ impl ControlUnit {
         let mut budget = self.options.limits.sweep_max;
         let (letters, campaigns) = self.mail.sweep(now, &mut budget);
         let bereft = campaigns.len() as u64;
-        for (campaign, index) in campaigns {
-            match index {
-                Some(index) => self.ledger.settle(campaign, index, DeviceState::Expired, now),
-                None => self.ledger.settle_queued(campaign, &[], DeviceState::Expired),
+        for Bereft { campaign, whom } in campaigns {
+            match whom {
+                Receivers::One(i) => self.ledger.settle(campaign, i, DeviceState::Expired, now),
+                // Others may have been sent it again.
+                Receivers::All(roll) => {
+                    let mut pending = Ticked::new(roll.pending());
+                    let waited = |index| pending.has(index);
+                    self.ledger.settle_queued(campaign, waited, DeviceState::Expired);
+                }
             }
         }
         let requests =
@@ -466,6 +470,7 @@ impl ControlUnit {
             readers.extend(self.mail.remove(index, *nid, &gids));
             self.ledger.remove(index, &gids);
             self.wishes.remove(index);
+            self.device_rates.forget(index);
         }
         self.registry.settle();
         nids.iter().for_each(|nid| self.spent.forget(*nid));
@@ -519,8 +524,8 @@ impl ControlUnit {
         now: Timestamp,
     ) -> (CampaignId, Option<SessionKey>) {
         let publication = publication(&ask, message);
+        let (expires, form) = (self.expiry(message, now).min(ask.until), Form::Single);
         let id = self.ledger.open_one(index, draft(ask, publication.clone()), now);
-        let (expires, form) = (self.expiry(message, now), Form::Single);
         let wake = self.mail.post(index, &publication, expires, form, Some(id), None);
         (CampaignId(id), wake)
     }
@@ -558,14 +563,14 @@ impl ControlUnit {
         now: Timestamp,
     ) -> CampaignId {
         let publication = publication(&ask, message);
+        let expires = self.expiry(message, now).min(ask.until);
         let first = self.first_wave(gid, &members, &ask);
         let mut draft = draft(ask, publication.clone());
         draft.wave =
             first.as_ref().map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
         let id = self.ledger.open_all(gid, Arc::clone(&members), draft, now);
-        let (roll, expires) = (Roll::new(members), self.expiry(message, now));
         let (first, campaign) = (first.map(|(devices, _)| devices), NonZeroU64::new(id));
-        let letter = GroupLetter::new(roll, publication, expires);
+        let letter = GroupLetter::new(Roll::new(members), publication, expires);
         self.mail.post_group(gid, GroupLetter { campaign, first, ..letter }, wake);
         CampaignId(id)
     }
@@ -577,12 +582,11 @@ impl ControlUnit {
         if count >= members.len() {
             return None;
         }
-        let is_member = |index: &u32| members.binary_search(index).is_ok();
-        let mut first: Vec<u32> = self.mail.online(gid).filter(is_member).take(count).collect();
-        first.sort_unstable();
-        let online = first.clone();
-        let others = members.iter().filter(|index| online.binary_search(index).is_err());
-        first.extend(others.take(count - online.len()));
+        let mut first: Vec<u32> = self.mail.online_of(gid, members).take(count).collect();
+        let missing = count - first.len();
+        let mut online = Ticked::new(first.clone().into_iter());
+        let others = members.iter().copied().filter(|index| !online.has(*index));
+        first.extend(others.take(missing));
         first.sort_unstable();
         Some((first.into(), wave.failures_max.unwrap_or(WAVE_FAILURES_MAX_PERMILLE)))
     }
@@ -621,7 +625,8 @@ impl ControlUnit {
         }
     }
 
-    /// How long a message waits in the mail.
+    /// How long a message waits in the mail. One that asks for an answer waits no longer than that
+    /// may come: a device does not begin what it could not report.
     pub(super) fn expiry(&self, message: &Message, now: Timestamp) -> Timestamp {
         message.expires.min(now.after(self.options.mail_ttl))
     }
@@ -643,8 +648,8 @@ impl ControlUnit {
         };
         self.ledger.settle(found.id, index, state, now);
         match (asked, state) {
-            (Asked::Trigger, DeviceState::Ok) if self.is_strict(&gids) => {
-                outcome.wake.extend(self.mail.look_again_for(index));
+            (Asked::Trigger, DeviceState::Ok) => {
+                outcome.wake.extend(self.mail.agreed(index, &gids));
             }
             (Asked::Trigger, DeviceState::Refused) => {
                 for campaign in self.mail.drop_unagreed(index, &gids) {
@@ -653,10 +658,6 @@ impl ControlUnit {
             }
             _ => {}
         }
-    }
-
-    fn is_strict(&self, gids: &[Gid]) -> bool {
-        gids.iter().any(|gid| self.options.settings.of_group(*gid).flow == Flow::Strict)
     }
 
     /// The new device has the old one's profile.
@@ -671,7 +672,10 @@ impl ControlUnit {
         let Some(key) = self.registry.replace(change.from) else { return };
         self.events.push(Event::Replaced(change.from));
         let gids: Gids = self.registry.gids(key).into();
-        for campaign in self.mail.withdraw_all(key.index, &gids) {
+        let ledger = &self.ledger;
+        // It is spoken with still, were it only to reinstate it.
+        let is_msg = |id| ledger.request(id).is_none_or(|r| r.asked == Asked::Msg);
+        for campaign in self.mail.withdraw_all(key.index, &gids, is_msg) {
             self.ledger.settle(campaign, key.index, DeviceState::Cancelled, now);
         }
     }

@@ -2,7 +2,8 @@
 //! device's acknowledgement, and its report to the servers `[0069]`.
 //!
 //! One exchange is open per pair of devices. A closed one is remembered for as long as it might
-//! have been open, so that a repeated profile, a late one and one nobody asked for are told apart.
+//! have been open, or its profile waits for the new device, so that a repeated profile, a late one
+//! and one nobody asked for are told apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub enum ExchangeState {
     Unreported,
     /// The report came.
     Confirmed,
-    /// The report did not come in time.
+    /// The report did not come in time, or was one of failure.
     Unconfirmed,
     /// The profile did not come in time.
     Expired,
@@ -156,6 +157,13 @@ impl Exchanges {
         }
     }
 
+    /// Whether a profile of this device is on its way to another one.
+    pub(super) fn is_giving(&self, from: Nid) -> bool {
+        let behind = self.by_pair.range(Pair { from, ..FIRST_PAIR }..);
+        let mut own = behind.take_while(|(pair, _)| pair.from == from);
+        own.any(|(_, exchange)| exchange.state == ExchangeState::Transferred)
+    }
+
     /// Opens an exchange; returns the end of its time.
     pub(super) fn open(
         &mut self,
@@ -170,9 +178,9 @@ impl Exchanges {
         until
     }
 
-    /// The profile came.
-    pub(super) fn answer(&mut self, pair: Pair, now: Timestamp) {
-        self.move_on(pair, ExchangeState::Transferred, now);
+    /// The profile came, and is on its way until then.
+    pub(super) fn answer(&mut self, pair: Pair, until: Timestamp) {
+        self.move_to(pair, ExchangeState::Transferred, until);
     }
 
     /// The new device has the profile, and owes its report for so long.
@@ -196,11 +204,17 @@ impl Exchanges {
         owed.find(|(_, pair)| is_in_time(pair)).map(|(_, pair)| *pair)
     }
 
-    /// The report came.
-    pub(super) fn confirm(&mut self, pair: Pair, now: Timestamp) -> Option<Gid> {
+    /// The report came. One that reports a failure confirms nothing.
+    pub(super) fn report(
+        &mut self,
+        pair: Pair,
+        rc: i64,
+        now: Timestamp,
+    ) -> Option<(Gid, ExchangeState)> {
         let gid = self.by_pair.get(&pair)?.gid;
-        self.move_on(pair, ExchangeState::Confirmed, now);
-        Some(gid)
+        let state = if rc == 0 { ExchangeState::Confirmed } else { ExchangeState::Unconfirmed };
+        self.move_on(pair, state, now);
+        Some((gid, state))
     }
 
     /// Forgets every exchange of removed devices: one scan, however many they are.
@@ -232,8 +246,12 @@ impl Exchanges {
     }
 
     fn move_on(&mut self, pair: Pair, state: ExchangeState, now: Timestamp) {
+        let ttl = self.by_pair.get(&pair).map(|exchange| exchange.ttl);
+        ttl.into_iter().for_each(|ttl| self.move_to(pair, state, now.after(ttl)));
+    }
+
+    fn move_to(&mut self, pair: Pair, state: ExchangeState, until: Timestamp) {
         let Some(exchange) = self.by_pair.get(&pair).copied() else { return };
-        let until = now.after(exchange.ttl);
         self.put(pair, Exchange { state, until, ..exchange });
         if self.closed.len() > self.max
             && let Some((_, oldest)) = self.closed.first().copied()

@@ -1,7 +1,7 @@
 //! The mail of the SM-SR servers: what was published on `To_SM-SR`.
 //!
-//! Every subscription has a *desk*: a server of its own, or a share group whose members take from
-//! one pile. A message waits on each desk that may have it until a server there has acknowledged
+//! Every subscription has a *desk*: a server of its own, or a share group whose members share what
+//! there is. A message waits on each desk that may have it until a server there has acknowledged
 //! it. Which desks that are:
 //!
 //! * An answer (A2, B2, C2) is for the server that asked: for the desks where it sits. In a share
@@ -15,6 +15,11 @@
 //! So that a trigger or an answer that was acknowledged to a device is not lost because a server
 //! is away. What loses its place, because its desk closes and no other one was given it, is placed
 //! anew by the same rules, and finds room in any case.
+//!
+//! Whoever fetches nothing holds up nobody else: each server has room of its own at each desk, and
+//! for what is unclaimed each *fleet* has, which is all devices with the same servers in charge.
+//! What is for the same servers lies in one pile, and a pile changes its place as a whole: a server
+//! that comes back to 100,000 messages must not keep the others waiting while it is given them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,23 +30,26 @@ use smallvec::SmallVec;
 mod absence;
 mod desk;
 mod items;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
-use super::scope::Scope;
+use super::scope::ServerScopes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
-use absence::{Absences, Pile};
+use absence::Absences;
 use desk::Desk;
-use items::{Items, Room};
+use items::{DeskIds, Item, Items};
+use shelf::{Label, Pile, Shelf};
 
-/// Bounds of the inbox (`[rsp] server_inbox_messages_max`, `server_inbox_bytes_max`): for each
-/// desk, for what is unclaimed, and for the answers to each server that is away.
+/// Bounds of the inbox (`[rsp] server_inbox_messages_max`, `server_inbox_bytes_max`): for what is
+/// kept for each server at a desk, for the answers to each server that is away, and for what is
+/// unclaimed of each fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxLimits {
-    /// Messages that may wait in one place.
+    /// Messages that may wait for one server, or unclaimed in one fleet.
     pub messages_max: usize,
-    /// Payload bytes that may wait in one place.
+    /// Payload bytes that may wait for one server, or unclaimed in one fleet.
     pub bytes_max: usize,
     /// How long answers are kept for a server without a subscription
     /// (`[rsp] server_absence_max`).
@@ -88,11 +96,12 @@ pub struct InboxSwept {
 #[derive(Debug)]
 pub struct Inbox {
     limits: InboxLimits,
+    scopes: ServerScopes,
     items: Items,
     desks: Vec<Desk>,
     absences: Absences,
     /// What came while nobody whose scope covers it was subscribed.
-    unclaimed: Pile,
+    unclaimed: Shelf,
     last_desk: DeskId,
     /// Expired since the last sweep.
     expired: u64,
@@ -112,15 +121,16 @@ enum Place {
 }
 
 impl Inbox {
-    /// An empty inbox.
+    /// An empty inbox, for servers with these scopes.
     #[must_use]
-    pub fn new(limits: InboxLimits) -> Self {
+    pub fn new(limits: InboxLimits, scopes: ServerScopes) -> Self {
         Self {
             limits,
+            scopes,
             items: Items::default(),
             desks: Vec::new(),
             absences: Absences::default(),
-            unclaimed: Pile::default(),
+            unclaimed: Shelf::default(),
             last_desk: 0,
             expired: 0,
         }
@@ -136,14 +146,9 @@ impl Inbox {
         to: &Addressee,
         now: Timestamp,
     ) -> bool {
-        let limits = &self.limits;
-        match self.place_for(to, now) {
-            Place::Desks(desks) => {
-                desks.iter().any(|at| self.desks[*at].room.has(bytes, sender, limits))
-            }
-            Place::Absent(server) => self.absences.has_room(&server, bytes, sender, limits),
-            Place::Unclaimed => self.unclaimed.room.has(bytes, sender, limits),
-        }
+        let label = Label::new(to, &self.scopes);
+        let place = self.place_for(&label, now);
+        self.with_room(place, &label, bytes, sender).len() > 0
     }
 
     /// Puts a message wherever it belongs and there is room.
@@ -154,23 +159,29 @@ impl Inbox {
         to: &Addressee,
         now: Timestamp,
     ) -> Posted {
-        let place = self.place_for(to, now);
-        let number = self.items.add(message, sender, to);
-        let mut wake = BTreeSet::new();
-        let full = self.put(number, place, self.limits, now, &mut wake);
-        self.items.tidy(number);
-        Posted { wake: wake.into_iter().collect(), full }
+        let label = Label::new(to, &self.scopes);
+        let wanted = self.place_for(&label, now);
+        let places = wanted.len();
+        let place = self.with_room(wanted, &label, message.kept_bytes(), sender);
+        let full = places - place.len();
+        if place.len() == 0 {
+            return Posted { wake: Vec::new(), full };
+        }
+        let mut wake: Vec<SessionKey> = self.takers_at(&place, &label).collect();
+        wake.sort_unstable();
+        wake.dedup();
+        let (number, mut item) = (self.items.next_number(), Item::new(message, sender, label));
+        if let Some(desks) = self.copies_for(&place) {
+            item.copy_to(&desks);
+        }
+        self.shelves(&place, now).into_iter().for_each(|shelf| shelf.put(number, &item));
+        self.items.add(number, item);
+        Posted { wake, full }
     }
 
     /// A session of a server subscribes, alone or as a member of a share group. What waited for
     /// this server, or for anybody with such a scope, is given to its desk.
-    pub fn subscribe(
-        &mut self,
-        key: SessionKey,
-        group: Option<&str>,
-        server: &Arc<str>,
-        scope: &Scope,
-    ) {
+    pub fn subscribe(&mut self, key: SessionKey, group: Option<&str>, server: &Arc<str>) {
         if self.desks.iter().any(|desk| desk.seats(key, group)) {
             return;
         }
@@ -180,14 +191,11 @@ impl Inbox {
             self.desks.push(Desk::new(self.last_desk, group));
             self.desks.len() - 1
         });
-        let (desk, items) = (&mut self.desks[at], &mut self.items);
-        desk.join(key, server, scope, items);
-        let mut claimed = self.absences.end(server, items);
-        claimed.extend(self.unclaimed.withdraw(usize::MAX, items, |number, items| {
-            items.get(number).is_some_and(|item| desk.may_have(&item.to))
-        }));
-        for number in claimed {
-            desk.give(number, items, &NO_LIMITS);
+        let desk = &mut self.desks[at];
+        desk.join(key, server, self.scopes.id_of(server));
+        let claimed = self.unclaimed.take(|label| desk.may_have(label));
+        for (label, pile) in self.absences.end(server).into_piles().chain(claimed.into_piles()) {
+            desk.shelf.add(label, pile);
         }
     }
 
@@ -211,8 +219,8 @@ impl Inbox {
         if !self.desks.iter().any(|desk| desk.serves(&server)) {
             self.absences.begin(&server, now);
         }
-        for number in orphans {
-            self.place_orphan(number, id, now, &mut wake);
+        for (label, pile) in orphans.into_piles() {
+            self.place_orphans(label, pile, id, now, &mut wake);
         }
         wake.into_iter().collect()
     }
@@ -276,10 +284,10 @@ impl Inbox {
             budget -= 1;
         }
         let (longest, mut wake) = (self.limits.absence_max, BTreeSet::new());
-        for number in self.absences.give_up(longest, now, budget, &mut self.items) {
-            let Some(item) = self.items.get(number) else { continue };
-            let place = self.place_for_all(&item.to);
-            self.put(number, place, NO_LIMITS, now, &mut wake);
+        let given_up = self.absences.give_up(longest, now, budget, &self.items);
+        for (label, pile) in given_up.into_piles() {
+            let place = self.place_for_all(&label);
+            self.move_to(&place, label, pile, now, &mut wake);
         }
         let wake = wake.into_iter().collect();
         InboxSwept { expired: std::mem::take(&mut self.expired), wake }
@@ -288,7 +296,7 @@ impl Inbox {
     /// Messages waiting, over all places.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rooms().map(Room::messages).sum()
+        self.all_shelves().map(|shelf| shelf.load().messages).sum()
     }
 
     /// Nothing waits.
@@ -300,16 +308,16 @@ impl Inbox {
     /// Payload bytes waiting, over all places.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rooms().map(Room::bytes).sum()
+        self.all_shelves().map(|shelf| shelf.load().bytes).sum()
     }
 
-    fn rooms(&self) -> impl Iterator<Item = &Room> {
-        let piles = self.absences.piles().chain([&self.unclaimed]).map(|pile| &pile.room);
-        self.desks.iter().map(|desk| &desk.room).chain(piles)
+    fn all_shelves(&self) -> impl Iterator<Item = &Shelf> {
+        let desks = self.desks.iter().map(|desk| &desk.shelf);
+        desks.chain(self.absences.shelves()).chain([&self.unclaimed])
     }
 
-    fn place_for(&self, to: &Addressee, now: Timestamp) -> Place {
-        let Some(asker) = &to.asker else { return self.place_for_all(to) };
+    fn place_for(&self, label: &Label, now: Timestamp) -> Place {
+        let Some(asker) = &label.asker else { return self.place_for_all(label) };
         let desks = self.positions(|desk| desk.serves(asker));
         if !desks.is_empty() {
             return Place::Desks(desks);
@@ -317,12 +325,12 @@ impl Inbox {
         if self.absences.keep_for(asker, self.limits.absence_max, now) {
             return Place::Absent(Arc::clone(asker));
         }
-        self.place_for_all(to)
+        self.place_for_all(label)
     }
 
     /// Where it belongs, whoever asked.
-    fn place_for_all(&self, to: &Addressee) -> Place {
-        let desks = self.positions(|desk| desk.may_have(to));
+    fn place_for_all(&self, label: &Label) -> Place {
+        let desks = self.positions(|desk| desk.may_have(label));
         if desks.is_empty() { Place::Unclaimed } else { Place::Desks(desks) }
     }
 
@@ -331,64 +339,111 @@ impl Inbox {
         desks.filter(|(_, desk)| wanted(desk)).map(|(at, _)| at).collect()
     }
 
-    /// Puts an item where there is room. Gives how many places had none.
-    fn put(
-        &mut self,
-        number: u64,
-        place: Place,
-        limits: InboxLimits,
-        now: Timestamp,
-        wake: &mut BTreeSet<SessionKey>,
-    ) -> usize {
-        let items = &mut self.items;
+    /// Of a place, what has room for this many bytes of this sender.
+    fn with_room(&self, place: Place, label: &Label, bytes: usize, sender: Option<Nid>) -> Place {
+        let limits = &self.limits;
+        let has_room = match place {
+            Place::Desks(mut desks) => {
+                desks.retain(|at| self.desks[*at].has_room(label, bytes, sender, limits));
+                return Place::Desks(desks);
+            }
+            Place::Absent(ref server) => self.absences.has_room(server, bytes, sender, limits),
+            Place::Unclaimed => self.has_unclaimed_room(label, bytes, sender),
+        };
+        if has_room { place } else { Place::NOWHERE }
+    }
+
+    /// A fleet whose servers are away takes no room of another one.
+    fn has_unclaimed_room(&self, label: &Label, bytes: usize, sender: Option<Nid>) -> bool {
+        let fleet = |other: &Label| other.scopes == label.scopes;
+        let InboxLimits { messages_max, bytes_max, .. } = self.limits;
+        let of_all = InboxLimits {
+            messages_max: messages_max.saturating_mul(FLEETS),
+            bytes_max: bytes_max.saturating_mul(FLEETS),
+            ..self.limits
+        };
+        self.unclaimed.has_room(bytes, sender, &self.limits, fleet)
+            && self.unclaimed.has_room(bytes, None, &of_all, |_| true)
+    }
+
+    /// The desks that it is copied to, if there are several.
+    fn copies_for(&self, place: &Place) -> Option<DeskIds> {
+        let Place::Desks(desks) = place else { return None };
+        (desks.len() > 1).then(|| desks.iter().map(|at| self.desks[*at].id).collect())
+    }
+
+    /// Who is to be told of something new there.
+    fn takers_at(&self, place: &Place, label: &Label) -> impl Iterator<Item = SessionKey> {
+        let desks: &[usize] = if let Place::Desks(desks) = place { desks } else { &[] };
+        desks.iter().flat_map(|at| self.desks[*at].takers_of(label))
+    }
+
+    fn shelves(&mut self, place: &Place, now: Timestamp) -> SmallVec<[&mut Shelf; 4]> {
         match place {
-            Place::Desks(desks) => {
-                let mut full = 0;
-                for at in desks {
-                    let desk = &mut self.desks[at];
-                    if !desk.give(number, items, &limits) {
-                        full += 1;
-                    } else if let Some(item) = items.get(number) {
-                        wake.extend(desk.takers_of(&item.to));
-                    }
-                }
-                full
+            Place::Desks(positions) => {
+                let desks = self.desks.iter_mut().enumerate();
+                let desks = desks.filter(|(at, _)| positions.contains(at));
+                desks.map(|(_, desk)| &mut desk.shelf).collect()
             }
-            Place::Absent(server) => {
-                self.absences.begin(&server, now);
-                let pile = self.absences.pile(&server);
-                usize::from(!pile.is_some_and(|pile| pile.put(number, items, &limits)))
-            }
-            Place::Unclaimed => usize::from(!self.unclaimed.put(number, items, &limits)),
+            Place::Absent(server) => [self.absences.shelf_for(server, now)].into_iter().collect(),
+            Place::Unclaimed => [&mut self.unclaimed].into_iter().collect(),
         }
     }
 
-    /// Finds another place for an item that a desk had and lost.
-    fn place_orphan(
+    /// Finds another place for a pile that a desk had and lost. It has been accepted already and
+    /// must not be lost: beyond its bounds a place has at most what others were allowed.
+    fn place_orphans(
         &mut self,
-        number: u64,
+        mut label: Label,
+        mut pile: Pile,
         from: DeskId,
         now: Timestamp,
         wake: &mut BTreeSet<SessionKey>,
     ) {
-        self.items.forget_desk(number, from);
-        let Some(item) = self.items.get(number) else { return };
-        if !self.desks.iter().any(|desk| item.desks.contains(&desk.id)) {
-            let place = self.place_for(&item.to, now);
-            self.put(number, place, NO_LIMITS, now, wake);
+        if label.copied {
+            let is_open = |id| self.desks.iter().any(|desk| desk.id == id);
+            self.items.lose_copies(from, &mut pile, is_open);
+            label.copied = false;
         }
-        self.items.tidy(number);
+        if !pile.room.is_empty() {
+            let place = self.place_for(&label, now);
+            self.move_to(&place, label, pile, now, wake);
+        }
+    }
+
+    /// Puts a pile that is in no place where it belongs.
+    fn move_to(
+        &mut self,
+        place: &Place,
+        mut label: Label,
+        pile: Pile,
+        now: Timestamp,
+        wake: &mut BTreeSet<SessionKey>,
+    ) {
+        if let Some(desks) = self.copies_for(place) {
+            self.items.copy_to(&desks, &pile);
+            label.copied = true;
+        }
+        wake.extend(self.takers_at(place, &label));
+        let mut shelves = self.shelves(place, now);
+        let last = shelves.pop();
+        shelves.into_iter().for_each(|shelf| shelf.add(label.clone(), pile.clone()));
+        if let Some(last) = last {
+            last.add(label, pile);
+        }
     }
 
     fn expire(&mut self, number: u64) {
         let items = &mut self.items;
-        let asker = items.get(number).and_then(|item| item.to.asker.clone());
-        let kept = asker.and_then(|asker| self.absences.pile(&asker));
-        let piles = kept.into_iter().chain([&mut self.unclaimed]);
-        let in_piles: u64 = piles.map(|pile| u64::from(pile.expire(number, items))).sum();
-        let desks = self.desks.iter_mut();
-        let on_desks: u64 = desks.map(|desk| u64::from(desk.expire(number, items))).sum();
-        self.expired += in_piles + on_desks;
+        let asker = items.get(number).and_then(|item| item.label.asker.clone());
+        let kept = asker.and_then(|asker| self.absences.shelf(&asker));
+        let desks = self.desks.iter_mut().map(|desk| &mut desk.shelf);
+        for shelf in kept.into_iter().chain([&mut self.unclaimed]).chain(desks) {
+            if items.get(number).is_some_and(|item| shelf.take_out(number, item)) {
+                items.settle(number, shelf);
+                self.expired += 1;
+            }
+        }
     }
 
     fn note_room(&mut self, key: SessionKey, has_room: bool) -> Vec<SessionKey> {
@@ -396,10 +451,20 @@ impl Inbox {
     }
 }
 
-/// For what has been taken already and must not be lost. Beyond its bounds a place has at most
-/// what others were allowed.
-const NO_LIMITS: InboxLimits =
-    InboxLimits { messages_max: usize::MAX, bytes_max: usize::MAX, absence_max: Duration::ZERO };
+impl Place {
+    const NOWHERE: Self = Self::Desks(SmallVec::new_const());
+
+    /// Places in which a message has a copy each.
+    fn len(&self) -> usize {
+        match self {
+            Self::Desks(desks) => desks.len(),
+            Self::Absent(_) | Self::Unclaimed => 1,
+        }
+    }
+}
+
+/// Fleets whose unclaimed messages may reach their bounds at once.
+const FLEETS: usize = 64;
 
 /// Items that one sweep puts away or places anew.
 const SWEEP_MAX: usize = 10_000;

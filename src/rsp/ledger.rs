@@ -21,6 +21,7 @@ use super::filed::{Filed, Standing};
 use super::mail::Publication;
 use super::options::RspLimits;
 use super::request::{Answerable, Asked, Draft, Request, Roster, Whom};
+use super::roll::Ticked;
 use super::track::{DeviceState, Tally, Track};
 use crate::ids::{Gid, Timestamp};
 
@@ -192,14 +193,16 @@ impl Ledger {
 
     /// Whether an A1 to the device, alone or with one of these groups, is in its time.
     pub(super) fn is_triggered(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        self.triggers(index, gids, now).next().is_some()
+        self.triggers(index, gids).any(|(_, request, _)| request.expires > now)
     }
 
     /// Whether the device agrees to be provisioned, as it has said last: to an A1 to itself or to
     /// one of these groups, as long as that A1 is in its time.
     pub(super) fn has_agreed(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        let answered = self.triggers(index, gids, now).filter(|(_, state)| state.is_answered());
-        answered.max_by_key(|(id, _)| *id).is_some_and(|(_, state)| state == DeviceState::Ok)
+        let has_said = |state: DeviceState| matches!(state, DeviceState::Ok | DeviceState::Refused);
+        let answered = self.triggers(index, gids).filter(|(_, _, state)| has_said(*state));
+        let last = answered.max_by_key(|(id, _, _)| *id);
+        last.is_some_and(|(_, request, state)| state == DeviceState::Ok && request.expires > now)
     }
 
     /// The device has acknowledged the message.
@@ -227,16 +230,26 @@ impl Ledger {
         self.end_if_over(id);
     }
 
-    /// Moves all devices on whose message waits, but for these, which are in ascending order.
-    pub(super) fn settle_queued(&mut self, id: u64, but: &[u32], to: DeviceState) {
-        let mut but = Ticked::new(but);
-        self.move_where(id, to, |index, state| state == DeviceState::Queued && !but.has(index));
+    /// Moves those devices on whose message waits and that `which` picks, which is asked in
+    /// ascending order.
+    pub(super) fn settle_queued(
+        &mut self,
+        id: u64,
+        mut which: impl FnMut(u32) -> bool,
+        to: DeviceState,
+    ) {
+        self.move_where(id, to, |index, state| state == DeviceState::Queued && which(index));
         self.end_if_over(id);
     }
 
     /// What the first waves of campaigns said about the others since this was asked last.
     pub(super) fn take_verdicts(&mut self) -> Vec<(u64, Verdict)> {
         std::mem::take(&mut self.verdicts)
+    }
+
+    /// What the first wave of this campaign has just said is of no use any more.
+    pub(super) fn forget_verdict(&mut self, id: u64) {
+        self.verdicts.retain(|(other, _)| *other != id);
     }
 
     /// Campaigns in which something has changed since this was asked last.
@@ -276,7 +289,7 @@ impl Ledger {
     /// These devices, which are in ascending order, are sent the message again, and may answer
     /// until then.
     pub(super) fn reopen(&mut self, id: u64, devices: &[u32], expires: Timestamp) {
-        let mut these = Ticked::new(devices);
+        let mut these = Ticked::new(devices.iter().copied());
         self.move_where(id, DeviceState::Queued, |index, _| these.has(index));
         let Some(request) = self.requests.get_mut(id) else { return };
         let devices = request.len();
@@ -464,18 +477,17 @@ impl Ledger {
         }
     }
 
+    /// A1s to the device that are remembered, and how far it is with each.
     fn triggers<'a>(
         &'a self,
         index: u32,
         gids: &'a [Gid],
-        now: Timestamp,
-    ) -> impl Iterator<Item = (u64, DeviceState)> + 'a {
+    ) -> impl Iterator<Item = (u64, &'a Request, DeviceState)> + 'a {
         let with_groups = gids.iter().flat_map(|gid| self.by_group.of(*gid));
         self.by_device.of(index).chain(with_groups).filter_map(move |id| {
             let request = self.requests.get(id)?;
-            let standing = request.asked == Asked::Trigger && request.expires > now;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
-            standing.then_some((id, state))
+            (request.asked == Asked::Trigger).then_some((id, request, state))
         })
     }
 
@@ -504,24 +516,5 @@ impl Ledger {
             None | Some(Answerable::Never) => best(false),
             Some(exact) => exact,
         }
-    }
-}
-
-/// A list of devices in ascending order, of which one is asked after the other, ascending, too.
-struct Ticked<'a>(&'a [u32]);
-
-impl<'a> Ticked<'a> {
-    fn new(devices: &'a [u32]) -> Self {
-        Self(devices)
-    }
-
-    fn has(&mut self, index: u32) -> bool {
-        while let [first, rest @ ..] = self.0 {
-            if *first >= index {
-                return *first == index;
-            }
-            self.0 = rest;
-        }
-        false
     }
 }

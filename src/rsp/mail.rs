@@ -20,14 +20,15 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::exchange::{due, pay_for};
-use super::log::{Dropped, GroupLetter, Log};
+use super::group_log::{Dropped, GroupLetter, Log};
 use super::mailbox::{
-    Acknowledged, Arrival, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
+    Acknowledged, Arrival, Finished, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
 };
 use super::options::RspLimits;
 use super::parts::Parts;
 use super::policy::Form;
 use super::registry::reserve;
+use super::roll::Roll;
 use super::shape::Next;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
@@ -66,6 +67,9 @@ pub struct ExpiredLetters {
     pub to_groups: u64,
 }
 
+/// The next letter of each place where some for a device may lie, its own mailbox first.
+type Heads<'a> = SmallVec<[Option<Next<'a>>; 3]>;
+
 /// What a reader is to be given.
 #[derive(Debug, Default)]
 struct Seen {
@@ -78,8 +82,20 @@ struct Seen {
     all: bool,
 }
 
-/// A campaign that lost a letter, with the device where it was for one.
-pub(super) type Bereft = (u64, Option<u32>);
+/// A campaign that lost a letter.
+#[derive(Debug)]
+pub(super) struct Bereft {
+    pub(super) campaign: u64,
+    /// Who had not got it.
+    pub(super) whom: Receivers,
+}
+
+/// Who a letter was for.
+#[derive(Debug)]
+pub(super) enum Receivers {
+    One(u32),
+    All(Roll),
+}
 
 #[derive(Debug)]
 pub(super) struct Mail {
@@ -140,10 +156,13 @@ impl Mail {
             && held + bytes <= self.limits.mail_bytes_max.div_ceil(share)
     }
 
-    /// Whether a group's log takes another message of this size.
-    pub(super) fn has_group_room(&self, gid: Gid, bytes: usize) -> bool {
+    /// Whether a group's log takes another message of this size. Answers to what members have asked
+    /// for may fill half of it: however many of them ask, the server gets through with its own.
+    pub(super) fn has_group_room(&self, gid: Gid, bytes: usize, is_answer: bool) -> bool {
         let (len, held) = self.logs.get(&gid).map_or((0, 0), |log| (log.letters.len(), log.bytes));
-        len < self.limits.group_messages_max && held + bytes <= self.limits.group_bytes_max
+        let share = if is_answer { 2 } else { 1 };
+        len < self.limits.group_messages_max.div_ceil(share)
+            && held + bytes <= self.limits.group_bytes_max.div_ceil(share)
     }
 
     /// The largest PUBLISH that a device's reader takes, in bytes.
@@ -194,9 +213,13 @@ impl Mail {
         log.letters.push_back(GroupLetter { id, ..letter });
     }
 
-    /// The connected members of a group, roughly in the order in which they came.
-    pub(super) fn online(&self, gid: Gid) -> impl Iterator<Item = u32> + '_ {
-        self.logs.get(&gid).into_iter().flat_map(Log::online)
+    /// Those of these members of a group that are connected.
+    pub(super) fn online_of<'a>(
+        &'a self,
+        gid: Gid,
+        members: &'a [u32],
+    ) -> impl Iterator<Item = u32> + 'a {
+        self.logs.get(&gid).into_iter().flat_map(|log| log.online_of(members))
     }
 
     /// The first wave is through: all others may have the campaign's letters. Adds the readers to
@@ -209,9 +232,14 @@ impl Mail {
         wake.extend(log.readers());
     }
 
-    /// The device's reader has passed over letters that it may have by now; returns it, to be
-    /// woken.
-    pub(super) fn look_again_for(&mut self, index: u32) -> Option<SessionKey> {
+    /// The device agrees in these groups: its reader has passed over what waits for that, if
+    /// anything does. Returns it, to be woken.
+    pub(super) fn agreed(&mut self, index: u32, gids: &[Gid]) -> Option<SessionKey> {
+        let logs = gids.iter().filter_map(|gid| self.logs.get(gid));
+        let mut letters = logs.flat_map(|log| &log.letters);
+        if !letters.any(|l| l.publication.needs_consent && l.roll.is_waiting(index)) {
+            return None;
+        }
         self.look_again(index);
         self.mailbox(index)?.reader()
     }
@@ -255,19 +283,25 @@ impl Mail {
 
     /// Takes back from a device all B1s and C1s that it was not given yet. Returns their
     /// campaigns.
-    pub(super) fn withdraw_all(&mut self, index: u32, gids: &[Gid]) -> Vec<u64> {
+    pub(super) fn withdraw_all(
+        &mut self,
+        index: u32,
+        gids: &[Gid],
+        is_msg: impl Fn(u64) -> bool,
+    ) -> Vec<u64> {
         let mut campaigns = Vec::new();
         let own: Vec<(u64, u64)> = self.mailbox(index).map_or_else(Vec::new, |mailbox| {
             let mine = mailbox.letters().filter(|letter| !mailbox.has_taken(letter.id));
-            mine.filter_map(|letter| Some((letter.id, letter.campaign?.get()))).collect()
+            let campaigns = mine.filter_map(|letter| Some((letter.id, letter.campaign?.get())));
+            campaigns.filter(|(_, campaign)| is_msg(*campaign)).collect()
         });
         for (id, campaign) in own {
             self.remove_own(index, id);
             campaigns.push(campaign);
         }
-        let is_campaigns = |letter: &GroupLetter| letter.campaign.is_some();
+        let asks = |letter: &GroupLetter| letter.campaign.is_some_and(|id| is_msg(id.get()));
         for gid in gids {
-            campaigns.extend(self.drop_waiting(index, *gid, is_campaigns));
+            campaigns.extend(self.drop_waiting(index, *gid, asks));
         }
         campaigns
     }
@@ -369,11 +403,18 @@ impl Mail {
                 logs[at]?.next(index, cursor, now, agrees).map(Next::of_group)
             }
         };
+        // What has begun goes on, whatever has become free before it.
+        let begun = mailbox.progress().map(|progress| progress.letter);
+        let going_on = begun.map(|id| -> Heads<'_> {
+            (0..=logs.len()).map(|source| next(source, id - 1)).collect()
+        });
+        let is_begun = |head: &Next<'_>| Some(head.id) == begun;
+        let going_on = going_on.filter(|heads| heads.iter().flatten().any(is_begun));
         let cursor = mailbox.cursor();
         let from = logs.iter().map(|log| log.map_or(cursor, |log| log.look_from(cursor)));
         let cursors = std::iter::once(cursor).chain(from).enumerate();
-        let mut heads: SmallVec<[Option<Next<'_>>; 3]> =
-            cursors.map(|(source, cursor)| next(source, cursor)).collect();
+        let mut heads: Heads<'_> = going_on
+            .unwrap_or_else(|| cursors.map(|(source, cursor)| next(source, cursor)).collect());
         let mut seen = Seen::default();
         while seen.progress.is_none() && seen.letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();
@@ -422,11 +463,17 @@ impl Mail {
         if !mailbox.finish(id) {
             return None;
         }
-        if mailbox.finish_piece(id) {
+        let finished = mailbox.finish_piece(id);
+        if finished == Finished::Piece {
             self.not_taken(index, gids, [id]);
             return Some(Acknowledged::Piece);
         }
-        self.take_out(index, gids, id).map(Acknowledged::Arrived)
+        let in_pieces = finished == Finished::LastPiece;
+        match self.take_out(index, gids, id) {
+            Some(arrival) => Some(Acknowledged::Arrived(Arrival { in_pieces, ..arrival })),
+            // It has expired on its way, and what is behind it has waited for it.
+            None => in_pieces.then_some(Acknowledged::Piece),
+        }
     }
 
     /// A letter that the reader was given cannot be given to it: it leaves the mail. A piece of one
@@ -448,7 +495,8 @@ impl Mail {
         if let Some(letter) = self.remove_own(index, id) {
             let OwnLetter { message, form, change, campaign, .. } = letter;
             let (change, campaign) = (change.map(|change| *change), campaign.map(NonZeroU64::get));
-            return Some(Arrival { form, published: message.published, change, campaign });
+            let (published, in_pieces) = (message.published, false);
+            return Some(Arrival { form, published, change, in_pieces, campaign });
         }
         // An id names one letter, so it lies in one group at most.
         gids.iter().find_map(|gid| self.finish_in_group(index, *gid, id))
@@ -502,20 +550,31 @@ impl Mail {
             let Some(letter) = self.remove_group_letter(gid, id) else { continue };
             pay_for(letter.roll.len(), budget);
             expired.to_groups += 1;
-            campaigns.extend(letter.campaign.map(|campaign| (campaign.get(), None)));
+            let campaign = letter.campaign.map(NonZeroU64::get);
+            let whom = Receivers::All(letter.roll);
+            campaigns.extend(campaign.map(|campaign| Bereft { campaign, whom }));
         }
         while let Some((_, index)) = due(&self.calendar, now, budget) {
             // The look at the mailbox, which is paid, is good for the first letter.
             let ids = self.mailbox(index).map(|mailbox| mailbox.expired(now, *budget + 1));
             let ids = ids.unwrap_or_default();
             *budget -= ids.len().saturating_sub(1);
-            for letter in ids.into_iter().filter_map(|id| self.remove_own(index, id)) {
+            for id in ids {
+                let Some(letter) = self.remove_own(index, id) else { continue };
                 expired.to_devices += 1;
-                campaigns.extend(letter.campaign.map(|campaign| (campaign.get(), Some(index))));
+                let campaign = letter.campaign.filter(|id| !self.has_letter_of(index, *id));
+                let whom = Receivers::One(index);
+                campaigns.extend(campaign.map(|id| Bereft { campaign: id.get(), whom }));
             }
             self.reschedule(index);
         }
         (expired, campaigns)
+    }
+
+    /// It was sent again, and waits anew.
+    fn has_letter_of(&self, index: u32, campaign: NonZeroU64) -> bool {
+        let mut letters = self.mailbox(index).into_iter().flat_map(Mailbox::letters);
+        letters.any(|letter| letter.campaign == Some(campaign))
     }
 
     fn mailbox(&self, index: u32) -> Option<&Mailbox> {
@@ -602,8 +661,13 @@ impl Mail {
         if seen.all {
             mailbox.set_cursor(last_id);
         }
+        let is_over = |known: &Progress| seen.letters.iter().any(|l| l.id == known.letter);
         if seen.progress.is_some() {
             mailbox.set_progress(seen.progress);
+        } else if mailbox.progress().is_some_and(is_over) {
+            // What was being given in pieces has to be given whole now.
+            mailbox.set_progress(None);
+            mailbox.set_cursor(0);
         }
     }
 
@@ -635,11 +699,14 @@ impl Mail {
     /// Takes a device off the rolls of a group's letters; returns what it had not yet and might
     /// have had at once, as letters of its own.
     fn withdraw(&mut self, index: u32, nid: Nid, gid: Gid) -> Vec<OwnLetter> {
+        let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
+        let has_begun = |id| mailbox.is_some_and(|mailbox| mailbox.has_begun(id));
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
         let (mut withdrawn, mut done) = (Vec::new(), Vec::new());
         for letter in &mut log.letters {
             if letter.roll.finish(index) {
-                withdrawn.extend(letter.as_own(index, nid));
+                let may_have = has_begun(letter.id) || letter.is_free_for(index);
+                withdrawn.extend(may_have.then(|| letter.to_own(nid)));
                 done.extend(letter.is_done().then_some(letter.id));
             }
         }
@@ -659,7 +726,8 @@ impl Mail {
         if letter.is_done() {
             self.remove_group_letter(gid, id);
         }
-        finished.then_some(Arrival { form: Form::Multi, published, change: None, campaign })
+        let (form, change, in_pieces) = (Form::Multi, None, false);
+        finished.then_some(Arrival { form, published, change, in_pieces, campaign })
     }
 
     fn remove_group_letter(&mut self, gid: Gid, id: u64) -> Option<GroupLetter> {

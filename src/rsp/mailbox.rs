@@ -41,6 +41,8 @@ pub struct Arrival {
     pub published: Timestamp,
     /// What it means, if it was an E2.
     pub change: Option<ProfileChange>,
+    /// It came in pieces: what is behind it has waited for the last one and can be pulled now.
+    pub in_pieces: bool,
     /// The campaign it belongs to.
     pub(super) campaign: Option<u64>,
 }
@@ -95,6 +97,14 @@ pub(super) struct Progress {
     pub(super) pieces: u32,
     /// Where the piece that it was given last ends; `None` at the end of the content.
     pub(super) next: Option<usize>,
+}
+
+/// How much of a letter was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    Whole,
+    Piece,
+    LastPiece,
 }
 
 #[derive(Debug)]
@@ -256,6 +266,11 @@ impl Mailbox {
         self.reading.as_ref().is_some_and(|reading| reading.taken.binary_search(&id).is_ok())
     }
 
+    /// The device was given the letter, or a piece of it.
+    pub(super) fn has_begun(&self, id: u64) -> bool {
+        self.has_taken(id) || self.progress().is_some_and(|progress| progress.letter == id)
+    }
+
     /// Forgets that a letter was taken; `false` when it was not.
     pub(super) fn finish(&mut self, id: u64) -> bool {
         let Some(Reading { taken, .. }) = self.reading.as_deref_mut() else { return false };
@@ -277,19 +292,17 @@ impl Mailbox {
         self.progress().is_some_and(|progress| self.has_taken(progress.letter))
     }
 
-    /// The device has the piece it was given. `false` when that was the last one, or the letter
-    /// was whole.
-    pub(super) fn finish_piece(&mut self, id: u64) -> bool {
+    /// The device has what it was given of a letter.
+    pub(super) fn finish_piece(&mut self, id: u64) -> Finished {
         let Some(progress) = self.progress().copied().filter(|p| p.letter == id) else {
-            return false;
+            return Finished::Whole;
         };
+        // Older letters may have become free meanwhile, and have waited.
+        self.set_cursor(0);
         let Progress { next, pieces, .. } = progress;
         let on = next.map(|offset| Progress { offset, pieces: pieces + 1, ..progress });
         self.set_progress(on);
-        if on.is_some() {
-            self.go_back(id);
-        }
-        on.is_some()
+        if on.is_some() { Finished::Piece } else { Finished::LastPiece }
     }
 
     /// What was taken goes back, and is returned: the next reader begins at the oldest letter.

@@ -107,10 +107,14 @@ impl Merging {
         self.take(id)
     }
 
-    /// Takes any batch, the oldest first.
-    pub(super) fn take_any(&mut self) -> Option<EqualMessages> {
-        let (_, id) = self.calendar.first().copied()?;
-        self.take(id)
+    /// Takes the batches in which a B1 to any of these devices waits, the oldest first.
+    pub(super) fn take_of_any(&mut self, members: &[u32]) -> Vec<EqualMessages> {
+        let is_member = |(index, _): &(u32, _)| members.binary_search(index).is_ok();
+        let concerned = |(_, id): &&(Timestamp, u64)| {
+            self.batches.get(id).is_some_and(|batch| batch.each.iter().any(is_member))
+        };
+        let ids: Vec<u64> = self.calendar.iter().filter(concerned).map(|(_, id)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
     /// The device is gone: nothing waits for it.

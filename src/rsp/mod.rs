@@ -29,7 +29,8 @@
 //! | [`exchange`] | E1 and E2, and what follows |
 //! | [`proof`], `spent` | whether an old eUICC has deleted the profile, and said so once |
 //! | `rate` | how often devices may start something |
-//! | `mail`, [`mailbox`], `log`, `roll`, `shape` | what waits for whom, and what of it each gets |
+//! | `mail`, [`mailbox`], `group_log`, `roll` | what waits for whom |
+//! | `shape` | what of it each gets |
 //! | [`inbox`] | what waits for the servers |
 //! | [`scope`] | which server is responsible for which groups |
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
@@ -61,10 +62,10 @@ mod ascending;
 mod cbor;
 mod filed;
 mod gathering;
+mod group_log;
 mod intake;
 mod json;
 mod ledger;
-mod log;
 mod mail;
 mod merging;
 mod nids;

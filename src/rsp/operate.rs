@@ -11,14 +11,14 @@ use super::event::{CampaignStep, Event, Reason};
 use super::exchange::{Exchange, Pair};
 use super::gathered;
 use super::gathering::Pending;
+use super::group_log::GroupLetter;
 use super::identity::Identity;
 use super::ledger::RetryError;
-use super::log::GroupLetter;
 use super::mail::Publication;
 use super::merging::EqualMessages;
 use super::policy::{Ask, Audience, Form, MessageId};
 use super::request::{Asked, Request, Whom};
-use super::roll::Roll;
+use super::roll::{Roll, Ticked};
 use super::settings::{GroupSettings, PeerProof, Settings, SettingsTable};
 use super::track::DeviceState;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
@@ -167,14 +167,15 @@ impl ControlUnit {
         let publication = Publication { message, ..publication };
         let bytes = publication.message.kept_bytes();
         let has_room = match gid {
-            Some(gid) => self.mail.has_group_room(gid, bytes),
+            Some(gid) => self.mail.has_group_room(gid, bytes, false),
             None => self.mail.has_room(first, bytes, Form::Single),
         };
         if !has_room {
             return Err(RetryError::NoRoom);
         }
-        self.ledger.reopen(id.0, &missing, now.after(ttl));
-        let (count, expires) = (missing.len(), self.expiry(&publication.message, now));
+        let until = now.after(ttl);
+        self.ledger.reopen(id.0, &missing, until);
+        let (count, expires) = (missing.len(), self.expiry(&publication.message, now).min(until));
         let mut wake = Vec::new();
         match gid {
             Some(gid) => {
@@ -208,16 +209,18 @@ impl ControlUnit {
             Whom::One { index, .. } => {
                 let index = *index;
                 if self.mail.withdraw_from(index, id.0) {
-                    self.ledger.settle_queued(id.0, &[], DeviceState::Cancelled);
+                    self.ledger.settle_queued(id.0, |_| true, DeviceState::Cancelled);
                 }
             }
             Whom::All(roster) => {
                 let on_their_way = self.mail.withdraw_from_group(roster.gid, id.0);
-                self.ledger.settle_queued(id.0, &on_their_way, DeviceState::Cancelled);
+                let mut on_their_way = Ticked::new(on_their_way.into_iter());
+                let waits = |index| !on_their_way.has(index);
+                self.ledger.settle_queued(id.0, waits, DeviceState::Cancelled);
             }
         }
-        // Nothing is left that a first wave could decide about.
-        self.ledger.take_verdicts();
+        // Nothing is left that its first wave could decide about.
+        self.ledger.forget_verdict(id.0);
         let after = self.ledger.request(id.0)?.tally().of(DeviceState::Cancelled);
         self.events.push(Event::Campaign(id, CampaignStep::Cancelled(after - before)));
         Some(after - before)
@@ -310,8 +313,9 @@ impl ControlUnit {
                     self.send_merged(batch, wake, now);
                 }
             }
-            Audience::Group(_) => {
-                while let Some(batch) = self.merging.take_any() {
+            Audience::Group(gid) => {
+                let Some(members) = self.registry.members(gid).cloned() else { return };
+                for batch in self.merging.take_of_any(&members) {
                     self.send_merged(batch, wake, now);
                 }
             }
@@ -319,17 +323,17 @@ impl ControlUnit {
     }
 
     fn send_merged(&mut self, batch: EqualMessages, wake: &mut Vec<SessionKey>, now: Timestamp) {
-        let EqualMessages { gid, envelope, ask, mut each, .. } = batch;
+        let EqualMessages { gid, envelope, ask, each, .. } = batch;
+        // Who has left the group meanwhile would not find it there.
+        let is_member = |(index, _): &(u32, _)| self.registry.gids_at(*index).contains(&gid);
+        let (mut each, others): (Vec<_>, Vec<_>) = each.into_iter().partition(is_member);
+        self.send_each(others, &ask, wake, now);
         let count = u32::try_from(each.len()).unwrap_or(u32::MAX);
         let Some((_, first)) = each.first() else { return };
         let first = first.with_payload(envelope);
         let enough = count >= self.options.settings.of_group(gid).auto_members;
-        if !enough || !self.mail.has_group_room(gid, first.kept_bytes()) {
-            for (index, message) in each {
-                let ask = Ask { merge: None, ..ask.clone() };
-                let (_, reader) = self.send_to_device(index, ask, &message, now);
-                wake.extend(reader);
-            }
+        if !enough || !self.mail.has_group_room(gid, first.kept_bytes(), false) {
+            self.send_each(each, &ask, wake, now);
             if count > 1 {
                 self.events.push(Event::Decided(gid, Reason::NotMerged(count)));
             }
@@ -339,6 +343,21 @@ impl ControlUnit {
         let members = Arc::new(each.into_iter().map(|(index, _)| index).collect());
         self.send_to_members(gid, members, ask, &Arc::new(first), wake, now);
         self.events.push(Event::Decided(gid, Reason::Merged(count)));
+    }
+
+    /// B1s that waited for nothing.
+    fn send_each(
+        &mut self,
+        each: Vec<(u32, Arc<Message>)>,
+        ask: &Ask,
+        wake: &mut Vec<SessionKey>,
+        now: Timestamp,
+    ) {
+        for (index, message) in each {
+            let ask = Ask { merge: None, ..ask.clone() };
+            let (_, reader) = self.send_to_device(index, ask, &message, now);
+            wake.extend(reader);
+        }
     }
 
     fn for_servers(&self, pending: &Pending, now: Timestamp) -> ForServers {

@@ -183,7 +183,10 @@ pub(super) enum Effect {
         rc: i64,
     },
     /// A B2 that is the report on a profile change.
-    Report(Pair),
+    Report {
+        pair: Pair,
+        rc: i64,
+    },
     /// D2.
     AnswerWish(Wished),
     OpenExchange {

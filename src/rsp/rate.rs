@@ -55,6 +55,13 @@ impl<K: Copy + Eq + Hash + Ord> Buckets<K> {
         self.calendar.insert((full_at, key));
     }
 
+    /// It is gone; who takes its place has done nothing yet.
+    pub(super) fn forget(&mut self, key: K) {
+        if let Some(full_at) = self.full_at.remove(&key) {
+            self.calendar.remove(&(full_at, key));
+        }
+    }
+
     /// How long to tell somebody to wait: at least `wait`, and up to half as long again, so that
     /// those who are refused together do not come back together.
     pub(super) fn jittered(&self, key: K, wait: Duration, now: Timestamp) -> Duration {

@@ -3,6 +3,7 @@
 //! The members are shared with the group itself until it changes (one pointer); what is known of
 //! each costs one or two bits. So a message to a million devices is one small thing.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 
 /// The receivers of a group message as they were when it was published.
@@ -73,6 +74,12 @@ impl Roll {
         holders
     }
 
+    /// Those who are not done, ascending.
+    pub(super) fn pending(&self) -> impl Iterator<Item = u32> + '_ {
+        let members = self.members.iter().enumerate();
+        members.filter(|(at, _)| self.done[at / 64] & bit(*at) == 0).map(|(_, index)| *index)
+    }
+
     /// How many were addressed.
     pub(super) fn len(&self) -> usize {
         self.members.len()
@@ -113,6 +120,20 @@ fn no_bits(len: usize) -> Box<[u64]> {
 
 fn bit(at: usize) -> u64 {
     1 << (at % 64)
+}
+
+/// Devices in ascending order, of which one is asked after the other, ascending, too.
+pub(super) struct Ticked<I: Iterator<Item = u32>>(Peekable<I>);
+
+impl<I: Iterator<Item = u32>> Ticked<I> {
+    pub(super) fn new(devices: I) -> Self {
+        Self(devices.peekable())
+    }
+
+    pub(super) fn has(&mut self, index: u32) -> bool {
+        while self.0.next_if(|first| *first < index).is_some() {}
+        self.0.peek() == Some(&index)
+    }
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ impl ControlUnit {
         let found = alone.or_else(tid, gids.iter().map(merged));
         match (found, self.exchanges.report_due(own.nid, now)) {
             (Answerable::Open(_), _) | (_, None) => answer(found, head),
-            (_, Some(pair)) => Ok(Effect::Report(pair)),
+            (_, Some(pair)) => Ok(Effect::Report { pair, rc: head.rc.unwrap_or(0) }),
         }
     }
 
@@ -336,11 +336,21 @@ impl ControlUnit {
             PeerStep::Profile => {
                 let pair = Pair { from: own.nid, to: other };
                 self.exchanges.may_answer(pair, gid, now)?;
+                if self.has_given_away(own) {
+                    return Err(Refusal::DeviceReplaced);
+                }
                 let proof = self.proven(own.nid, gid, proof)?;
                 (MessageId::E2, Effect::AnswerExchange { pair, gid, proof })
             }
         };
         Ok(Decision { id, audience: Audience::Device(other), form: Form::Peer, effect })
+    }
+
+    /// Whether a device has its profile no more, where a profile is given away once: no second
+    /// device must get it, not even while it is on its way to the first.
+    fn has_given_away(&self, own: Publisher) -> bool {
+        self.registry.is_replaced(own.key)
+            || self.options.retire && self.exchanges.is_giving(own.nid)
     }
 
     /// What proves that the old eUICC has deleted the profile, where the group asks for it.
@@ -399,7 +409,9 @@ impl ControlUnit {
                 let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
                 self.mail.has_room(key.index, bytes, decision.form)
             }
-            Audience::Group(gid) => self.mail.has_group_room(gid, bytes),
+            Audience::Group(gid) => {
+                self.mail.has_group_room(gid, bytes, decision.id == MessageId::D2)
+            }
             Audience::Servers => true,
         };
         if has_room { Ok(()) } else { Err(Refusal::OverQuota) }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::ids::Gid;
 
 /// The devices a server speaks with.
@@ -19,11 +21,18 @@ pub enum Scope {
 }
 
 /// The scopes of all servers, by their identities' names (`[rsp.server."…"]`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerScopes {
-    named: BTreeMap<Arc<str>, Scope>,
-    others: Scope,
+    named: BTreeMap<Arc<str>, ScopeId>,
+    /// Each once; first that of the servers without a name here.
+    scopes: Vec<Scope>,
 }
+
+/// Names a scope: its position among [`ServerScopes`]. Servers with the same scope share it.
+pub(super) type ScopeId = u32;
+
+/// Scopes by their names, ascending.
+pub(super) type ScopeIds = SmallVec<[ScopeId; 4]>;
 
 impl Scope {
     /// Not one device.
@@ -56,15 +65,51 @@ impl ServerScopes {
     /// Servers with scopes of their own, and the scope of all `others`.
     #[must_use]
     pub fn new(named: impl IntoIterator<Item = (Arc<str>, Scope)>, others: Scope) -> Self {
-        Self { named: named.into_iter().collect(), others }
+        let mut all = Self { named: BTreeMap::new(), scopes: vec![others] };
+        for (server, scope) in named {
+            let id = all.name(scope);
+            all.named.insert(server, id);
+        }
+        all
     }
 
     /// The scope of the server whose identity has this name.
     #[must_use]
     pub fn of(&self, server: &str) -> &Scope {
-        self.named.get(server).unwrap_or(&self.others)
+        &self.scopes[self.id_of(server) as usize]
+    }
+
+    /// What names that scope.
+    pub(super) fn id_of(&self, server: &str) -> ScopeId {
+        self.named.get(server).copied().unwrap_or(OTHERS)
+    }
+
+    /// The scopes to which a device of these groups belongs.
+    pub(super) fn covering(&self, gids: &[Gid]) -> ScopeIds {
+        self.by_id().filter(|(_, scope)| scope.covers(gids)).map(|(id, _)| id).collect()
+    }
+
+    fn name(&mut self, scope: Scope) -> ScopeId {
+        let known = self.by_id().find(|(_, other)| **other == scope).map(|(id, _)| id);
+        known.unwrap_or_else(|| {
+            self.scopes.push(scope);
+            self.by_id().map(|(id, _)| id).last().unwrap_or(OTHERS)
+        })
+    }
+
+    fn by_id(&self) -> impl Iterator<Item = (ScopeId, &Scope)> {
+        (OTHERS..).zip(&self.scopes)
     }
 }
+
+impl Default for ServerScopes {
+    fn default() -> Self {
+        Self::new([], Scope::default())
+    }
+}
+
+/// The scope of the servers without one of their own.
+const OTHERS: ScopeId = 0;
 
 #[cfg(test)]
 mod tests {
@@ -99,5 +144,18 @@ mod tests {
         assert_eq!(scopes.of("a"), &of_42);
         assert_eq!(scopes.of("A"), &Scope::none(), "names are compared as they stand");
         assert_eq!(ServerScopes::default().of("a"), &Scope::All);
+    }
+
+    #[test]
+    fn servers_with_the_same_devices_share_a_scope() {
+        let of_42 = || Scope::groups(gids(&[42]));
+        let named = [("a", of_42()), ("b", Scope::groups(gids(&[42, 77]))), ("c", of_42())];
+        let scopes = ServerScopes::new(named.map(|(name, scope)| (name.into(), scope)), Scope::All);
+        let id = |server| scopes.id_of(server);
+        assert_eq!(id("a"), id("c"));
+        assert!(id("a") != id("b") && id("b") != id("stranger"));
+        assert_eq!(scopes.covering(&gids(&[42]))[..], [id("stranger"), id("a"), id("b")]);
+        assert_eq!(scopes.covering(&gids(&[77]))[..], [id("stranger"), id("b")]);
+        assert_eq!(scopes.covering(&[])[..], [id("stranger")]);
     }
 }

@@ -391,9 +391,14 @@ impl Settings {
         if self.chunk > 0 && self.chunk < CHUNK_BYTES_MIN {
             return Err(("chunk", "at least 256 bytes, or 0 for off"));
         }
-        let is_name = |name: &String| !name.is_empty() && !name.contains(['=', ';']);
+        let is_name = |name: &String| {
+            (1..=CONDITION_BYTES_MAX).contains(&name.len()) && !name.contains(['=', ';'])
+        };
         if self.conditions.len() > CONDITIONS_MAX || !self.conditions.iter().all(is_name) {
-            return Err(("conditions", "at most 16 names of labels, without `=` and `;`"));
+            return Err((
+                "conditions",
+                "at most 16 names of labels, up to 256 bytes each, without `=` and `;`",
+            ));
         }
         Ok(())
     }
@@ -407,6 +412,8 @@ const CHUNK_BYTES_MIN: usize = 256;
 
 /// Labels that are compared for one exchange.
 const CONDITIONS_MAX: usize = 16;
+/// Bytes of the name of one.
+const CONDITION_BYTES_MAX: usize = 256;
 
 /// The settings of all, the deviations of groups, and what follows from both.
 #[derive(Clone, Debug, Default)]

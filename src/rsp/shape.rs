@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chunk;
-use super::log::GroupLetter;
+use super::group_log::GroupLetter;
 use super::mail::{Publication, Pulling};
 use super::mailbox::{Letter, Mailbox, OwnLetter, Progress};
 use super::parts::Parts;
@@ -39,11 +39,12 @@ impl<'a> Next<'a> {
             parts.map_or_else(|| Arc::clone(message), |parts| part(message, parts, pulling.nid));
         let whole = Letter { id, message };
         let envelope_bytes_max = envelope_bytes_max(&whole.message, pulling, mailbox);
-        if !chunks || whole.message.payload.len() <= envelope_bytes_max {
-            return (whole, None);
-        }
         let known = mailbox.progress().filter(|progress| progress.letter == id);
         let (offset, pieces) = known.map_or((0, 0), |known| (known.offset, known.pieces));
+        // Who has some of it gets the rest, were it all in one.
+        if !chunks || pieces == 0 && whole.message.payload.len() <= envelope_bytes_max {
+            return (whole, None);
+        }
         let payload = &whole.message.payload;
         // What cannot be cut is given whole, and comes back as undeliverable.
         let Ok(piece) = chunk::piece(payload, offset, pieces + 1, envelope_bytes_max) else {

@@ -16,7 +16,7 @@
 //! // No listener at all. To let devices in, add one to `config.listeners`.
 //! let service = Service::start(Config::without_sockets()).await?;
 //! let device = Nid::parse("89049032123451234512345678901235", NidScheme::Eid)?;
-//! service.broker().put_device(device, &[], "model=tracker")?;
+//! service.broker().put_device("rsp-server", device, &[], "model=tracker")?;
 //!
 //! let mut sm_sr = service.sm_sr("sm-sr.example").await?;
 //! // A1. The device will get it, today or when it is switched on in three weeks.

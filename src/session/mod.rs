@@ -543,7 +543,11 @@ impl Session {
             }
             Routed::Refused(Refused { reason, name, retry_after, .. }) => {
                 let text = match retry_after {
-                    Some(wait) => format!("{name}; retry-after={}", wait.as_secs().max(1)).into(),
+                    Some(wait) => {
+                        // Who comes a moment too early is refused again.
+                        let secs = wait.as_millis().div_ceil(1000).max(1);
+                        format!("{name}; retry-after={secs}").into()
+                    }
                     None => ByteString::from_static(name),
                 };
                 Ack { packet_id, reason, properties: self.reason_string(text) }

@@ -6,8 +6,8 @@ use crate::common::{Rig, nid};
 use crate::http::{Answer, READ_TOKEN, Request, TOKEN, get, rig_with_tokens, write_secret};
 
 /// Every kind of request, and the status that it has where it is permitted.
-fn requests() -> [(Request, u16, bool); 10] {
-    let device = format!("/api/v1/devices/{}", nid(50));
+fn requests() -> [(Request, u16, bool); 21] {
+    let [device, known] = [50, 1].map(|number| format!("/api/v1/devices/{}", nid(number)));
     [
         (Request::get("/api/v1/devices"), 200, false),
         (Request::get("/api/v1/groups/7"), 200, false),
@@ -19,6 +19,17 @@ fn requests() -> [(Request, u16, bool); 10] {
         (Request::new("POST", "/api/v1/devices/import").body("text/csv", ""), 200, true),
         (Request::new("DELETE", "/api/v1/sessions/nobody"), 404, true),
         (Request::new("DELETE", "/api/v1/groups"), 405, true),
+        (Request::get("/api/v1/settings"), 200, false),
+        (Request::get("/api/v1/campaigns"), 200, false),
+        (Request::get("/api/v1/exchanges"), 200, false),
+        (Request::get("/api/v1/audit"), 200, false),
+        (Request::new("PATCH", "/api/v1/settings").json("{}"), 200, true),
+        (Request::new("PATCH", "/api/v1/groups/7/settings").json("{}"), 200, true),
+        (Request::new("POST", "/api/v1/campaigns/1/retry").json("{}"), 404, true),
+        (Request::new("POST", "/api/v1/campaigns/1/cancel").json("{}"), 404, true),
+        (Request::new("POST", "/api/v1/campaigns/1/release").json("{}"), 404, true),
+        (Request::new("POST", &format!("{known}/reinstate")).json("{}"), 200, true),
+        (Request::get("/api/v1/groups/7/settings"), 200, false),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::http::{READ_TOKEN, TOKEN, rig_with_tokens, write_secret};
 
 /// How a command ended.
 #[derive(Debug)]
-struct Done {
+pub(crate) struct Done {
     code: Option<i32>,
     stdout: String,
     stderr: String,
@@ -20,20 +20,20 @@ struct Done {
 
 impl Done {
     #[track_caller]
-    fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         self.stdout
     }
 
     /// What it complained about.
     #[track_caller]
-    fn failed(self, code: i32) -> String {
+    pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         self.stderr
     }
 }
 
-fn command(rig: &Rig, arguments: &[&str]) -> Command {
+pub(crate) fn command(rig: &Rig, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simcast"));
     command.arg("ctl").args(arguments).current_dir(rig.dir.path());
     command.env("SIMCAST_URL", format!("http://{}", rig.admin));
@@ -56,7 +56,7 @@ async fn run(mut command: Command, input: String) -> Done {
     Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-async fn ctl(rig: &Rig, arguments: &[&str]) -> Done {
+pub(crate) async fn ctl(rig: &Rig, arguments: &[&str]) -> Done {
     run(command(rig, arguments), String::new()).await
 }
 
@@ -69,13 +69,13 @@ async fn devices_are_listed_put_shown_and_deleted() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
         lines[0].split_whitespace().collect::<Vec<_>>(),
-        ["NID", "GIDS", "ONLINE", "CLIENT", "LABELS"]
+        ["NID", "GIDS", "ONLINE", "CLIENT", "REPLACED", "LABELS"]
     );
     assert_eq!(lines.len(), 5, "{table}");
     let row = lines.iter().find(|line| line.starts_with(&known)).unwrap();
     assert_eq!(
         row.split_whitespace().skip(1).collect::<Vec<_>>(),
-        ["7", "yes", "two", "model=test"]
+        ["7", "yes", "two", "no", "model=test"]
     );
     for online in [&["--online"][..], &["--online=true"]] {
         let list = [&["devices", "list"][..], online].concat();

@@ -27,7 +27,7 @@ async fn a_device_is_put_changed_and_removed() {
     assert_eq!(answer.status, 201, "{answer:?}");
     let device = json!({
         "nid": nid(50).to_string(), "gids": [42, 77], "online": false, "client_id": null,
-        "labels": {"model": "tracker", "mno": "acme é"},
+        "labels": {"model": "tracker", "mno": "acme é"}, "replaced": false,
     });
     assert_eq!(answer.ok(), device);
     assert_eq!(get(&rig, &path(50)).await, device);

@@ -107,7 +107,7 @@ async fn a_flood_of_refusals_is_no_flood_of_events() {
     for _ in 0..50 {
         device.publish(TO_EUICC, envelope(2, 0, "trigger"), QoS::AtLeastOnce).await;
     }
-    assert!(rig.service.broker().remove_device(nid(2)));
+    assert!(rig.service.broker().remove_device("test", nid(2)));
     let mut refused = 0;
     while stream.next().await.expect("an event").0 == "refused" {
         refused += 1;
@@ -156,7 +156,7 @@ async fn a_slow_reader_is_told_what_it_has_missed() {
     let mut stream = Stream::open(&rig, "").await;
     // This thread is the server's, too: nothing is sent meanwhile.
     for _ in 0..2000 {
-        rig.service.broker().put_device(nid(50), &[], "").unwrap();
+        rig.service.broker().put_device("test", nid(50), &[], "").unwrap();
     }
     let (name, number, data) = stream.next().await.unwrap();
     assert_eq!((name.as_str(), number), ("lagged", None));

@@ -55,7 +55,7 @@ async fn paths_that_lead_nowhere_are_told_so() {
         "//api/v1/groups",
         "/api/v1/../metrics",
         "/API/V1/groups",
-        "/api/v1/campaigns",
+        "/api/v1/journeys",
     ] {
         Request::get(path).send(&rig).await.problem(404);
     }

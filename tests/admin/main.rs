@@ -6,9 +6,13 @@
 mod common;
 
 mod access;
+mod audit;
+mod campaigns;
 mod ctl;
+mod ctl_control;
 mod devices;
 mod events;
+mod exchanges;
 mod garbage;
 mod groups;
 mod http;
@@ -16,3 +20,4 @@ mod process;
 mod schema;
 mod secure;
 mod sessions;
+mod settings;

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use serde_json::Value;
 use simcast::ids::NidScheme;
+use simcast::mqtt::QoS;
 
 use crate::common::program::is_here;
-use crate::common::{Dial, Rig};
+use crate::common::{Dial, Rig, TO_EUICC, envelope, envelope_with, kind_of};
 use crate::http::{Request, TOKEN, secret};
 
 /// What schemathesis has to know beside the description.
@@ -26,6 +27,23 @@ checks.negative_data_rejection.enabled = false
 [[operations]]
 include-operation-id = "getSession"
 parameters = { client_id = "somebody" }
+
+# Campaigns that are there, likewise.
+[[operations]]
+include-operation-id = "getCampaign"
+parameters = { id = 1 }
+[[operations]]
+include-operation-id = "listDevicesOfCampaign"
+parameters = { id = 1 }
+[[operations]]
+include-operation-id = "retryCampaign"
+parameters = { id = 1 }
+[[operations]]
+include-operation-id = "cancelCampaign"
+parameters = { id = 1 }
+[[operations]]
+include-operation-id = "releaseCampaign"
+parameters = { id = 2 }
 
 # It has no end. `events.rs` tests it.
 [[operations]]
@@ -47,6 +65,16 @@ async fn the_api_does_what_its_description_says() {
     })
     .await;
     let _somebody = rig.client(Dial::v5("somebody")).await;
+    let _device = rig.reader(1, Dial::v5("device")).await;
+    let mut server = rig.server(Dial::v5("server")).await;
+    let in_waves = envelope_with(0, 7, "msg", r#""wave":2,"campaign":"autumn","tid":7,"body":1"#);
+    for message in [envelope(1, 0, "msg"), in_waves] {
+        let answer = server.publish(TO_EUICC, message, QoS::AtLeastOnce).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    let mut asking = rig.device(2, Dial::v5("asking")).await;
+    let e1 = envelope(1, 7, &kind_of("req", 2));
+    assert!(asking.publish(TO_EUICC, e1, QoS::AtLeastOnce).await.is_ok());
     let description = rig.dir.path().join("openapi.json");
     let answer = Request::get("/api/v1/openapi.json").token(TOKEN).send(&rig).await;
     let document = answer.ok();

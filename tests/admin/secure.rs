@@ -89,6 +89,11 @@ async fn a_certificate_opens_the_api_if_it_is_that_of_an_operator() {
     let page = delete.clone().header("Origin", "https://evil.example");
     assert_eq!(status(&rig, Some(&ops), &page).await, Some(403));
     assert_eq!(status(&rig, Some(&ops), &delete).await, Some(204));
+    let audit = rig.service.broker().audit();
+    assert!(audit.flush(std::time::Duration::from_secs(20)));
+    let lines = audit.since(0, 10).lines;
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("\"actor\":\"CN=ops.example,OU=operators,O=simcast\""), "{line}");
 
     // Without a certificate, or with one of somebody else, there is nothing at all.
     assert_eq!(status(&rig, None, &Request::get("/livez")).await, None);

@@ -46,7 +46,7 @@ impl House {
         assert!(service.addresses().is_empty() && service.admin_address().is_none());
         for (number, gids) in FLEET {
             let gids: Vec<_> = gids.iter().map(|number| gid(*number)).collect();
-            assert!(service.broker().put_device(nid(number), &gids, "").unwrap());
+            assert!(service.broker().put_device("rsp-server", nid(number), &gids, "").unwrap());
         }
         Self { service }
     }

@@ -109,19 +109,20 @@ async fn the_program_registers_and_removes_devices() {
     let letter = || Envelope::message_device(nid(9));
     let unknown = Err(Refused::ByRule(Refusal::UnknownNid));
     assert_eq!(sm_sr.publish(letter()).await, unknown);
-    assert!(!house.service.broker().remove_device(nid(9)));
-    assert!(house.service.broker().put_device(nid(9), &[gid(5)], "model=x").unwrap());
-    assert!(!house.service.broker().put_device(nid(9), &[gid(6)], "").unwrap());
+    assert!(!house.service.broker().remove_device("rsp-server", nid(9)));
+    assert!(house.service.broker().put_device("rsp-server", nid(9), &[gid(5)], "model=x").unwrap());
+    assert!(!house.service.broker().put_device("rsp-server", nid(9), &[gid(6)], "").unwrap());
     sm_sr.publish(letter()).await.unwrap();
     sm_sr.publish(Envelope::message_group(gid(6))).await.unwrap();
     let left = sm_sr.publish(Envelope::message_group(gid(5))).await;
     assert_eq!(left, Err(Refused::ByRule(Refusal::UnknownGid)));
     let device = house.device(9).await;
-    assert!(house.service.broker().remove_device(nid(9)) && device.is_sent_away());
+    assert!(house.service.broker().remove_device("rsp-server", nid(9)) && device.is_sent_away());
     assert_eq!(device.mail(), [""; 0], "mail goes with its device");
     assert_eq!(sm_sr.publish(letter()).await, unknown);
     let too_many: Vec<_> = (1..=1000).map(gid).collect();
-    let refused = house.service.broker().put_device(nid(9), &too_many, "").unwrap_err();
+    let refused =
+        house.service.broker().put_device("rsp-server", nid(9), &too_many, "").unwrap_err();
     assert!(matches!(refused, LineReason::TooManyGroups), "{refused:?}");
 }
 
@@ -130,7 +131,7 @@ async fn a_text_of_devices_is_taken_line_by_line() {
     let house = House::open().await;
     let sm_sr = house.sm_sr().await;
     let csv = format!("nid,gids,labels\n{},5,\nnonsense,,\n", nid(9));
-    let report = house.service.broker().add_to_registry(&csv);
+    let report = house.service.broker().add_to_registry("rsp-server", &csv);
     assert_eq!((report.accepted, report.rejected), (1, 1));
     sm_sr.publish(Envelope::message_group(gid(5))).await.unwrap();
     sm_sr.publish(Envelope::message_group(gid(7))).await.unwrap();

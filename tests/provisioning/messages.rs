@@ -5,9 +5,7 @@ use simcast::mqtt::{QoS, Version};
 use simcast::rsp::{Initiator, MessageId, Peer};
 
 use crate::common::{TO_EUICC, TO_SM_SR, envelope, envelope_with, kind_of, nid};
-use crate::stage::{A, B, C, D, E, F, GROUP_7, GROUP_8, SERVER, Stage};
-
-const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
+use crate::stage::{A, B, C, D, E, F, GROUP_7, GROUP_8, SERVER, Stage, VERSIONS};
 
 /// What this file has a test for; a new row of the table must come with one.
 const ROWS: [&str; 10] = ["A1", "A2", "B1", "B2", "C1", "C2", "D1", "D2", "E1", "E2"];

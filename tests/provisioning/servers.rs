@@ -6,8 +6,8 @@ use simcast::mqtt::{Publish, PublishProperties, QoS, ReasonCode, Version};
 
 use crate::common::rig::servers;
 use crate::common::{Client, Denied, Dial, Rig, TO_EUICC, TO_SM_SR, envelope, kind_of};
+use crate::stage::VERSIONS;
 
-const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 const SHARED: &str = "$share/g/To_SM-SR";
 const ONE: QoS = QoS::AtLeastOnce;
 

@@ -53,6 +53,11 @@ enum Action {
         /// Its EID
         nid: String,
     },
+    /// Let a device that has given its profile away take part again
+    Reinstate {
+        /// Its EID
+        nid: String,
+    },
     /// Take in a registry file
     Import {
         /// The file; - is standard input
@@ -68,6 +73,7 @@ pub(super) const COLUMNS: &[Column] = &[
     ("GIDS", |device| gids(&device["gids"])),
     ("ONLINE", |device| text(&device["online"])),
     ("CLIENT", |device| text(&device["client_id"])),
+    ("REPLACED", |device| text(&device["replaced"])),
     ("LABELS", |device| labels(&device["labels"])),
 ];
 
@@ -91,6 +97,11 @@ impl Devices {
             Action::Delete { nid } => {
                 api.call(Method::DELETE, &path(&nid), None).await?;
                 Ok(output.done("removed")?)
+            }
+            Action::Reinstate { nid } => {
+                let path = format!("{}/reinstate", path(&nid));
+                let device = api.call(Method::POST, &path, Some(&json!({}))).await?;
+                Ok(output.item(COLUMNS, &device)?)
             }
             Action::Import { file, replace } => import(api, output, &file, replace).await,
         }

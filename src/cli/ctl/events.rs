@@ -11,12 +11,13 @@ use crate::log::Shown;
 /// Longest event that is taken.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// Watch what happens: who comes and goes, what is refused, how the registry changes
+/// Watch what happens: who comes and goes, what is refused, how registry,
+/// settings and campaigns change
 ///
 /// Ends with Ctrl-C, or with the broker.
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Only these: connected, disconnected, refused, registry
+    /// Only these: connected, disconnected, refused, registry, campaign, control, settings
     #[arg(long, value_delimiter = ',', value_name = "TYPE,…")]
     types: Vec<String>,
 }

@@ -45,6 +45,11 @@ impl Output {
         if self.json { Ok(()) } else { self.say(what) }
     }
 
+    /// Whether people look at it as it comes.
+    pub(super) fn is_terminal(&self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+
     /// A line for people.
     pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{line}")
@@ -136,7 +141,12 @@ pub(super) fn text(value: &Value) -> String {
         Value::String(text) => Shown(text).to_string(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::Number(_) => value.to_string(),
+        Value::Array(_) | Value::Object(_) => {
+            // One by one, for all of it is wanted.
+            let shown = |char: char| Shown(char.encode_utf8(&mut [0; 4])).to_string();
+            value.to_string().chars().map(shown).collect()
+        }
     }
 }
 
@@ -178,5 +188,6 @@ mod tests {
     #[test]
     fn a_name_does_not_speak_to_the_terminal() {
         assert_eq!(text(&json!("a\u{1b}[2Jb\n")), "a\\u{1b}[2Jb\\u{a}");
+        assert_eq!(text(&json!(["a\u{9b}2J"])), "[\"a\\u{9b}2J\"]");
     }
 }

@@ -136,7 +136,7 @@ async fn commit(stage: &Stage, attacker: usize, attempt: Attempt) -> Result<Atta
     let tid = if attempt.reason == "duplicate_answer" {
         prepare_second_answer(stage, attacker)
             .await
-            .map_err(|source| DemoError::Flow { flow: "C1 before an attack", source })?
+            .map_err(|e| DemoError::Flow { flow: "C1 before an attack", source: e.into() })?
     } else {
         Some(Tid::Text(format!("attack-{attacker}")))
     };
@@ -175,10 +175,5 @@ async fn prepare_second_answer(stage: &Stage, attacker: usize) -> Result<Option<
 /// Everything that any device or the server has received.
 fn heard_by_all(stage: &Stage) -> u64 {
     let report = stage.server.report();
-    let count = |device: &std::sync::Arc<Device>| {
-        let mut count = 0;
-        device.with_report(|report| count = report.received + report.unreadable);
-        count
-    };
-    report.received + report.unreadable + stage.devices.iter().map(count).sum::<u64>()
+    report.received + report.unreadable + stage.counts().map(|c| c.received).sum::<u64>()
 }

@@ -1,4 +1,4 @@
-//! The flows of the patent, each measured from the outside.
+//! How flows are run and judged, each measured from the outside; and those of the patent.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,16 +8,18 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::DemoError;
-use super::stage::{Group, Stage};
+use super::stage::{Group, Stage, StageError};
 use crate::client::ClientError;
 use crate::client::payload::{BPP_BYTES, bound_profile_package};
 use crate::clock::Clock;
+use crate::pki::PkiError;
+use crate::rsp::RetryError;
 
 /// How long a flow may take from its last request to the last delivery.
-const DELIVERY_TIME: Duration = Duration::from_secs(30);
+pub(super) const DELIVERY_TIME: Duration = Duration::from_secs(30);
 /// After the last expected message, time for one that should not come.
-const QUIET_TIME: Duration = Duration::from_millis(300);
-const POLL_TIME: Duration = Duration::from_millis(50);
+pub(super) const QUIET_TIME: Duration = Duration::from_millis(300);
+pub(super) const POLL_TIME: Duration = Duration::from_millis(50);
 
 /// What a flow has done.
 pub(super) struct Flow {
@@ -33,16 +35,63 @@ pub(super) struct Flow {
     pub(super) took_ms: u64,
     /// MQTT bytes that the SM-SR sent.
     pub(super) server_bytes: u64,
+    pub(super) found: Found,
     pub(super) faults: Vec<String>,
 }
 
 /// What a flow should do.
-struct Plan {
-    name: &'static str,
-    requests: u64,
-    answers: u64,
-    /// Deliveries to each device.
-    deliveries: Vec<u64>,
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) requests: u64,
+    pub(super) answers: u64,
+    /// Deliveries to each device of the fleet, then to each of those that come for one flow; those
+    /// behind the last get nothing.
+    pub(super) deliveries: Vec<u64>,
+}
+
+/// What a flow has shown beside its deliveries.
+#[derive(Default)]
+pub(super) struct Found {
+    /// In one sentence.
+    pub(super) says: String,
+    /// In numbers.
+    pub(super) facts: Vec<(&'static str, u64)>,
+    faults: Vec<String>,
+}
+
+impl Found {
+    /// A fault, unless it is so.
+    pub(super) fn check(&mut self, is_so: bool, otherwise: impl FnOnce() -> String) {
+        if !is_so {
+            self.faults.push(otherwise());
+        }
+    }
+}
+
+impl From<()> for Found {
+    fn from((): ()) -> Self {
+        Self::default()
+    }
+}
+
+/// Why a flow came to no end.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// A party could not do its part.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The broker could not be asked, or set.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// An eUICC could not be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The link that is to be cut.
+    #[error("relay: {0}")]
+    Relay(#[from] std::io::Error),
+    /// The campaign cannot be sent again.
+    #[error(transparent)]
+    Retry(#[from] RetryError),
 }
 
 pub(super) async fn play(stage: &Stage, clock: &Clock) -> Result<Vec<Flow>, DemoError> {
@@ -63,12 +112,13 @@ pub(super) async fn play(stage: &Stage, clock: &Clock) -> Result<Vec<Flow>, Demo
     ])
 }
 
-async fn run(
+pub(super) async fn run<T: Into<Found>, E: Into<FlowError>>(
     stage: &Stage,
     clock: &Clock,
-    plan: Plan,
-    action: impl Future<Output = Result<(), ClientError>>,
+    mut plan: Plan,
+    action: impl Future<Output = Result<T, E>>,
 ) -> Result<Flow, DemoError> {
+    plan.deliveries.resize(stage.nids().count(), 0);
     let before = Tally::take(stage);
     let expected: u64 = plan.deliveries.iter().sum();
     let bar = stage.progress(plan.name, expected);
@@ -85,9 +135,9 @@ async fn run(
         never = watching => match never {},
     };
     let took_ms = u64::try_from(clock.now().since(start).as_millis()).unwrap_or(u64::MAX);
-    acted.map_err(|source| DemoError::Flow { flow: plan.name, source })?;
+    let found = acted.map_err(|e| DemoError::Flow { flow: plan.name, source: e.into() })?.into();
     sleep(QUIET_TIME).await;
-    let flow = judge(stage, &plan, &before, took_ms);
+    let flow = judge(stage, &plan, &before, found, took_ms);
     bar.set_position(flow.delivered);
     bar.finish();
     stage.tell(&bar, &format!("{}: {} of {} delivered", flow.name, flow.delivered, flow.expected));
@@ -173,24 +223,24 @@ fn pairs(stage: &Stage, first: usize, new: u64) -> Vec<u64> {
     deliveries
 }
 
-fn package(seed: u64) -> Vec<u8> {
+pub(super) fn package(seed: u64) -> Vec<u8> {
     bound_profile_package(seed, BPP_BYTES).unwrap_or_default()
 }
 
-async fn all_of(mut work: JoinSet<Result<(), ClientError>>) -> Result<(), ClientError> {
+pub(super) async fn all_of(mut work: JoinSet<Result<(), ClientError>>) -> Result<(), ClientError> {
     while let Some(joined) = work.join_next().await {
         joined.unwrap_or(Err(ClientError::NoAnswer))?;
     }
     Ok(())
 }
 
-async fn served(stage: &Stage, count: u64) -> Result<(), ClientError> {
+pub(super) async fn served(stage: &Stage, count: u64) -> Result<(), ClientError> {
     let done = stage.server.until(|r| r.requests_served + r.requests_failed >= count);
     timeout(DELIVERY_TIME, done).await.map_err(|_| ClientError::NoAnswer)
 }
 
 /// The control unit and the new device both tell of a change.
-async fn changed(stage: &Stage, count: u64) -> Result<(), ClientError> {
+pub(super) async fn changed(stage: &Stage, count: u64) -> Result<(), ClientError> {
     let done = stage.server.until(|report| report.profile_changes >= count);
     timeout(DELIVERY_TIME, done).await.map_err(|_| ClientError::NoAnswer)
 }
@@ -207,19 +257,17 @@ struct Tally {
 impl Tally {
     fn take(stage: &Stage) -> Self {
         let mut tally = Self {
-            received: Vec::with_capacity(stage.devices.len()),
+            received: Vec::new(),
             answered: 0,
             foreign: 0,
             doubled: 0,
             server_bytes: stage.server.traffic().sent_bytes(),
         };
-        for device in &stage.devices {
-            device.with_report(|report| {
-                tally.received.push(report.received + report.unreadable);
-                tally.answered += report.answered;
-                tally.foreign += report.foreign;
-                tally.doubled += report.duplicates;
-            });
+        for counts in stage.counts() {
+            tally.received.push(counts.received);
+            tally.answered += counts.answered;
+            tally.foreign += counts.foreign;
+            tally.doubled += counts.doubled;
         }
         tally
     }
@@ -249,13 +297,13 @@ async fn watch(stage: &Stage, before: &Tally, bar: &ProgressBar) -> Infallible {
     }
 }
 
-fn judge(stage: &Stage, plan: &Plan, before: &Tally, took_ms: u64) -> Flow {
+fn judge(stage: &Stage, plan: &Plan, before: &Tally, mut found: Found, took_ms: u64) -> Flow {
     let now = Tally::take(stage);
-    let mut faults = Vec::new();
-    for (at, expected) in plan.deliveries.iter().enumerate() {
+    let own = std::mem::take(&mut found.faults);
+    let mut faults: Vec<String> = own.iter().map(|own| format!("{}: {own}", plan.name)).collect();
+    for ((at, expected), nid) in plan.deliveries.iter().enumerate().zip(stage.nids()) {
         let got = now.received[at] - before.received[at];
         if got != *expected {
-            let nid = stage.devices[at].nid();
             faults.push(format!("{}: {nid} got {got} messages, not {expected}", plan.name));
         }
     }
@@ -280,6 +328,7 @@ fn judge(stage: &Stage, plan: &Plan, before: &Tally, took_ms: u64) -> Flow {
         doubled,
         took_ms,
         server_bytes: now.server_bytes - before.server_bytes,
+        found,
         faults,
     }
 }

@@ -14,22 +14,33 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::cast::{Counts, Seat};
 use crate::client::ClientError;
 use crate::client::device::{Device, DeviceOptions};
 use crate::client::link::LinkOptions;
-use crate::client::payload::sample_eid;
+use crate::client::payload::{EuiccCa, sample_eid};
 use crate::client::server::{Server, ServerOptions};
 use crate::client::tls::{TlsError, TlsIdentity};
 use crate::config::{Admin, Bind, Config, Listener, Rsp, Tls, TlsVersion};
-use crate::ids::{Gid, Nid};
+use crate::ids::{Gid, Nid, Timestamp};
 use crate::pki::{Authority, Issued, PkiError};
-use crate::rsp::ServerRule;
+use crate::rsp::{GroupSettings, ServerRule};
 use crate::service::{Service, StartError};
 
 const SERVER: &str = "sm-sr.demo";
 const HOST: &str = "localhost";
 const GROUPS: u32 = 4;
 const FIRST_GROUP: u64 = 42;
+/// A group that the first devices of the fleet are in besides their own.
+pub(super) const GATHERED_GROUP: u64 = 50;
+const GATHERED_MAX: u32 = 100;
+/// Groups of one flow, and how many devices play in it.
+pub(super) const CONSENT_GROUP: u64 = 51;
+pub(super) const DOWNLOAD_GROUP: u64 = 52;
+pub(super) const PROOF_GROUP: u64 = 53;
+pub(super) const RETRY_GROUP: u64 = 54;
+const CAST: [(u64, u32); 4] =
+    [(CONSENT_GROUP, 8), (DOWNLOAD_GROUP, 2), (PROOF_GROUP, 4), (RETRY_GROUP, 6)];
 /// TLS handshakes at one time.
 const CONNECTING_MAX: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +67,9 @@ pub enum StageError {
     /// A task of ours ended early.
     #[error(transparent)]
     Task(#[from] tokio::task::JoinError),
+    /// A setting that no broker works with.
+    #[error("{0}: {1}")]
+    Setting(&'static str, &'static str),
     /// The broker's metrics cannot be read.
     #[error("metrics: {0}")]
     Metrics(io::Error),
@@ -72,45 +86,97 @@ pub(super) struct Stage {
     pub(super) server: Arc<Server>,
     pub(super) devices: Vec<Arc<Device>>,
     pub(super) groups: Vec<Group>,
-    service: Service,
+    /// Those that come for one flow.
+    pub(super) seats: Vec<Seat>,
+    pub(super) euicc_ca: EuiccCa,
+    pub(super) service: Service,
+    pub(super) port: u16,
     admin: SocketAddr,
     talks: bool,
     _files: Files,
 }
 
 impl Stage {
-    pub(super) async fn set(count: u32, talks: bool) -> Result<Self, StageError> {
+    pub(super) async fn set(count: u32, talks: bool, now: Timestamp) -> Result<Self, StageError> {
         let files = Files::new()?;
         let authority = Authority::create(&files.0)?;
-        let fleet: Vec<(Nid, Gid)> =
-            (0..count).map(|index| (sample_eid(index), gid_of(index))).collect();
-        let config = files.configure(&authority, &fleet)?;
+        let euicc_ca = EuiccCa::new(now)?;
+        let fleet: Vec<Member> = (0..count).map(Member::of_fleet).collect();
+        let cast = cast(count);
+        let config = files.configure(&authority, &euicc_ca, fleet.iter().chain(&cast))?;
         let service = Service::start(config).await?;
         let port =
             service.addresses().first().and_then(Bind::tcp).map_or(0, |address| address.port());
         let admin = service.admin_address().unwrap_or_else(|| loopback(0));
         let server = start_server(&authority, port, &fleet).await?;
         let devices = start_devices(&authority, port, &fleet, talks).await?;
-        let groups = (0..GROUPS).map(|index| Group {
-            gid: gid_of(index),
-            members: (0..devices.len())
-                .filter(|at| at % GROUPS as usize == index as usize)
-                .collect(),
+        let seats = cast.iter().map(|member| {
+            let link = link_of(&authority, member.nid, port)?;
+            Ok::<_, StageError>(Seat::new(member.nid, member.gids[0], link))
         });
-        let groups = groups.collect();
-        Ok(Self { server: Arc::new(server), devices, groups, service, admin, talks, _files: files })
+        let seats = seats.collect::<Result<_, _>>()?;
+        let members = |index| (index as usize..devices.len()).step_by(GROUPS as usize).collect();
+        let group = |index| Group { gid: gid_of(index), members: members(index) };
+        let groups = (0..GROUPS).map(group).collect();
+        Ok(Self {
+            server: Arc::new(server),
+            devices,
+            groups,
+            seats,
+            euicc_ca,
+            service,
+            port,
+            admin,
+            talks,
+            _files: files,
+        })
+    }
+
+    /// What everybody has seen: first the fleet, then those that come for one flow.
+    pub(super) fn counts(&self) -> impl Iterator<Item = Counts> + '_ {
+        let fleet = self.devices.iter().map(|device| Counts::of(device));
+        fleet.chain(self.seats.iter().map(Seat::counts))
+    }
+
+    /// The numbers of all, in the order of their counts.
+    pub(super) fn nids(&self) -> impl Iterator<Item = Nid> + '_ {
+        let fleet = self.devices.iter().map(|device| device.nid());
+        fleet.chain(self.seats.iter().map(|seat| seat.nid))
+    }
+
+    /// Those that come for the flow of this group.
+    pub(super) fn seats_of(&self, gid: Gid) -> &[Seat] {
+        let first = self.seats.iter().position(|seat| seat.gid == gid).unwrap_or_default();
+        let count = self.seats.iter().filter(|seat| seat.gid == gid).count();
+        &self.seats[first..first + count]
+    }
+
+    /// The first devices of the fleet, which are in one more group.
+    pub(super) fn gathered(&self) -> &[Arc<Device>] {
+        &self.devices[..self.devices.len().min(GATHERED_MAX as usize)]
+    }
+
+    /// Changes a group's settings while the broker runs.
+    pub(super) fn set_group(&self, gid: Gid, settings: GroupSettings) -> Result<(), StageError> {
+        let set = self.service.broker().with_control(|c| c.set_group_settings(gid, settings));
+        set.map_err(|(key, why)| StageError::Setting(key, why))
     }
 
     /// How often the broker has refused something, for one reason or for all (`None`).
     pub(super) async fn refusals(&self, reason: Option<&str>) -> Result<u64, StageError> {
+        let label = reason.map(|reason| format!("reason=\"{reason}\"")).unwrap_or_default();
+        self.metric("simcast_rsp_refusals_total", &label).await
+    }
+
+    /// The sum of a counter's series that have this label; of all, where it is empty.
+    pub(super) async fn metric(&self, name: &str, label: &str) -> Result<u64, StageError> {
         let text = self.metrics().await.map_err(StageError::Metrics)?;
-        let name = "simcast_rsp_refusals_total{";
-        let wanted = reason.map(|reason| format!("reason=\"{reason}\""));
-        let counts = text
-            .lines()
-            .filter(|line| line.starts_with(name))
-            .filter(|line| wanted.as_ref().is_none_or(|wanted| line.contains(wanted.as_str())));
-        Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+        let is_meant = |line: &&str| {
+            let series = line.strip_prefix(name);
+            series.is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        };
+        let values = text.lines().filter(is_meant);
+        Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
             as u64)
     }
 
@@ -171,13 +237,23 @@ impl Files {
         Ok(Self(dir))
     }
 
-    fn configure(&self, authority: &Authority, fleet: &[(Nid, Gid)]) -> Result<Config, StageError> {
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf, StageError> {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).map_err(|error| StageError::File(path.clone(), error))?;
+        Ok(path)
+    }
+
+    fn configure<'a>(
+        &self,
+        authority: &Authority,
+        euicc_ca: &EuiccCa,
+        devices: impl Iterator<Item = &'a Member>,
+    ) -> Result<Config, StageError> {
         authority.issue_broker(&[HOST, "127.0.0.1"])?.save(&self.0, "broker", false)?;
-        let lines = fleet.iter().map(|(nid, gid)| format!("{nid},{gid},model=demo\n"));
-        let csv: String = std::iter::once("nid,gids,labels\n".to_owned()).chain(lines).collect();
-        let registry = self.0.join("registry.csv");
-        std::fs::write(&registry, csv)
-            .map_err(|error| StageError::File(registry.clone(), error))?;
+        let header = std::iter::once("nid,gids,labels\n".to_owned());
+        let csv: String = header.chain(devices.map(Member::line)).collect();
+        let registry = self.write("registry.csv", &csv)?;
+        let proof_issuers = vec![self.write("ci.pem", euicc_ca.ci_pem())?];
         let tls = Tls {
             cert: self.0.join("broker.pem"),
             key: self.0.join("broker.key"),
@@ -192,7 +268,7 @@ impl Files {
             Listener { allow_anonymous: false, tls: Some(tls), ..Listener::anonymous(loopback(0)) };
         Ok(Config {
             listeners: vec![listener],
-            rsp: Rsp { registry: Some(registry), ..Rsp::default() },
+            rsp: Rsp { registry: Some(registry), proof_issuers, ..Rsp::default() },
             admin: Admin { bind: Some(loopback(0)), ..Admin::default() },
             ..Config::default()
         })
@@ -209,11 +285,11 @@ impl Drop for Files {
 async fn start_server(
     authority: &Authority,
     port: u16,
-    fleet: &[(Nid, Gid)],
+    fleet: &[Member],
 ) -> Result<Server, StageError> {
     let link = link(authority, &authority.issue_server(SERVER)?, port, SERVER)?;
     let mut options = ServerOptions { patience: PATIENCE, ..ServerOptions::default() };
-    for (_, gid) in fleet {
+    for gid in fleet.iter().flat_map(|member| &member.gids) {
         *options.group_sizes.entry(*gid).or_default() += 1;
     }
     Server::start(link, options).await.map_err(|e| StageError::Connect(SERVER.into(), e))
@@ -222,15 +298,15 @@ async fn start_server(
 async fn start_devices(
     authority: &Authority,
     port: u16,
-    fleet: &[(Nid, Gid)],
+    fleet: &[Member],
     talks: bool,
 ) -> Result<Vec<Arc<Device>>, StageError> {
     let bar = progress(talks, "connect", fleet.len() as u64);
     let slots = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut starting = JoinSet::new();
-    for (index, (nid, gid)) in fleet.iter().enumerate() {
-        let link = link(authority, &authority.issue_device(*nid)?, port, &nid.to_string())?;
-        let options = DeviceOptions::new(*nid, &[*gid]);
+    for (index, Member { nid, gids }) in fleet.iter().enumerate() {
+        let link = link_of(authority, *nid, port)?;
+        let options = DeviceOptions::new(*nid, gids);
         let (nid, slots) = (*nid, slots.clone());
         starting.spawn(async move {
             let _slot = slots.acquire().await;
@@ -250,6 +326,36 @@ async fn start_devices(
     Ok(devices.into_iter().map(|(_, device)| Arc::new(device)).collect())
 }
 
+/// A device of the registry.
+struct Member {
+    nid: Nid,
+    gids: Vec<Gid>,
+}
+
+impl Member {
+    fn of_fleet(index: u32) -> Self {
+        let more = (index < GATHERED_MAX).then_some(gid(GATHERED_GROUP));
+        let gids = std::iter::once(gid_of(index)).chain(more).collect();
+        Self { nid: sample_eid(index), gids }
+    }
+
+    fn line(&self) -> String {
+        let gids: Vec<String> = self.gids.iter().map(Gid::to_string).collect();
+        format!("{},{},model=demo\n", self.nid, gids.join(";"))
+    }
+}
+
+/// Devices with the numbers behind those of the fleet.
+fn cast(fleet: u32) -> Vec<Member> {
+    let groups = CAST.into_iter().flat_map(|(group, count)| (0..count).map(move |_| gid(group)));
+    let member = |(nid, gid)| Member { nid, gids: vec![gid] };
+    (fleet..).map(sample_eid).zip(groups).map(member).collect()
+}
+
+fn link_of(authority: &Authority, nid: Nid, port: u16) -> Result<LinkOptions, StageError> {
+    link(authority, &authority.issue_device(nid)?, port, &nid.to_string())
+}
+
 fn link(
     authority: &Authority,
     issued: &Issued,
@@ -267,7 +373,12 @@ fn link(
 }
 
 fn gid_of(index: u32) -> Gid {
-    Gid::new(FIRST_GROUP + u64::from(index % GROUPS)).expect("42 and more")
+    gid(FIRST_GROUP + u64::from(index % GROUPS))
+}
+
+/// A group of the stage.
+pub(super) fn gid(number: u64) -> Gid {
+    Gid::new(number).expect("42 and more")
 }
 
 fn loopback(port: u16) -> SocketAddr {

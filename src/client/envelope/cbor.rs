@@ -6,9 +6,10 @@
 
 use minicbor::data::{IanaTag, Type};
 use minicbor::{Decoder, Encoder};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 
 use super::{Body, Envelope, EnvelopeError, Kind, Tid};
+use crate::client::chunk::Chunk;
 use crate::ids::decimal;
 
 /// Major type of a CBOR map, in the upper three bits of the first byte.
@@ -38,17 +39,28 @@ pub(super) fn decode(payload: &[u8]) -> Result<Envelope, EnvelopeError> {
         tid: members.tid,
         rc: members.rc,
         src: members.src,
+        asks: Map::new(),
+        chunk: members.chunk,
         body: members.body.unwrap_or(Body::Value(Value::Null)),
     })
+}
+
+/// A body that fills some bytes.
+pub(super) fn decode_body(bytes: &[u8]) -> Option<Body> {
+    let mut input = Decoder::new(bytes);
+    let body = take_body(&mut input).ok()?;
+    (input.position() == bytes.len()).then_some(body)
 }
 
 type Out = Encoder<Vec<u8>>;
 type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
 fn put(out: &mut Out, envelope: &Envelope) -> Written {
-    let optional = [envelope.tid.is_some(), envelope.rc.is_some(), envelope.src.is_some()];
-    let count = 4 + optional.iter().filter(|there| **there).count() as u64;
-    out.map(count)?;
+    let chunk = envelope.chunk.map(|chunk| json!(chunk));
+    let (tid, rc, src) = (&envelope.tid, envelope.rc, envelope.src);
+    let optional = [tid.is_some(), rc.is_some(), src.is_some(), chunk.is_some()];
+    let optional = optional.iter().filter(|there| **there).count();
+    out.map((4 + optional + envelope.asks.len()) as u64)?;
     put_number(out.u8(1)?, envelope.nid)?;
     out.u8(2)?.u64(envelope.gid)?;
     out.u8(3)?.str(&envelope.kind.text())?;
@@ -62,6 +74,12 @@ fn put(out: &mut Out, envelope: &Envelope) -> Written {
     }
     if let Some(src) = envelope.src {
         put_number(out.str("src")?, src)?;
+    }
+    for (name, value) in &envelope.asks {
+        put_value(out.str(name)?, value)?;
+    }
+    if let Some(chunk) = &chunk {
+        put_value(out.str("chunk")?, chunk)?;
     }
     out.u8(4)?;
     match &envelope.body {
@@ -118,6 +136,7 @@ struct Members {
     tid: Option<Tid>,
     rc: Option<i64>,
     src: Option<u128>,
+    chunk: Option<Chunk>,
     body: Option<Body>,
 }
 
@@ -132,6 +151,11 @@ fn take(input: &mut Decoder<'_>) -> Result<Members, Failure> {
             "body" => members.body = Some(take_body(input)?),
             "rc" => members.rc = Some(input.i64()?),
             "src" => members.src = Some(take_number(input)?),
+            "chunk" => {
+                let value = take_value(input, DEPTH_MAX)?;
+                let chunk = serde_json::from_value(value);
+                members.chunk = Some(chunk.map_err(|_| Failure::message("no chunk"))?);
+            }
             "tid" => {
                 members.tid = Some(match input.datatype()? {
                     Type::String => Tid::Text(input.str()?.into()),
@@ -154,6 +178,10 @@ fn key(input: &mut Decoder<'_>) -> Result<String, Failure> {
         2 => "gid",
         3 => "type",
         4 => "body",
+        5 => "tid",
+        6 => "rc",
+        12 => "src",
+        13 => "chunk",
         _ => "",
     };
     Ok(name.into())

@@ -1,25 +1,31 @@
-//! Everything that waits for a server, each message once, and the room it takes where it waits.
+//! Everything that waits for a server, each message once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry, OccupiedEntry};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Addressee, DeskId, InboxLimits};
+use super::DeskId;
+use super::shelf::{Label, Load, Pile, Shelf};
 use crate::ids::{Nid, Timestamp};
 use crate::mqtt::Message;
+
+/// Several desks.
+pub(super) type DeskIds = SmallVec<[DeskId; 4]>;
 
 /// One message and whom it is for.
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) message: Arc<Message>,
     /// The device, or nobody for what the control unit itself writes.
-    sender: Option<Nid>,
-    pub(super) to: Addressee,
-    /// The desks that were given it, those included where it has been acknowledged.
-    pub(super) desks: SmallVec<[DeskId; 1]>,
+    pub(super) sender: Option<Nid>,
+    pub(super) label: Label,
+    /// The desks that were given it, those included where it has been acknowledged, if they were
+    /// several; boxed because few items have them.
+    desks: Option<Box<DeskIds>>,
     /// Places where it waits.
-    copies: u32,
+    copies: usize,
 }
 
 /// All items, by their numbers: the order of publishing.
@@ -31,87 +37,95 @@ pub(super) struct Items {
     last_number: u64,
 }
 
-/// What waits in one place, be it in a server's hands or not.
-#[derive(Debug, Default)]
-pub(super) struct Room {
-    taken: Load,
-    /// What waits of each device: none may take the room of all the others.
-    by_sender: HashMap<Nid, Load>,
-}
+impl Item {
+    /// An item for one place.
+    pub(super) fn new(message: &Arc<Message>, sender: Option<Nid>, label: Label) -> Self {
+        let message = Arc::clone(message);
+        Self { message, sender, label, desks: None, copies: 1 }
+    }
 
-/// Messages and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Load {
-    messages: usize,
-    bytes: usize,
+    /// It is put on several desks.
+    pub(super) fn copy_to(&mut self, desks: &DeskIds) {
+        self.label.copied = true;
+        self.copies = desks.len();
+        self.desks = Some(Box::new(desks.clone()));
+    }
+
+    /// Whether any desk was given it that is to be kept in mind; the others are forgotten.
+    fn keep_desks(&mut self, keep: impl Fn(DeskId) -> bool) -> bool {
+        if let Some(desks) = &mut self.desks {
+            desks.retain(|desk| keep(*desk));
+        }
+        let is_copied = self.desks.as_ref().is_some_and(|desks| !desks.is_empty());
+        if !is_copied {
+            (self.desks, self.label.copied) = (None, false);
+        }
+        is_copied
+    }
+
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.message.expires <= now
+    }
+
+    pub(super) fn load(&self) -> Load {
+        Load { messages: 1, bytes: self.message.kept_bytes() }
+    }
 }
 
 impl Items {
-    /// A new item that waits nowhere yet.
-    pub(super) fn add(
-        &mut self,
-        message: &Arc<Message>,
-        sender: Option<Nid>,
-        to: &Addressee,
-    ) -> u64 {
+    /// Gives a number to an item before it is put anywhere.
+    pub(super) fn next_number(&mut self) -> u64 {
         self.last_number += 1;
-        let (message, to) = (Arc::clone(message), to.clone());
-        let item = Item { message, sender, to, desks: SmallVec::new(), copies: 0 };
-        self.by_number.insert(self.last_number, item);
-        self.watch(self.last_number);
         self.last_number
+    }
+
+    /// An item that has been put where it belongs.
+    pub(super) fn add(&mut self, number: u64, item: Item) {
+        self.by_number.insert(number, item);
+        self.watch(number);
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&Item> {
         self.by_number.get(&number)
     }
 
-    /// It waits in one more place, if there is room for it.
-    pub(super) fn enter(&mut self, number: u64, room: &mut Room, limits: &InboxLimits) -> bool {
-        let Some(item) = self.by_number.get_mut(&number) else { return false };
-        if !room.has(item.message.kept_bytes(), item.sender, limits) {
-            return false;
-        }
-        room.take(item);
-        item.copies += 1;
-        true
-    }
-
-    /// The desk was given it.
-    pub(super) fn note_desk(&mut self, number: u64, desk: DeskId) {
-        if let Some(item) = self.by_number.get_mut(&number) {
-            item.desks.push(desk);
+    /// All that waits in a pile is put on several desks.
+    pub(super) fn copy_to(&mut self, desks: &DeskIds, pile: &Pile) {
+        for number in &pile.waiting {
+            if let Some(item) = self.by_number.get_mut(number) {
+                item.copy_to(desks);
+            }
         }
     }
 
-    /// The desk has lost it, and is as if it never had it.
-    pub(super) fn forget_desk(&mut self, number: u64, desk: DeskId) {
-        if let Some(item) = self.by_number.get_mut(&number) {
-            item.desks.retain(|id| *id != desk);
+    /// A desk has lost a pile of which others may have copies, and is as if it never had it. Leaves
+    /// in the pile what no open desk was given; it is in no other place.
+    pub(super) fn lose_copies(
+        &mut self,
+        lost_by: DeskId,
+        pile: &mut Pile,
+        is_open: impl Fn(DeskId) -> bool,
+    ) {
+        let mut left = Vec::new();
+        for number in &pile.waiting {
+            let Entry::Occupied(mut entry) = self.by_number.entry(*number) else { continue };
+            if entry.get_mut().keep_desks(|desk| desk != lost_by && is_open(desk)) {
+                take_copy(entry, &mut self.deadlines);
+            } else {
+                left.push(*number);
+            }
+        }
+        if left.len() < pile.waiting.len() {
+            let items = left.iter().filter_map(|number| Some((*number, self.get(*number)?)));
+            *pile = Pile::of(items);
         }
     }
 
-    /// It waits in one place less, and may be put into another one; else [`Items::tidy`].
-    pub(super) fn withdraw(&mut self, number: u64, room: &mut Room) {
-        let Some(item) = self.by_number.get_mut(&number) else { return };
-        room.free(item);
-        item.copies -= 1;
-    }
-
-    /// Forgets an item that waits nowhere.
-    pub(super) fn tidy(&mut self, number: u64) {
-        if self.get(number).is_none_or(|item| item.copies > 0) {
-            return;
-        }
-        if let Some(item) = self.by_number.remove(&number) {
-            self.deadlines.remove(&(item.message.expires, number));
-        }
-    }
-
-    /// It waits in one place less: it was acknowledged there, or its time is over.
-    pub(super) fn settle(&mut self, number: u64, room: &mut Room) {
-        self.withdraw(number, room);
-        self.tidy(number);
+    /// An item does not wait here any more: it was acknowledged, or its time is over.
+    pub(super) fn settle(&mut self, number: u64, shelf: &mut Shelf) {
+        let Entry::Occupied(entry) = self.by_number.entry(number) else { return };
+        shelf.free(entry.get());
+        take_copy(entry, &mut self.deadlines);
     }
 
     /// Has [`Items::next_due`] name it when its time is over.
@@ -130,67 +144,11 @@ impl Items {
     }
 }
 
-impl Item {
-    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
-        self.message.expires <= now
+/// It waits in one place less. What waits nowhere is forgotten.
+fn take_copy(mut entry: OccupiedEntry<'_, u64, Item>, deadlines: &mut BTreeSet<(Timestamp, u64)>) {
+    entry.get_mut().copies -= 1;
+    if entry.get().copies == 0 {
+        let (number, item) = entry.remove_entry();
+        deadlines.remove(&(item.message.expires, number));
     }
 }
-
-impl Room {
-    pub(super) fn messages(&self) -> usize {
-        self.taken.messages
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.taken.bytes
-    }
-
-    /// Whether this many more bytes of this sender find room.
-    pub(super) fn has(&self, bytes: usize, sender: Option<Nid>, limits: &InboxLimits) -> bool {
-        let load = sender.and_then(|nid| self.by_sender.get(&nid)).copied().unwrap_or_default();
-        self.taken.messages < limits.messages_max
-            && self.taken.bytes + bytes <= limits.bytes_max
-            && load.messages < (limits.messages_max / SENDERS).max(SENDER_MESSAGES_MIN)
-            && load.bytes + bytes <= (limits.bytes_max / SENDERS).max(SENDER_BYTES_MIN)
-    }
-
-    fn take(&mut self, item: &Item) {
-        let bytes = item.message.kept_bytes();
-        self.taken.add(bytes);
-        if let Some(nid) = item.sender {
-            self.by_sender.entry(nid).or_default().add(bytes);
-        }
-    }
-
-    fn free(&mut self, item: &Item) {
-        let bytes = item.message.kept_bytes();
-        self.taken.subtract(bytes);
-        let Some(nid) = item.sender else { return };
-        let Some(load) = self.by_sender.get_mut(&nid) else { return };
-        load.subtract(bytes);
-        if load.messages == 0 {
-            self.by_sender.remove(&nid);
-        }
-    }
-}
-
-impl Load {
-    fn add(&mut self, bytes: usize) {
-        self.messages += 1;
-        self.bytes += bytes;
-    }
-
-    fn subtract(&mut self, bytes: usize) {
-        self.messages -= 1;
-        self.bytes -= bytes;
-    }
-}
-
-/// One device may fill this part of the inbox …
-pub(super) const SENDERS: usize = 16;
-
-/// … and this many messages …
-const SENDER_MESSAGES_MIN: usize = 16;
-
-/// … and bytes in any case.
-const SENDER_BYTES_MIN: usize = 64 * 1024;

@@ -1,15 +1,21 @@
 //! Tests of the control unit as a whole: rules, envelopes, mail.
 
+mod campaigns;
 mod chunk;
+mod consent;
 mod envelope;
+mod exchanges;
 mod gathered;
 mod identity;
 mod mail;
+mod merging;
 mod model;
 mod options;
 mod parts;
+mod pieces;
 mod registry;
 mod rules;
+mod whole;
 mod wire;
 
 use std::sync::Arc;

@@ -542,6 +542,24 @@ fn devices_cannot_lock_the_server_out_of_a_mailbox() {
 }
 
 #[test]
+fn members_cannot_lock_the_server_out_of_their_group() {
+    let limits = RspLimits { group_messages_max: 4, ..RspLimits::default() };
+    let mut rig = Rig::with(ControlOptions { limits, ..ControlOptions::default() });
+    for _ in 0..3 {
+        rig.device(1, 0, 42, "trigger").unwrap();
+    }
+    for _ in 0..2 {
+        rig.server(0, 42, "ret(trigger)").unwrap();
+    }
+    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "over_quota");
+    for _ in 0..2 {
+        rig.server(0, 42, "msg").unwrap();
+    }
+    assert_eq!(refused(rig.server(0, 42, "msg")), "over_quota");
+    rig.server(0, 77, "msg").unwrap();
+}
+
+#[test]
 fn mail_is_bounded_in_bytes_too() {
     let mut options = ControlOptions::default();
     let size = letter(1, 0, "msg").len();

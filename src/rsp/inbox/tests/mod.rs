@@ -3,9 +3,10 @@
 mod model;
 mod servers;
 
-use super::items::SENDERS;
+use super::shelf::SENDERS;
 use super::*;
 use crate::mqtt::QoS;
+use crate::rsp::Scope;
 
 const ABSENCE_MAX: Duration = Duration::from_secs(300);
 const LIMITS: InboxLimits =
@@ -21,8 +22,13 @@ fn message(payload: &'static str) -> Arc<Message> {
     Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Timestamp::NEVER))
 }
 
+/// An inbox for servers for every device.
+fn empty(limits: InboxLimits) -> Inbox {
+    Inbox::new(limits, ServerScopes::default())
+}
+
 fn subscribe(inbox: &mut Inbox, key: SessionKey, group: Option<&str>) {
-    inbox.subscribe(key, group, &"sm-sr".into(), &Scope::All);
+    inbox.subscribe(key, group, &"sm-sr".into());
 }
 
 fn post(inbox: &mut Inbox, payload: &'static str, sender: Option<Nid>) -> Posted {
@@ -44,7 +50,7 @@ fn texts(letters: &[(u64, String)]) -> Vec<&str> {
 
 #[test]
 fn what_comes_while_no_server_is_there_waits_in_order() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     post(&mut inbox, "one", None);
     post(&mut inbox, "two", None);
     subscribe(&mut inbox, key(1), None);
@@ -53,7 +59,7 @@ fn what_comes_while_no_server_is_there_waits_in_order() {
 
 #[test]
 fn unacknowledged_letters_survive_the_end_of_the_only_server() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     subscribe(&mut inbox, key(1), None);
     post(&mut inbox, "one", None);
     post(&mut inbox, "two", None);
@@ -66,7 +72,7 @@ fn unacknowledged_letters_survive_the_end_of_the_only_server() {
 
 #[test]
 fn members_of_a_group_share_and_others_get_a_copy() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     subscribe(&mut inbox, key(1), Some("g"));
     subscribe(&mut inbox, key(2), Some("g"));
     subscribe(&mut inbox, key(3), None);
@@ -82,7 +88,7 @@ fn members_of_a_group_share_and_others_get_a_copy() {
 
 #[test]
 fn a_desk_that_closes_leaves_to_others_what_they_did_not_get() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     subscribe(&mut inbox, key(1), None);
     post(&mut inbox, "one", None);
     post(&mut inbox, "two", None);
@@ -97,7 +103,7 @@ fn a_desk_that_closes_leaves_to_others_what_they_did_not_get() {
 
 #[test]
 fn what_a_full_desk_missed_comes_from_the_one_that_had_it() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     subscribe(&mut inbox, key(1), None);
     subscribe(&mut inbox, key(2), None);
     for text in ["one", "two", "three"] {
@@ -114,7 +120,7 @@ fn what_a_full_desk_missed_comes_from_the_one_that_had_it() {
 
 #[test]
 fn what_never_left_for_a_server_waits_again() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     subscribe(&mut inbox, key(1), Some("g"));
     subscribe(&mut inbox, key(2), Some("g"));
     post(&mut inbox, "one", None);
@@ -131,7 +137,7 @@ fn what_never_left_for_a_server_waits_again() {
 
 #[test]
 fn a_stranger_cannot_acknowledge_what_another_holds() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     subscribe(&mut inbox, key(1), None);
     post(&mut inbox, "one", None);
     let letters = take(&mut inbox, key(1), 1);
@@ -144,7 +150,7 @@ fn a_stranger_cannot_acknowledge_what_another_holds() {
 fn one_device_cannot_take_the_room_of_the_others() {
     // case D8
     let nid = |number| Nid::new(number, crate::ids::NidScheme::Decimal).ok();
-    let mut inbox = Inbox::new(InboxLimits { messages_max: 1000, bytes_max: 1 << 30, ..LIMITS });
+    let mut inbox = empty(InboxLimits { messages_max: 1000, bytes_max: 1 << 30, ..LIMITS });
     let mut flood = 0;
     while has_room(&inbox, 1, nid(1)) {
         post(&mut inbox, "x", nid(1));
@@ -160,11 +166,11 @@ fn one_device_cannot_take_the_room_of_the_others() {
 
 #[test]
 fn a_full_inbox_says_so_before_anything_is_posted() {
-    let mut inbox = Inbox::new(LIMITS);
+    let mut inbox = empty(LIMITS);
     for _ in 0..3 {
         assert!(has_room(&inbox, 1, None));
         post(&mut inbox, "x", None);
     }
     assert!(!has_room(&inbox, 1, None));
-    assert!(!has_room(&Inbox::new(LIMITS), 101, None));
+    assert!(!has_room(&empty(LIMITS), 101, None));
 }

@@ -68,8 +68,10 @@ fn gids(groups: u8) -> impl Iterator<Item = Gid> {
     (0..GROUPS).filter(move |at| groups & (1 << at) != 0).filter_map(|at| Gid::new(at + 1))
 }
 
-fn scope(server: usize) -> Scope {
-    SCOPES[server].map_or(Scope::All, |groups| Scope::groups(gids(groups)))
+fn scopes() -> ServerScopes {
+    let scope = |groups: Option<u8>| groups.map_or(Scope::All, |bits| Scope::groups(gids(bits)));
+    let named = SCOPES.iter().enumerate().map(|(server, groups)| (name(server), scope(*groups)));
+    ServerScopes::new(named, Scope::none())
 }
 
 fn session_key(session: usize) -> SessionKey {
@@ -165,7 +167,7 @@ impl World {
     fn new() -> Self {
         let limits = InboxLimits { messages_max: 10_000, bytes_max: 1 << 20, ..LIMITS };
         Self {
-            inbox: Inbox::new(limits),
+            inbox: Inbox::new(limits, scopes()),
             now: NOW,
             desks: Vec::new(),
             last_desk: 0,
@@ -228,7 +230,7 @@ impl World {
         let server = server_of(session);
         let share = group.map(|group| format!("g{group}"));
         let key = session_key(session);
-        self.inbox.subscribe(key, share.as_deref(), &name(server), &scope(server));
+        self.inbox.subscribe(key, share.as_deref(), &name(server));
         self.woken.insert(session);
         if self.desks.iter().any(|desk| desk.group == group && desk.has(session)) {
             return;

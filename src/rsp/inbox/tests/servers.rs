@@ -5,8 +5,8 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An inbox with a clock, and servers `a` for group 42, `b` for group 77, `ab` for both, `all`
-/// for every device. What waits is known by numbers of the tests' own.
+/// An inbox with a clock, and servers `ab` for groups 42 and 77, `b` for 77, `all` for every
+/// device, `a` and whoever else for 42. What waits is known by numbers of the tests' own.
 struct Office {
     inbox: Inbox,
     now: Timestamp,
@@ -16,13 +16,14 @@ fn gid(number: u64) -> Gid {
     Gid::new(number).unwrap()
 }
 
-fn scope(server: &str) -> Scope {
-    match server {
-        "all" => Scope::All,
-        "ab" => Scope::groups([gid(42), gid(77)]),
-        "b" => Scope::groups([gid(77)]),
-        _ => Scope::groups([gid(42)]),
-    }
+fn scopes() -> ServerScopes {
+    let named = [
+        ("all", Scope::All),
+        ("ab", Scope::groups([gid(42), gid(77)])),
+        ("b", Scope::groups([gid(77)])),
+    ];
+    let named = named.map(|(server, scope)| (server.into(), scope));
+    ServerScopes::new(named, Scope::groups([gid(42)]))
 }
 
 fn from(groups: &[u64]) -> Addressee {
@@ -39,7 +40,7 @@ impl Office {
     }
 
     fn with(limits: InboxLimits) -> Self {
-        Self { inbox: Inbox::new(limits), now: NOW }
+        Self { inbox: Inbox::new(limits, scopes()), now: NOW }
     }
 
     fn wait(&mut self, time: Duration) -> InboxSwept {
@@ -48,7 +49,7 @@ impl Office {
     }
 
     fn sits(&mut self, slot: u32, server: &str, group: Option<&str>) {
-        self.inbox.subscribe(key(slot), group, &server.into(), &scope(server));
+        self.inbox.subscribe(key(slot), group, &server.into());
     }
 
     fn post(&mut self, text: &'static str, to: &Addressee) -> Vec<SessionKey> {
@@ -367,6 +368,97 @@ fn each_place_has_its_own_bounds() {
     // What has been taken is not lost where it comes to exceed them.
     office.wait(ABSENCE_MAX);
     assert_eq!(office.holds(1, 100).len(), 3 * LIMITS.messages_max);
+}
+
+#[test]
+fn a_fleet_whose_servers_are_away_takes_no_room_of_another() {
+    let mut office = Office::with(LIMITS);
+    // Server `all` has them all in its scope.
+    let fleets = [from(&[42]), from(&[77]), from(&[42, 77]), from(&[9])];
+    for to in &fleets {
+        for text in ["1", "2", "3"] {
+            office.post(text, to);
+        }
+        assert!(!office.inbox.has_room(1, None, to, office.now));
+        let posted = office.inbox.post(&message("4"), None, to, office.now);
+        assert_eq!((posted.full, posted.wake), (1, vec![]));
+    }
+    assert!(!office.inbox.has_room(1, None, &from(&[]), office.now), "the same as group 9");
+    office.sits(1, "a", None);
+    assert_eq!(office.gets(1), "1 2 3 1 2 3", "of its own devices and of those it shares");
+    office.sits(2, "b", None);
+    assert_eq!(office.gets(2), "1 2 3");
+    office.sits(3, "all", None);
+    assert_eq!(office.gets(3), "1 2 3");
+    assert!(office.inbox.is_empty());
+}
+
+#[test]
+fn what_is_unclaimed_has_a_bound_for_all_fleets_together() {
+    let groups = 1..=FLEETS as u64 + 1;
+    let named = groups.clone().map(|n| (format!("of-{n}").into(), Scope::groups([gid(n)])));
+    let scopes = ServerScopes::new(named, Scope::none());
+    let mut office = Office { inbox: Inbox::new(LIMITS, scopes), now: NOW };
+    for group in groups.take(FLEETS) {
+        for _ in 0..LIMITS.messages_max {
+            office.post("x", &from(&[group]));
+        }
+    }
+    let last = from(&[FLEETS as u64 + 1]);
+    assert!(!office.inbox.has_room(1, None, &last, office.now));
+    office.sits(1, "of-1", None);
+    assert!(office.inbox.has_room(1, None, &last, office.now), "what is claimed makes room");
+}
+
+#[test]
+fn a_member_of_a_group_that_does_not_fetch_takes_no_room_of_the_others() {
+    let mut office = Office::with(LIMITS);
+    for (slot, server) in [(1, "a"), (2, "ab"), (3, "b")] {
+        office.sits(slot, server, Some("g"));
+    }
+    let to_a = answer("a", &[42]);
+    for text in ["1", "2", "3"] {
+        assert_eq!(office.post(text, &to_a), [key(1)]);
+    }
+    assert!(
+        !office.inbox.has_room(1, None, &to_a, office.now),
+        "`a` is connected, and does not read"
+    );
+    for round in ["4", "5", "6", "7"] {
+        assert_eq!(office.post(round, &from(&[42])), [key(1), key(2)]);
+        assert_eq!(office.post(round, &answer("ab", &[42])), [key(2)]);
+        assert_eq!(office.gets(2), format!("{round} {round}"));
+        assert_eq!(office.post(round, &answer("b", &[77])), [key(3)]);
+        assert_eq!(office.gets(3), round);
+    }
+    // What `a` and `ab` alone may have, and do not fetch, leaves the room of `b`.
+    for _ in 0..LIMITS.messages_max {
+        office.post("x", &from(&[42]));
+    }
+    assert!(!office.inbox.has_room(1, None, &from(&[42]), office.now));
+    office.post("8", &from(&[77]));
+    assert_eq!(office.gets(3), "8");
+    assert_eq!(office.gets(1), "1 2 3 x x x", "nothing was taken from it");
+}
+
+#[test]
+fn one_device_cannot_take_the_room_of_others_in_its_fleet() {
+    // case D8
+    let mut office = Office::with(InboxLimits { messages_max: 1000, bytes_max: 1 << 30, ..LIMITS });
+    let nid = |number| Nid::new(number, crate::ids::NidScheme::Decimal).ok();
+    // It speaks for one of its groups, for the other, and for itself.
+    for to in [from(&[42]), from(&[77]), from(&[42, 77])] {
+        let mut flood = 0;
+        while office.inbox.has_room(1, nid(1), &to, office.now) {
+            office.inbox.post(&message("x"), nid(1), &to, office.now);
+            flood += 1;
+        }
+        assert_eq!(flood, 1000 / SENDERS);
+        assert!(office.inbox.has_room(1, nid(2), &to, office.now));
+    }
+    office.sits(1, "ab", None);
+    assert!(!office.inbox.has_room(1, nid(1), &from(&[42]), office.now), "it has too much already");
+    assert!(office.inbox.has_room(1, nid(2), &from(&[42]), office.now));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Log: the letters of one group, and who of its members is connected.
+//! The letters to one group, each of which lies there once for all members, and who of them is
+//! connected. See [`super::mail`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
@@ -53,9 +54,9 @@ impl Log {
         self.letters.get_mut(at)
     }
 
-    /// The connected members, roughly in the order in which they came.
-    pub(super) fn online(&self) -> impl Iterator<Item = u32> + '_ {
-        self.online.keys().copied()
+    /// Those of these members that are connected.
+    pub(super) fn online_of<'a>(&'a self, members: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+        members.iter().copied().filter(|index| self.online.contains_key(index))
     }
 
     /// The readers of all connected members.
@@ -169,15 +170,17 @@ impl GroupLetter {
         self.first.as_ref().is_none_or(|first| first.binary_search(&index).is_ok())
     }
 
-    /// The same for one device that leaves the group; nothing where it would have had to wait.
-    pub(super) fn as_own(&self, index: u32, nid: Nid) -> Option<OwnLetter> {
-        if self.publication.needs_consent || !self.is_open_to(index) {
-            return None;
-        }
+    /// The device may have it without having to wait for anything.
+    pub(super) fn is_free_for(&self, index: u32) -> bool {
+        !self.publication.needs_consent && self.is_open_to(index)
+    }
+
+    /// The same for one device that leaves the group.
+    pub(super) fn to_own(&self, nid: Nid) -> OwnLetter {
         let Publication { message, parts, chunks, .. } = &self.publication;
         let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
         let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
         let (form, change) = (Form::Multi, None);
-        Some(OwnLetter { id, message, expires, form, campaign, chunks, change })
+        OwnLetter { id, message, expires, form, campaign, chunks, change }
     }
 }

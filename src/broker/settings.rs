@@ -1,0 +1,286 @@
+//! Settings as operators see and change them while the broker runs: by merge patches (RFC 7396) on
+//! their JSON, for all groups and for one.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Broker;
+use super::events::BrokerEvent;
+use super::sessions::lock;
+use crate::audit::Entry;
+use crate::ids::Gid;
+use crate::rsp::{ControlUnit, GroupSettings, Settings};
+
+/// Groups that may deviate from the settings of all.
+const DEVIATING_GROUPS_MAX: usize = 100_000;
+
+/// The settings of a group, as operators see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupSettingsInfo {
+    /// Which group.
+    pub gid: u64,
+    /// Where it deviates from the settings of all.
+    pub own: GroupSettings,
+    /// What holds for it.
+    pub effective: Settings,
+}
+
+/// Why settings stay as they were.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSet {
+    /// A key that there is not, or a value of a wrong form.
+    #[error("{0}")]
+    Malformed(String),
+    /// A value with which nothing would work.
+    #[error("{key}: {why}")]
+    Unworkable {
+        /// Its key.
+        key: String,
+        /// What it has to be.
+        why: &'static str,
+    },
+    /// The table of deviations is full.
+    #[error("{DEVIATING_GROUPS_MAX} groups deviate already; take another one's deviations away")]
+    TooManyGroups,
+}
+
+impl NotSet {
+    fn unworkable((key, why): (impl Into<String>, &'static str)) -> Self {
+        Self::Unworkable { key: key.into(), why }
+    }
+}
+
+/// Settings before and after a patch.
+#[derive(Debug)]
+struct Patched<T> {
+    now: T,
+    /// What differs, by its dotted key; null is what is not there.
+    before: Map<String, Value>,
+    after: Map<String, Value>,
+}
+
+impl Broker {
+    /// What holds where no group deviates.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        lock(&self.control).settings().common().clone()
+    }
+
+    /// What holds for a group, whether it has devices or not.
+    #[must_use]
+    pub fn group_settings(&self, gid: Gid) -> GroupSettingsInfo {
+        of_group(&lock(&self.control), gid)
+    }
+
+    /// Changes the settings of all; null is the value that a key has by default. Gives what holds
+    /// now. What is open stays open. The audit log names the actor, and what was before.
+    ///
+    /// # Errors
+    /// [`NotSet`]; then nothing has changed.
+    pub fn patch_settings(
+        &self,
+        actor: &str,
+        patch: &Map<String, Value>,
+    ) -> Result<Settings, NotSet> {
+        let patched = self.operate(actor, |control| {
+            let patched = patched(control.settings().common(), patch)?;
+            control.set_settings(patched.now.clone()).map_err(NotSet::unworkable)?;
+            Ok(patched)
+        })?;
+        self.note_settings(actor, None, patched.before, patched.after);
+        Ok(patched.now)
+    }
+
+    /// Changes where a group deviates from the settings of all; null takes a deviation away. Gives
+    /// what holds now. The audit log names the actor, and what was before.
+    ///
+    /// # Errors
+    /// [`NotSet`]; then nothing has changed.
+    pub fn patch_group_settings(
+        &self,
+        actor: &str,
+        gid: Gid,
+        patch: &Map<String, Value>,
+    ) -> Result<GroupSettingsInfo, NotSet> {
+        let (patched, info) = self.operate(actor, |control| {
+            let groups = control.settings().groups();
+            let own = groups.get(&gid).cloned();
+            let is_full = own.is_none() && groups.len() >= DEVIATING_GROUPS_MAX;
+            let patched = patched(&own.unwrap_or_default(), patch)?;
+            if is_full && !patched.after.is_empty() {
+                return Err(NotSet::TooManyGroups);
+            }
+            let set = control.set_group_settings(gid, patched.now.clone());
+            set.map_err(NotSet::unworkable)?;
+            Ok((patched, of_group(control, gid)))
+        })?;
+        self.note_settings(actor, Some(gid), patched.before, patched.after);
+        Ok(info)
+    }
+
+    fn note_settings(
+        &self,
+        actor: &str,
+        gid: Option<Gid>,
+        before: Map<String, Value>,
+        after: Map<String, Value>,
+    ) {
+        if after.is_empty() {
+            return;
+        }
+        let gid = gid.map(Gid::get);
+        self.audit.record(
+            Entry::new("settings", actor)
+                .with("gid", gid)
+                .with("before", before)
+                .with("after", after),
+        );
+        self.tell(|| BrokerEvent::Settings { gid });
+    }
+}
+
+fn of_group(control: &ControlUnit, gid: Gid) -> GroupSettingsInfo {
+    let table = control.settings();
+    GroupSettingsInfo {
+        gid: gid.get(),
+        own: table.groups().get(&gid).cloned().unwrap_or_default(),
+        effective: table.of_group(gid).clone(),
+    }
+}
+
+fn patched<T>(current: &T, patch: &Map<String, Value>) -> Result<Patched<T>, NotSet>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let written = |settings: &T| {
+        serde_json::to_value(settings).map_err(|error| NotSet::Malformed(error.to_string()))
+    };
+    let old = written(current)?;
+    let mut new = old.clone();
+    merge(&mut new, &Value::Object(patch.clone()));
+    let now: T = serde_json::from_value(new)
+        .map_err(|error| NotSet::Malformed(culprit::<T>(patch).unwrap_or(error.to_string())))?;
+    let (old, new) = (flat(&old), flat(&written(&now)?));
+    let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+    let differs = keys.filter(|key| old.get(*key) != new.get(*key));
+    let of = |side: &Map<String, Value>, key: &String| side.get(key).cloned().unwrap_or_default();
+    let (before, after) =
+        differs.map(|key| ((key.clone(), of(&old, key)), (key.clone(), of(&new, key)))).unzip();
+    Ok(Patched { now, before, after })
+}
+
+/// RFC 7396, section 2.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(members) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            merge(members.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// The first member of a patch that cannot be set even alone, and why.
+fn culprit<T: DeserializeOwned>(patch: &Map<String, Value>) -> Option<String> {
+    let members = flat(&Value::Object(patch.clone()));
+    members.into_iter().filter(|(_, value)| !value.is_null()).find_map(|(key, value)| {
+        let nest = |inner, name: &str| Value::Object(Map::from_iter([(name.to_owned(), inner)]));
+        let alone = key.rsplit('.').fold(value, nest);
+        let error = serde_json::from_value::<T>(alone).err()?;
+        Some(format!("{key}: {error}"))
+    })
+}
+
+/// Members of members by their dotted keys.
+fn flat(value: &Value) -> Map<String, Value> {
+    let mut found = Map::new();
+    collect(String::new(), value, &mut found);
+    found
+}
+
+fn collect(key: String, value: &Value, found: &mut Map<String, Value>) {
+    match value {
+        Value::Object(members) if !members.is_empty() || key.is_empty() => {
+            for (name, value) in members {
+                let dot = if key.is_empty() { "" } else { "." };
+                collect(format!("{key}{dot}{name}"), value, found);
+            }
+        }
+        _ => {
+            found.insert(key, value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        let Value::Object(members) = value else { panic!("{value}") };
+        members
+    }
+
+    #[test]
+    fn a_patch_is_merged_as_the_examples_of_its_standard_say() {
+        // RFC 7396, appendix A.
+        for (target, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+            (json!(["a"]), json!({"a": "b"}), json!({"a": "b"})),
+        ] {
+            let mut merged = target;
+            merge(&mut merged, &patch);
+            assert_eq!(merged, result, "{patch}");
+        }
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_tells_both_values() {
+        let patch = object(json!({"ttl": {"msg": "3d"}, "mode": "any"}));
+        let patched = patched(&Settings::default(), &patch).unwrap();
+        assert_eq!(patched.before, object(json!({"ttl.msg": "21d"})));
+        assert_eq!(patched.after, object(json!({"ttl.msg": "3d"})));
+        let back = super::patched(&patched.now, &object(json!({"ttl": null}))).unwrap();
+        assert_eq!(back.now, Settings::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_key() {
+        for (patch, words) in [
+            (json!({"mode": "any", "ttl": {"msg": "soon"}}), "ttl.msg: "),
+            (json!({"colour": "red"}), "colour"),
+            (json!({"ttl": {"mgs": "3d"}}), "mgs"),
+            (json!({"trigger_rate": "9/1h"}), "trigger_rate: "),
+            (json!({"mode": {}}), "mode: "),
+            (json!({"mode": {"a": {"b": 1}}}), "mode.a.b: "),
+            (json!({"chunk": -1}), "chunk: "),
+        ] {
+            for error in [
+                patched(&Settings::default(), &object(patch.clone())).unwrap_err(),
+                patched(&GroupSettings::default(), &object(patch)).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains(words), "{error}");
+            }
+        }
+    }
+}

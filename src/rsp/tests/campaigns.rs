@@ -1,0 +1,168 @@
+//! Campaigns: waves, retries and withdrawals, and what they leave behind.
+
+use super::*;
+
+/// Group 42 has devices 1 to 3.
+impl Rig {
+    fn c1(&mut self, rest: &str) -> CampaignId {
+        let outcome = self.server(0, 42, &format!("msg {rest}")).unwrap();
+        outcome.campaign.unwrap()
+    }
+
+    /// Gets its mail and acknowledges it.
+    fn fetch(&mut self, number: u128) -> usize {
+        let device = self.attach(number, 900);
+        let letters = self.pull(device, 900);
+        letters.iter().for_each(|letter| {
+            self.unit.acknowledge(device, letter.id, self.now);
+        });
+        self.unit.detach(device, session(900));
+        letters.len()
+    }
+
+    fn c2(&mut self, number: u128, rc: i64) {
+        self.device(number, 0, 42, &format!(r#"ret(msg) ,"rc":{rc}"#)).unwrap();
+    }
+
+    fn states(&self, id: CampaignId) -> Vec<DeviceState> {
+        self.unit.campaign_devices(id, 0).map(|device| device.state).collect()
+    }
+
+    fn campaign(&self, id: CampaignId) -> Campaign {
+        self.unit.campaign(id, self.now).unwrap()
+    }
+}
+
+#[test]
+fn a_device_that_is_tried_again_counts_once_in_its_wave() {
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":{"first":2,"failures_max":0.5}"#);
+    assert_eq!([rig.fetch(1), rig.fetch(2), rig.fetch(3)], [1, 1, 0]);
+    rig.c2(1, 7);
+    assert_eq!(
+        (rig.campaign(id).wave.unwrap().done, rig.campaign(id).wave.unwrap().failed),
+        (1, 1)
+    );
+    rig.unit.retry(id, true, rig.now).unwrap();
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.done, wave.failed), (0, 0), "it is not through any more");
+    assert_eq!(rig.fetch(1), 1);
+    rig.c2(1, 0);
+    assert_eq!(rig.campaign(id).state, CampaignState::Canary, "the second is still to come");
+    assert_eq!(rig.fetch(3), 0);
+    rig.c2(2, 0);
+    assert_eq!(rig.campaign(id).state, CampaignState::Running);
+    assert_eq!(rig.fetch(3), 1);
+}
+
+#[test]
+fn a_withdrawal_leaves_what_other_waves_have_decided() {
+    let mut rig = Rig::new();
+    let other = rig.server(0, 77, "msg").unwrap().campaign.unwrap();
+    let id = rig.c1(r#","wave":1"#);
+    assert_eq!(rig.fetch(1), 1);
+    // The one that was to be looked at is gone, so that nothing speaks against the others.
+    rig.unit.remove_device(eid(1)).unwrap();
+    assert_eq!(rig.unit.cancel(other), Some(2));
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.campaign(id).state, CampaignState::Running);
+    assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
+}
+
+#[test]
+fn what_nobody_may_answer_any_more_is_not_delivered_and_a_retry_comes_once() {
+    let brief = Duration::from_secs(10);
+    let mut rig = Rig::with_ttl(Ttl { trigger: brief, msg: brief, exchange: brief });
+    let id = rig.c1("");
+    assert_eq!(rig.fetch(1), 1);
+    rig.wait(10);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(id), [DeviceState::Expired; 3]);
+    assert_eq!(rig.fetch(2), 0);
+    assert_eq!(rig.unit.retry(id, false, rig.now).unwrap().0, 3);
+    assert_eq!([1, 2, 3].map(|number| rig.fetch(number)), [1; 3]);
+    let alone = rig.server(5, 0, "trigger").unwrap().campaign.unwrap();
+    rig.wait(10);
+    assert_eq!(rig.fetch(5), 0);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(alone), [DeviceState::Expired]);
+}
+
+#[test]
+fn a_withdrawn_download_leaves_nothing_behind() {
+    let mut rig = Rig::with_settings(Settings { chunk: 256, ..Settings::default() });
+    let body = "x".repeat(2000);
+    let id = rig.c1(&format!(r#","chunks":true,"campaign":"c","x":"{}""#, &body[..10]));
+    assert!(rig.unit.cancel(id).is_some());
+    let text = letter(5, 0, "msg").replace("null", &format!(r#""{body}","chunks":true"#));
+    let id = rig.publish(&Identity::server("sm-sr"), TO_EUICC, &text).unwrap().campaign.unwrap();
+    let device = rig.attach(5, 1);
+    let piece = rig.pull(device, 1);
+    assert_eq!(rig.unit.acknowledge(device, piece[0].id, rig.now), Some(Acknowledged::Piece));
+    assert_eq!(rig.unit.cancel(id), Some(1));
+    assert_eq!(rig.pull(device, 1).len(), 0);
+    rig.server(5, 0, "trigger").unwrap();
+    assert_eq!(rig.pull(device, 1).len(), 1, "nothing stands in its way");
+    rig.unit.detach(device, session(1));
+    assert_eq!(rig.mail(5).len(), 1);
+}
+
+#[test]
+fn a_device_with_the_place_of_another_begins_with_a_full_bucket() {
+    let mut settings = Settings::default();
+    settings.trigger_rate.device = Rate::new(1, Duration::from_secs(3600));
+    let mut rig = Rig::with_settings(settings);
+    rig.device(5, 5, 0, "trigger").unwrap();
+    assert_eq!(rig.device(5, 5, 0, "trigger"), Err(Refusal::TriggerRate));
+    rig.unit.remove_device(eid(5)).unwrap();
+    rig.unit.put_device(eid(6), &[], "").unwrap();
+    rig.device(6, 6, 0, "trigger").unwrap();
+    assert_eq!(rig.device(6, 6, 0, "trigger"), Err(Refusal::TriggerRate));
+}
+
+#[test]
+fn a_retry_does_not_expire_with_the_first_try() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let mut rig = Rig::with_ttl(Ttl { msg: day, ..Ttl::default() });
+    let id = rig.c1("");
+    assert_eq!(rig.fetch(1), 1);
+    rig.wait(3600);
+    assert_eq!(rig.unit.retry(id, false, rig.now).unwrap().0, 1);
+    rig.wait(23 * 3600);
+    rig.unit.sweep(rig.now);
+    use DeviceState::{Delivered, Expired, Queued};
+    assert_eq!(rig.states(id), [Queued, Expired, Expired]);
+    assert_eq!([1, 2].map(|number| rig.fetch(number)), [1, 0]);
+    assert_eq!(rig.states(id), [Delivered, Expired, Expired]);
+}
+
+#[test]
+fn what_comes_back_too_late_does_not_end_a_second_try() {
+    let mut rig = Rig::with_ttl(Ttl { msg: Duration::from_secs(10), ..Ttl::default() });
+    let id = rig.server(5, 0, "msg").unwrap().campaign.unwrap();
+    let device = rig.attach(5, 1);
+    assert_eq!(rig.pull(device, 1).len(), 1);
+    rig.wait(10);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(id), [DeviceState::Expired]);
+    rig.unit.retry(id, false, rig.now).unwrap();
+    // The first try was on its way, and is given back.
+    rig.unit.detach(device, session(1));
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(id), [DeviceState::Queued]);
+    assert_eq!(rig.fetch(5), 1);
+    assert_eq!(rig.states(id), [DeviceState::Delivered]);
+}
+
+#[test]
+fn all_of_a_first_wave_that_expires_at_once_are_through() {
+    let mut rig = Rig::with_ttl(Ttl { msg: Duration::from_secs(10), ..Ttl::default() });
+    let id = rig.c1(r#","wave":2"#);
+    rig.wait(10);
+    rig.unit.sweep(rig.now);
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.first, wave.done, wave.failed), (2, 2, 2));
+    assert_eq!(rig.unit.retry(id, false, rig.now).unwrap().0, 3);
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.done, wave.failed), (0, 0));
+}

@@ -1,0 +1,66 @@
+//! Exchanges between devices, and what they mean for those who have given their profile away.
+
+use super::*;
+
+impl Rig {
+    /// Device `to` asks device `from` for its profile, and gets it.
+    fn exchange(&mut self, from: u128, to: u128) {
+        self.peer(to, from, 42, &format!("req({to})")).unwrap();
+        self.fetched(from);
+        self.peer(from, to, 42, &format!("profile({from})")).unwrap();
+        self.fetched(to);
+    }
+
+    fn fetched(&mut self, number: u128) {
+        let device = self.attach(number, 900);
+        for letter in self.pull(device, 900) {
+            self.arrived(device, letter.id);
+        }
+        self.unit.detach(device, session(900));
+    }
+
+    fn state(&self, from: u128, to: u128) -> ExchangeState {
+        let pair = Pair { from: eid(from), to: eid(to) };
+        let mut all = self.unit.exchanges_behind(None);
+        all.find(|(other, _)| *other == pair).unwrap().1.state
+    }
+}
+
+fn retiring() -> Rig {
+    Rig::with(ControlOptions { retire: true, ..ControlOptions::default() })
+}
+
+#[test]
+fn a_report_of_failure_confirms_nothing() {
+    let mut rig = Rig::new();
+    rig.exchange(2, 1);
+    assert_eq!(rig.state(2, 1), ExchangeState::Unreported);
+    rig.device(1, 1, 0, r#"ret(msg) ,"rc":3"#).unwrap();
+    assert_eq!(rig.state(2, 1), ExchangeState::Unconfirmed);
+    rig.exchange(2, 3);
+    rig.device(3, 3, 0, "ret(msg)").unwrap();
+    assert_eq!(rig.state(2, 3), ExchangeState::Confirmed);
+}
+
+#[test]
+fn a_profile_is_given_away_once() {
+    let mut rig = retiring();
+    for to in [1, 3] {
+        rig.peer(to, 2, 42, &format!("req({to})")).unwrap();
+    }
+    rig.peer(2, 1, 42, "profile(2)").unwrap();
+    assert_eq!(rig.peer(2, 3, 42, "profile(2)"), Err(Refusal::DeviceReplaced), "on its way");
+    rig.fetched(1);
+    assert_eq!(rig.peer(2, 3, 42, "profile(2)"), Err(Refusal::DeviceReplaced), "gone");
+    assert!(rig.unit.reinstate(eid(2)));
+    rig.peer(2, 3, 42, "profile(2)").unwrap();
+}
+
+#[test]
+fn without_retirement_it_is_none_of_the_brokers_business() {
+    let mut rig = Rig::new();
+    for to in [1, 3] {
+        rig.peer(to, 2, 42, &format!("req({to})")).unwrap();
+        rig.peer(2, to, 42, "profile(2)").unwrap();
+    }
+}

@@ -1,0 +1,45 @@
+//! Equal B1s that are delivered as one.
+
+use super::*;
+
+fn rig() -> Rig {
+    let auto = Settings { auto: Auto::On, auto_members: 2, ..Settings::default() };
+    Rig::with_settings(auto)
+}
+
+impl Rig {
+    fn window_ends(&mut self) -> Vec<SessionKey> {
+        self.wait(1);
+        self.unit.send_due(self.now, |_| true)
+    }
+}
+
+#[test]
+fn who_leaves_the_group_meanwhile_gets_it_alone() {
+    let mut rig = rig();
+    for number in 1..=3 {
+        rig.server(number, 0, "msg").unwrap();
+    }
+    rig.unit.put_device(eid(2), &[gid(77)], "").unwrap();
+    rig.unit.remove_device(eid(3)).unwrap();
+    assert_eq!(rig.mail(1).len(), 0, "it waits");
+    rig.window_ends();
+    assert_eq!([rig.mail(1).len(), rig.mail(2).len()], [1, 1]);
+    assert_eq!(rig.mail(2), [letter(2, 0, "msg")]);
+}
+
+#[test]
+fn a_message_to_another_group_hurries_nobody() {
+    let mut rig = rig();
+    rig.server(1, 0, "msg").unwrap();
+    rig.server(0, 77, "trigger").unwrap();
+    rig.server(2, 0, "msg").unwrap();
+    rig.window_ends();
+    let (events, _) = rig.unit.take_events();
+    assert!(events.contains(&Event::Decided(gid(42), Reason::Merged(2))), "{events:?}");
+    // One to a group of one of them goes behind it.
+    rig.server(1, 0, "msg").unwrap();
+    rig.server(0, 42, "trigger").unwrap();
+    assert_eq!(rig.mail(1).len(), 3);
+    assert!(rig.mail(1)[2].contains("trigger"));
+}
