@@ -35,6 +35,11 @@ fn in_strict_flow_a_message_reaches_those_that_agree_when_they_agree() {
 }
 
 #[test]
+fn a_message_to_each_alone_waits_for_it_until_its_time_is_over() {
+    flows::each_alone(&mut world(SHAPE, Settings::default()));
+}
+
+#[test]
 fn many_triggers_of_a_group_reach_the_servers_as_few_messages() {
     let window = Duration::from_secs(2);
     for (devices, messages) in [(100, 1), (2_500, 3)] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use simcast::rsp::{CampaignId, CampaignState, DeviceState, ForServers, Kind, Refusal};
+use simcast::rsp::{CampaignId, CampaignState, DeviceState, ForServers, Head, Kind, Refusal};
 
 use super::times::{self, Samples};
 use super::world::{self, Connected, World, to_device, to_group};
@@ -13,13 +13,16 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Longer than any request waits by default, and any mail.
 const A_MONTH: Duration = Duration::from_secs(31 * 86_400);
 
+/// Bytes that the control unit may need for each registered device with a campaign open.
+pub const BYTES_PER_DEVICE_MAX: f64 = 400.0;
+
 /// Bytes for each device, by all that the control unit knows.
 #[derive(Debug)]
 pub struct Bytes {
     pub registered: f64,
-    /// With the campaign open, and one device of a hundred connected.
+    /// With the campaign open; where it is one for each group, one device of a hundred is connected.
     pub open: f64,
-    /// When all have answered.
+    /// When all have answered, or their time is over.
     pub ended: f64,
 }
 
@@ -81,6 +84,27 @@ fn expect_end(world: &World, campaigns: &[CampaignId], ends: impl Fn(DeviceState
         let others = DeviceState::ALL.into_iter().filter(|state| !ends(*state));
         others.for_each(|state| assert_eq!(campaign.tally.of(state), 0, "{id:?} {state:?}"));
     }
+}
+
+/// One B1 to each device, all of which are away, until its time is over. The message is one for
+/// all: what counts is what it takes to keep track of it.
+pub fn each_alone(world: &mut World) -> Bytes {
+    let registered = world.bytes_per_device();
+    let message = world::message("To_eUICC", to_device(0, "msg").into());
+    for device in 0..world.shape.devices {
+        let head = Head { nid: Some(world::nid(device)), ..Head::new(Kind::Msg) };
+        let outcome = world.publish_with(&head, &message).expect("is permitted");
+        assert_eq!((outcome.reached, outcome.wake.len()), (1, 0));
+    }
+    let open = world.bytes_per_device();
+    let (all, tally) = (world.shape.devices, world.unit.stats().campaign_devices);
+    assert_eq!((tally.of(DeviceState::Queued), tally.total()), (all, all));
+    world.now = world.now.after(A_MONTH);
+    world.sweep_all();
+    let stats = world.unit.stats();
+    assert_eq!((stats.mail_messages, stats.campaign_devices.open()), (0, 0));
+    world.expect_nothing_for_bystanders();
+    Bytes { registered, open, ended: world.bytes_per_device() }
 }
 
 /// How a device takes an A1 in strict flow.

@@ -381,6 +381,12 @@ pub fn message(topic: &'static str, payload: Bytes) -> Arc<Message> {
     Arc::new(Message::new(topic.into(), payload, qos, false, None, expires))
 }
 
+/// Bytes of a message apart from its payload.
+pub fn message_bytes() -> usize {
+    // Whoever shares it is counted beside it.
+    size_of::<Message>() + 2 * size_of::<usize>()
+}
+
 /// Where letters of a kind are counted.
 fn place(kind: Kind) -> usize {
     match kind {

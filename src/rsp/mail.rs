@@ -548,7 +548,9 @@ impl Mail {
         while let Some((at, (id, gid))) = due(&self.group_expiries, now, budget) {
             self.group_expiries.remove(&(at, (id, gid)));
             let Some(letter) = self.remove_group_letter(gid, id) else { continue };
-            pay_for(letter.roll.len(), budget);
+            // Its campaign is looked through as well.
+            let looks = 1 + usize::from(letter.campaign.is_some());
+            pay_for(looks * letter.roll.len(), budget);
             expired.to_groups += 1;
             let campaign = letter.campaign.map(NonZeroU64::get);
             let whom = Receivers::All(letter.roll);

@@ -58,7 +58,7 @@ impl Answerable {
     }
 
     /// Nothing fits an answer with this tid better.
-    pub(super) fn is_best(self, tid: Option<&Tid>) -> bool {
+    fn is_best(self, tid: Option<&Tid>) -> bool {
         matches!(self, Self::Open(found) if found.by_tid || tid.is_none())
     }
 

@@ -177,9 +177,21 @@ mod tests {
         roll.put_back(100);
         assert_eq!(roll.finish_waiting(), [64, 136], "7 is done, 100 waits");
         assert_eq!(roll.remaining(), 2);
+        assert!(roll.pending().eq([64, 136]));
         assert!(!roll.finish(100) && !roll.is_waiting(100));
         roll.put_back(64);
         assert!(roll.is_waiting(64) && roll.finish(64) && roll.finish(136));
         assert_eq!((roll.remaining(), roll.finish_waiting().len()), (0, 0));
+        assert!(roll.pending().next().is_none());
+    }
+
+    #[test]
+    fn devices_are_asked_for_in_ascending_order() {
+        let mut ticked = Ticked::new([2, 3, 7].into_iter());
+        let found: Vec<u32> = (0..10).filter(|index| ticked.has(*index)).collect();
+        assert_eq!(found, [2, 3, 7]);
+        let mut ticked = Ticked::new([2, 3, 7].into_iter());
+        assert!(!ticked.has(4) && ticked.has(7) && ticked.has(7) && !ticked.has(8));
+        assert!(!Ticked::new(std::iter::empty()).has(0));
     }
 }

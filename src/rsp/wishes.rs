@@ -363,7 +363,7 @@ mod tests {
         answered: bool,
     }
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Op {
         /// Device, group, batch, tid, seconds.
         Open(u32, Option<u64>, Option<u64>, Option<i128>, u64),
@@ -484,7 +484,7 @@ mod tests {
                 });
             }
             Op::AnswerGroup(group, tid, batch) => {
-                answer_group(gid(group), tid, batch, wishes, list)
+                answer_group(gid(group), tid, batch, wishes, list);
             }
             Op::Leave(index, group) => {
                 wishes.leave(index, gid(group));
