@@ -20,7 +20,7 @@ pub const BYTES_PER_DEVICE_MAX: f64 = 400.0;
 #[derive(Debug)]
 pub struct Bytes {
     pub registered: f64,
-    /// With the campaign open; where it is one for each group, one device of a hundred is connected.
+    /// With the campaign open; where there is one for each group, 1 % of the devices are connected.
     pub open: f64,
     /// When all have answered, or their time is over.
     pub ended: f64,
