@@ -322,15 +322,14 @@ async fn retry(stage: &Stage) -> Result<Found, FlowError> {
         for seat in &seats[well..] {
             seat.cut();
         }
-        let broker = stage.service.broker();
-        let retried = broker.with_control(|control| control.retry(id, false, broker.now()));
+        let retried = stage.service.broker().retry_campaign("demo", id, false);
         for seat in &seats[well..] {
             seat.enter(seat.options()).await?;
         }
         Ok::<_, ClientError>(retried)
     };
     let (answers, retried) = tokio::try_join!(campaign, operator)?;
-    let (retried, _woken) = retried?;
+    let retried = retried?;
     let mut found = Found::default();
     check_answers(&mut found, &answers, seats.len());
     found.check(retried as usize == STUCK, || format!("{retried} are tried again, not {STUCK}"));
