@@ -198,6 +198,8 @@ impl Mailbox {
             // Most mailboxes of a fleet hold one letter; do not reserve for four.
             self.letters.reserve_exact(1);
         }
+        // One that comes from a group may have become free behind the reader's back.
+        self.go_back(letter.id);
         self.letters.insert(at, letter);
     }
 
