@@ -71,6 +71,37 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
+/// A row of the store. Whoever needs what stands there holds one of these; when the last of them
+/// is dropped, the row goes.
+#[derive(Clone)]
+pub struct Kept(Arc<dyn Row>);
+
+/// What knows which row it is, and deletes it when it is dropped.
+pub trait Row: Send + Sync {
+    /// The number of the row, unlike that of any other row of the store.
+    fn id(&self) -> u64;
+}
+
+impl Kept {
+    /// The row of this guard.
+    #[must_use]
+    pub fn new(row: Arc<dyn Row>) -> Self {
+        Self(row)
+    }
+
+    /// The number of the row.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {}", self.id())
+    }
+}
+
 /// A packet identifier; never zero `[MQTT-2.2.1-3]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId(pub NonZeroU16);

@@ -41,4 +41,5 @@ pub mod route;
 pub mod rsp;
 pub mod service;
 pub mod session;
+pub mod store;
 pub mod units;

@@ -136,7 +136,14 @@ impl Service {
         let options = BrokerOptions { issuers: trusted_issuers, ..broker_options(&config) };
         let clock = Clock::start();
         let audit = AuditLog::open(&config.audit, clock)?;
-        let broker = Broker::new(options, control, clock, Arc::clone(&metrics), audit);
+        let broker = Broker::new(
+            options,
+            control,
+            clock,
+            Arc::clone(&metrics),
+            audit,
+            crate::store::memory(),
+        );
         let broker = Arc::new(broker);
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();

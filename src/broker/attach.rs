@@ -150,7 +150,8 @@ impl Broker {
                 let _nobody_waits = self.publish_will(handle, *will);
             } else {
                 let due = self.now().after(delay + CLOCK_GRAIN);
-                lock(&self.wills).put(handle.key, due, will);
+                let kept = self.keeper.will(handle, due, &will);
+                lock(&self.wills).put(handle.key, due, will, kept);
             }
         }
         if session.expiry().is_zero() {
@@ -164,6 +165,7 @@ impl Broker {
         }
         self.hand_on_from_absent(handle, &mut session);
         let until = self.now().after(session.expiry().saturating_add(CLOCK_GRAIN));
+        self.keeper.session(handle, &session, Some(until));
         lock(&self.expirations).insert(until, handle.key, &handle.identity);
         handle.park(session, until);
     }
@@ -207,6 +209,7 @@ impl Broker {
         handle.note_opened(opening, self.now());
         handle.permit.store(permit);
         let session = Box::new(Session::new(opening, &self.options.session, self.now()));
+        self.keeper.session(&handle, &session, None);
         Attached { handle, session, present: false, took_over: false }
     }
 
@@ -223,6 +226,7 @@ impl Broker {
         let denied = session.take_shared(|delivery| !handle.is_permitted(&delivery.message.topic));
         self.pass_on_denied(handle.key, denied);
         session.open(opening, self.now());
+        self.keeper.session(&handle, &session, None);
         let mailbox = lock(&handle.interests).mailbox;
         if let Some((device, _)) = mailbox {
             lock(&self.control).resize(device, handle.reader());
@@ -262,9 +266,7 @@ impl Broker {
         // A Will that is refused now was permitted at CONNECT; rules changed, and the refusal has
         // been counted and logged like any other.
         let from = handle.publisher();
-        let (_refused_or_not, congested) =
-            self.publish_as(AclAction::Will, &from, will_message(will));
-        congested
+        self.publish_as(AclAction::Will, &from, will_message(will)).congested
     }
 
     /// Publishes the Wills that are due. Their readers get time to read, but whoever reads slowly
@@ -308,6 +310,7 @@ impl Broker {
         let mut orphans = session.take_shared(|_delivery| true);
         orphans.extend(lock(&handle.outbox).close());
         self.pass_on_ended(handle.key, orphans);
+        self.keeper.end(handle);
         self.sessions.remove(handle);
         handle.end();
     }

@@ -12,6 +12,7 @@ mod admin;
 mod attach;
 mod events;
 mod expirations;
+mod keep;
 mod operate;
 mod outbox;
 mod peer;
@@ -36,15 +37,17 @@ use std::time::Duration;
 pub use admin::{DeviceFilter, DeviceInfo, NotEnded, NotReplaced, Page, QueueInfo, SessionInfo};
 pub use attach::{Attached, Parting, Rejected};
 pub use events::{BrokerEvent, ClientInfo, EventListener, Heard, Occurrence, RegistryChange};
+pub use keep::{Loaded, NOTHING, Restored};
 pub use operate::{CampaignDeviceInfo, CampaignFilter, CampaignInfo, ExchangeInfo, NotReleased};
 pub use outbox::OutboxLimits;
 pub use peer::Peer;
 pub use provision::{Waiting, stamped_sender};
-pub use publish::{Publisher, Who};
+pub use publish::{Published, Publisher, Who};
 pub use rights::AclSlot;
 pub use sessions::Handle;
 pub use settings::{GroupSettingsInfo, NotSet};
 pub use signal::{Calls, Signal};
+pub use subscribe::{Reasons, Subscribed};
 pub use sys::{Figures, SysTree};
 
 use bytestring::ByteString;
@@ -62,10 +65,12 @@ use crate::rsp::{
     TopicNames,
 };
 use crate::session::{SessionLimits, Untold};
+use crate::store::Store;
 use events::Events;
 use expirations::Expirations;
+use keep::Keeper;
 use record::News;
-use rights::Permit;
+use rights::Author;
 use sessions::{Sessions, lock};
 use wills::Wills;
 
@@ -123,7 +128,7 @@ pub struct Broker {
     expirations: Mutex<Expirations>,
     wills: Mutex<Wills>,
     subscriptions: RwLock<Subscriptions>,
-    retained: RwLock<Retained<Option<Arc<Permit>>>>,
+    retained: RwLock<Retained<Author>>,
     control: Mutex<ControlUnit>,
     inbox: Mutex<Inbox>,
     /// What waits for others of its kind is due at another moment than before.
@@ -132,10 +137,12 @@ pub struct Broker {
     hasher: std::hash::RandomState,
     complaints: Mutex<Throttle<&'static str>>,
     events: Events,
+    keeper: Keeper,
 }
 
 impl Broker {
-    /// A broker without sessions.
+    /// A broker without sessions, and with what is in the store it is given: nothing is read from
+    /// it before [`Broker::restore`].
     #[must_use]
     pub fn new(
         options: BrokerOptions,
@@ -143,6 +150,7 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
         audit: AuditLog,
+        store: Arc<dyn Store>,
     ) -> Self {
         Self {
             clock,
@@ -161,6 +169,7 @@ impl Broker {
             hasher: std::hash::RandomState::new(),
             complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
             events: Events::default(),
+            keeper: Keeper::new(store),
             options,
         }
     }

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use smallvec::smallvec;
 
 use super::outbox::Left;
-use super::publish::Publisher;
+use super::publish::{Published, Publisher};
 use super::record::News;
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
@@ -23,6 +23,7 @@ use crate::rsp::{
     envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
+use crate::store::Commit;
 
 impl Broker {
     /// A message on an RSP topic: decided once, by the control unit, for all its receivers.
@@ -31,10 +32,10 @@ impl Broker {
         from: &Publisher<'_>,
         rsp_topic: RspTopic,
         publish: Publish,
-    ) -> Routed {
+    ) -> Published {
         match self.submit(from, rsp_topic, publish) {
-            Ok(()) => Routed::Accepted,
-            Err(refusal) => Routed::Refused(Refused {
+            Ok(commit) => Published { routed: Routed::Accepted, commit, congested: None },
+            Err(refusal) => Published::refused(Refused {
                 reason: refusal.reason_code(),
                 name: refusal.name(),
                 retry_after: self.retry_after(from.who.identity, refusal),
@@ -43,7 +44,8 @@ impl Broker {
         }
     }
 
-    /// The same for who can be told more than a reason code and a name.
+    /// The same for who can be told more than a reason code and a name. The message is the
+    /// broker's when the store is as far as is said.
     ///
     /// # Errors
     /// The [`Refusal`], counted and logged; then nobody receives the message.
@@ -52,7 +54,7 @@ impl Broker {
         from: &Publisher<'_>,
         rsp_topic: RspTopic,
         publish: Publish,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Commit, Refusal> {
         let admitted = self.admit(from, rsp_topic, publish);
         admitted.inspect_err(|refusal| self.note_refusal(&from.who, *refusal))
     }
@@ -126,7 +128,7 @@ impl Broker {
         from: &Publisher<'_>,
         rsp_topic: RspTopic,
         publish: Publish,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Commit, Refusal> {
         let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
         let now = self.now();
         let mut read = self.read(rsp_topic, &publish)?;
@@ -144,6 +146,8 @@ impl Broker {
         if inbox.as_deref().is_some_and(is_full) {
             return Err(Refusal::OverQuota);
         }
+        let mut step = self.keeper.step();
+        step.receive(from.row, &publish);
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
         let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
         let news = News::of(&mut control);
@@ -153,12 +157,13 @@ impl Broker {
         drop(control);
         let servers = inbox.as_mut().filter(|_| outcome.to_servers);
         let posted = servers.map(|inbox| inbox.post(&message, identity.nid, &to, now));
+        let commit = step.commit();
         drop(inbox);
         self.record(news);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
         posted.iter().for_each(|posted| self.note_posted(posted));
-        Ok(())
+        Ok(commit)
     }
 
     fn note_posted(&self, posted: &Posted) {
@@ -493,6 +498,8 @@ fn mail_room(grant: Grant, room: usize) -> usize {
 
 fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
     Delivery {
+        kept: None,
+        dup: false,
         qos: message.qos.min(grant.qos),
         retain: false,
         subscription_ids: grant.id.into_iter().collect(),

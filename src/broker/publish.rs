@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::keep::{NOTHING, Step};
 use super::outbox::Pushed;
 use super::peer::Peer;
-use super::rights::{DENIED, Permit};
+use super::rights::{Author, DENIED, Permit};
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::{SessionKey, Timestamp};
@@ -16,6 +17,7 @@ use crate::mqtt::{Message, Publish, QoS, ReasonCode, topic};
 use crate::route::{Grant, Member, Readiness};
 use crate::rsp::Identity;
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
+use crate::store::Commit;
 
 /// Who publishes.
 #[derive(Clone, Debug)]
@@ -24,8 +26,27 @@ pub struct Publisher<'a> {
     pub key: Option<SessionKey>,
     /// The client.
     pub who: Who<'a>,
+    /// The session's row in the store, where it outlives its connection.
+    pub(super) row: Option<u64>,
     /// What it may do, where there is an ACL.
     pub(super) permit: Option<Arc<Permit>>,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub struct Published {
+    /// What the publisher is told, not before …
+    pub routed: Routed,
+    /// … the store is so far.
+    pub commit: Commit,
+    /// A receiver whose queue is nearly full.
+    pub(super) congested: Option<Arc<Handle>>,
+}
+
+impl Published {
+    pub(super) fn refused(refused: Refused) -> Self {
+        Self { routed: Routed::Refused(refused), commit: NOTHING, congested: None }
+    }
 }
 
 /// A client, as refusals name it in the log.
@@ -60,29 +81,30 @@ enum Lost {
 }
 
 impl Broker {
-    /// Publishes a message. When this returns, the broker owns it or has refused it.
-    pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Routed {
-        let (routed, congested) = self.publish_as(AclAction::Publish, from, publish);
-        if let Some(congested) = congested {
+    /// Publishes a message. When this returns, the broker has refused it, or owns it as soon as
+    /// the store is as far as it says.
+    pub async fn publish(&self, from: &Publisher<'_>, publish: Publish) -> Published {
+        let mut published = self.publish_as(AclAction::Publish, from, publish);
+        if let Some(congested) = published.congested.take() {
             congested.wait_for_room(self).await;
         }
-        routed
+        published
     }
 
-    /// The same for a message that is counted as `action` where the ACL denies it, without waiting:
-    /// gives a receiver whose queue is nearly full.
+    /// The same for a message that is counted as `action` where the ACL denies it, without waiting
+    /// for slow receivers.
     pub(super) fn publish_as(
         &self,
         action: AclAction,
         from: &Publisher<'_>,
         publish: Publish,
-    ) -> (Routed, Option<Arc<Handle>>) {
+    ) -> Published {
         if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
-            return (self.provision(from, rsp_topic, publish), None);
+            return self.provision(from, rsp_topic, publish);
         }
         match self.check_ordinary(action, from, &publish) {
             Ok(()) => self.route(from, publish),
-            Err(refused) => (Routed::Refused(refused), None),
+            Err(refused) => Published::refused(refused),
         }
     }
 
@@ -127,27 +149,33 @@ impl Broker {
         Ok(())
     }
 
-    fn route(&self, from: &Publisher<'_>, publish: Publish) -> (Routed, Option<Arc<Handle>>) {
+    fn route(&self, from: &Publisher<'_>, publish: Publish) -> Published {
+        let mut step = self.keeper.step();
+        step.receive(from.row, &publish);
         let message = Arc::new(self.message(publish));
-        if message.retain {
-            let kept = {
-                let author = from.permit.clone();
-                let owner = from.who.client_id;
-                write(&self.retained).keep(&message, author, owner, &self.options.retained)
-            };
-            if !kept {
-                self.metrics.dropped(DropReason::RetainedFull);
-                let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
-                let name = "no room for retained messages";
-                let refused = Refused { reason, name, retry_after: None, untold };
-                return (Routed::Refused(refused), None);
-            }
+        if message.retain && !self.retain(from, &message) {
+            self.metrics.dropped(DropReason::RetainedFull);
+            let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
+            let name = "no room for retained messages";
+            return Published::refused(Refused { reason, name, retry_after: None, untold });
         }
         let (receivers, wanted) = self.receivers(from.key, &message.topic);
-        if !wanted {
-            return (Routed::NoSubscribers, None);
-        }
-        (Routed::Accepted, self.fan_out(&message, &receivers))
+        let (commit, congested) = self.fan_out(&message, &receivers, step);
+        let routed = if wanted { Routed::Accepted } else { Routed::NoSubscribers };
+        Published { routed, commit, congested }
+    }
+
+    /// Keeps a message as the last one of its topic; `false`: there is no room.
+    fn retain(&self, from: &Publisher<'_>, message: &Arc<Message>) -> bool {
+        let author = from.permit.clone();
+        let owner = from.who.client_id;
+        let row = if message.payload.is_empty() {
+            None
+        } else {
+            self.keeper.retain(message, owner, author.as_deref())
+        };
+        let by = Author { permit: author, _kept: row };
+        write(&self.retained).keep(message, by, owner, &self.options.retained)
     }
 
     /// Who gets a message, and whether any subscription matches it at all: that of the publisher
@@ -168,25 +196,45 @@ impl Broker {
         (receivers, wanted)
     }
 
-    /// Appends the message to the outbox of every receiver. Gives one of those whose outbox is
-    /// nearly full, for the publisher to wait for.
+    /// Appends the message to the outbox of every receiver, when all that belongs to its `step` has
+    /// been written down. Gives one of those whose outbox is nearly full, for the publisher to wait
+    /// for.
     pub(super) fn fan_out(
         &self,
         message: &Arc<Message>,
         receivers: &Receivers,
-    ) -> Option<Arc<Handle>> {
-        let mut congested = None;
-        let mut orphans: Vec<(SessionKey, Lost)> = Vec::new();
-        let slots = self.sessions.slots();
+        mut step: Step<'_>,
+    ) -> (Commit, Option<Arc<Handle>>) {
         let merged = self.options.delivers_overlap_once;
         // A share group's message is one of its own, whatever else the session subscribes to.
         let together = |a: &Member, b: &Member| {
             merged && a.key == b.key && a.share.is_none() && b.share.is_none()
         };
-        for same in receivers.chunk_by(together) {
-            let delivery = delivery(message, same);
-            let Some(handle) = slots.find(same[0].key) else {
-                orphans.push((same[0].key, Lost::Ended(delivery)));
+        let deliveries = receivers.chunk_by(together);
+        let deliveries = deliveries.map(|same| (same[0].key, delivery(message, same)));
+        if !self.keeper.is_on() {
+            return (NOTHING, self.enqueue_all(deliveries));
+        }
+        let mut deliveries: Vec<(SessionKey, Delivery)> = deliveries.collect();
+        let slots = self.sessions.slots();
+        for (key, delivery) in &mut deliveries {
+            slots.find(*key).into_iter().for_each(|handle| step.queue(handle, delivery));
+        }
+        drop(slots);
+        let commit = step.commit();
+        (commit, self.enqueue_all(deliveries.into_iter()))
+    }
+
+    fn enqueue_all(
+        &self,
+        deliveries: impl Iterator<Item = (SessionKey, Delivery)>,
+    ) -> Option<Arc<Handle>> {
+        let mut congested = None;
+        let mut orphans: Vec<(SessionKey, Lost)> = Vec::new();
+        let slots = self.sessions.slots();
+        for (key, delivery) in deliveries {
+            let Some(handle) = slots.find(key) else {
+                orphans.push((key, Lost::Ended(delivery)));
                 continue;
             };
             match self.enqueue(handle, delivery) {
@@ -256,11 +304,14 @@ impl Broker {
                 left.push(orphan);
                 continue;
             };
-            let delivery = Delivery {
+            let mut delivery = Delivery {
+                kept: None,
+                dup: false,
                 qos: orphan.message.qos.min(grant.qos),
                 subscription_ids: grant.id.into_iter().collect(),
                 ..orphan.clone()
             };
+            self.keeper.queue(&handle, &mut delivery);
             match self.enqueue(&handle, delivery) {
                 // Where it comes from there is room for it.
                 Ok(Some(Pushed::Full)) if heirs == Heirs::Connected => left.push(orphan),
@@ -356,6 +407,8 @@ const STALL_MAX: std::time::Duration = std::time::Duration::from_millis(5);
 fn delivery(message: &Arc<Message>, members: &[Member]) -> Delivery {
     let granted = members.iter().map(|m| m.grant.qos).max().unwrap_or_default();
     Delivery {
+        kept: None,
+        dup: false,
         message: Arc::clone(message),
         qos: message.qos.min(granted),
         // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
@@ -369,6 +422,8 @@ fn delivery(message: &Arc<Message>, members: &[Member]) -> Delivery {
 /// A retained message for a new subscription `[MQTT-3.3.1-8]`.
 pub(super) fn retained_delivery(message: Arc<Message>, grant: Grant) -> Delivery {
     Delivery {
+        kept: None,
+        dup: false,
         qos: message.qos.min(grant.qos),
         retain: true,
         subscription_ids: grant.id.into_iter().collect(),

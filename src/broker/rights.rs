@@ -20,11 +20,12 @@ use std::sync::atomic::Ordering;
 use arc_swap::{ArcSwap, Guard};
 
 use super::Broker;
+use super::keep::PermitRow;
 use super::publish::{Heirs, Who};
 use super::sessions::{Handle, Target, lock};
 use crate::auth::{Acl, Rights};
 use crate::config::WiderSubscription;
-use crate::ids::{ClientId, SessionKey};
+use crate::ids::{ClientId, Kept, SessionKey};
 use crate::log::Shown;
 use crate::metrics::{AclAction, Label};
 use crate::mqtt::topic;
@@ -36,6 +37,8 @@ pub(super) const DENIED: &str = "not permitted by the ACL";
 /// Where the ACL of one or more listeners stands; a reload puts another in its place.
 #[derive(Debug)]
 pub struct AclSlot {
+    /// Of the file.
+    name: Arc<str>,
     current: ArcSwap<Numbered>,
     wider: WiderSubscription,
 }
@@ -50,8 +53,12 @@ struct Numbered {
 impl AclSlot {
     /// With the ACL that holds from the start.
     #[must_use]
-    pub fn new(acl: Acl, wider: WiderSubscription) -> Self {
-        Self { current: ArcSwap::from_pointee(Numbered { number: 0, acl }), wider }
+    pub fn new(name: &str, acl: Acl, wider: WiderSubscription) -> Self {
+        Self {
+            name: name.into(),
+            current: ArcSwap::from_pointee(Numbered { number: 0, acl }),
+            wider,
+        }
     }
 
     fn replace(&self, acl: Acl) {
@@ -70,6 +77,14 @@ pub(super) struct Permit {
     compiled: ArcSwap<Compiled>,
 }
 
+/// Who has published a retained message, where there was an ACL.
+#[derive(Debug, Default)]
+pub(super) struct Author {
+    pub(super) permit: Option<Arc<Permit>>,
+    /// The row of the retained message in the store.
+    pub(super) _kept: Option<Kept>,
+}
+
 #[derive(Debug)]
 struct Compiled {
     /// Of the ACL.
@@ -84,6 +99,24 @@ impl Permit {
         let compiled = compile(&slot.current.load(), &user, client_id.as_str());
         let compiled = ArcSwap::from_pointee(compiled);
         Self { slot: Arc::clone(slot), user, client_id, compiled }
+    }
+
+    /// As it was written down. `None` where there is no such ACL any more.
+    pub(super) fn restored(author: &PermitRow, acls: &[Arc<AclSlot>]) -> Option<Self> {
+        let slot = acls.iter().find(|slot| *slot.name == *author.acl)?;
+        let (user, client_id) = (Arc::from(&*author.user), ClientId::from(&*author.client_id));
+        let compiled = compile(&slot.current.load(), &user, client_id.as_str());
+        let compiled = ArcSwap::from_pointee(compiled);
+        Some(Self { slot: Arc::clone(slot), user, client_id, compiled })
+    }
+
+    /// As it is written down.
+    pub(super) fn author(&self) -> PermitRow {
+        PermitRow {
+            acl: self.slot.name.to_string(),
+            user: self.user.to_string(),
+            client_id: self.client_id.as_str().to_owned(),
+        }
     }
 
     pub(super) fn may_write(&self, topic: &str) -> bool {
@@ -169,8 +202,9 @@ impl Broker {
         let interests = lock(&handle.interests);
         let Some(permit) = handle.permit.load_full() else { return };
         let compiled = permit.compiled();
-        let wide = interests.filters.iter().any(|(filter, target)| {
-            *target == Target::Ordinary && !compiled.rights.covers(topic::split_shared(filter).1)
+        let wide = interests.filters.iter().any(|(filter, subscribed)| {
+            subscribed.target == Target::Ordinary
+                && !compiled.rights.covers(topic::split_shared(filter).1)
         });
         if wide {
             handle.wide.store(true, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The table of sessions: by key for deliveries, by client id for connects.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -18,7 +18,7 @@ use super::peer::Peer;
 use super::publish::{Publisher, Who};
 use super::rights::Permit;
 use super::signal::{Calls, Signal};
-use crate::ids::{ClientId, SessionKey, Timestamp};
+use crate::ids::{ClientId, Kept, SessionKey, Timestamp};
 use crate::mqtt::{Version, detached, topic};
 use crate::route::Grant;
 use crate::rsp::{DeviceKey, Identity, Reader};
@@ -56,6 +56,8 @@ pub struct Handle {
     pub(super) wide: AtomicBool,
     /// Raised when a congested outbox has been drained.
     pub(super) drained: Notify,
+    /// Its row in the store; zero, where it ends with its connection.
+    row: AtomicU64,
     seat: Mutex<Seat>,
     vacated: Notify,
 }
@@ -64,7 +66,7 @@ pub struct Handle {
 #[derive(Debug, Default)]
 pub(super) struct Interests {
     /// Every filter as the client wrote it.
-    pub(super) filters: BTreeMap<ByteString, Target>,
+    pub(super) filters: BTreeMap<ByteString, Subscribed>,
     /// What they count together.
     filter_bytes: usize,
     /// The device whose mail this session reads.
@@ -82,17 +84,18 @@ impl Interests {
     }
 
     /// Notes a filter; the packet that it came in is not kept.
-    pub(super) fn insert(&mut self, filter: &ByteString, target: Target) {
-        if self.filters.insert(detached(filter), target).is_none() {
+    pub(super) fn insert(&mut self, filter: &ByteString, target: Target, kept: Option<Kept>) {
+        let subscribed = Subscribed { target, _kept: kept };
+        if self.filters.insert(detached(filter), subscribed).is_none() {
             self.filter_bytes += cost(filter);
         }
     }
 
     /// Forgets a filter.
     pub(super) fn remove(&mut self, filter: &ByteString) -> Option<Target> {
-        let target = self.filters.remove(filter)?;
+        let subscribed = self.filters.remove(filter)?;
         self.filter_bytes -= cost(filter);
-        Some(target)
+        Some(subscribed.target)
     }
 }
 
@@ -103,6 +106,14 @@ fn cost(filter: &str) -> usize {
 
 /// A level of the trie that no other filter shares, roughly.
 const LEVEL_BYTES: usize = 256;
+
+/// A subscription of a session.
+#[derive(Debug)]
+pub(super) struct Subscribed {
+    pub(super) target: Target,
+    /// Its row in the store.
+    _kept: Option<Kept>,
+}
 
 /// Where a subscription lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,9 +165,22 @@ impl Handle {
             permit: ArcSwapOption::empty(),
             wide: AtomicBool::new(false),
             drained: Notify::new(),
+            row: AtomicU64::new(0),
             seat: Mutex::new(Seat::Taken),
             vacated: Notify::new(),
         }
+    }
+
+    /// Its row in the store, where it outlives its connection.
+    pub(super) fn row(&self) -> Option<u64> {
+        match self.row.load(Ordering::Relaxed) {
+            0 => None,
+            row => Some(row),
+        }
+    }
+
+    pub(super) fn set_row(&self, row: u64) {
+        self.row.store(row, Ordering::Relaxed);
     }
 
     /// This session as the reader of a device's mail.
@@ -253,7 +277,8 @@ impl Handle {
     /// The client of this session as a publisher.
     #[must_use]
     pub fn publisher(&self) -> Publisher<'_> {
-        Publisher { key: Some(self.key), who: self.who(), permit: self.permit.load_full() }
+        let permit = self.permit.load_full();
+        Publisher { key: Some(self.key), who: self.who(), row: self.row(), permit }
     }
 
     /// A connection owns the session now.
@@ -370,6 +395,11 @@ impl Sessions {
         let handles = rest.iter().map(|slot| slot.handle.clone().filter(|h| wanted(h)));
         // In this order: behind the last slot there may be no number any more.
         Page::collect(handles.zip(from..).map(|(handle, slot)| (slot, handle)), limit)
+    }
+
+    /// The session of this key.
+    pub(super) fn find(&self, key: SessionKey) -> Option<Arc<Handle>> {
+        self.slots().find(key).cloned()
     }
 
     /// Looks at sessions by key; hold it briefly, and across no `.await`.

@@ -31,6 +31,8 @@ impl Calls {
     pub const USERS: Self = Self(32);
     /// The broker shuts down.
     pub const SHUTDOWN: Self = Self(8);
+    /// The store is as far as something has waited for.
+    pub const DURABLE: Self = Self(64);
 
     /// These and those.
     #[must_use]

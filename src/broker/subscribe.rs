@@ -1,14 +1,14 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use std::sync::Arc;
-
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
+use super::keep::NOTHING;
 use super::publish::retained_delivery;
-use super::rights::{DENIED, Permit};
+use super::rights::{Author, DENIED, Permit};
 use super::sessions::{Handle, Target, lock};
 use super::{Broker, Calls, read, write};
+use crate::ids::Kept;
 use crate::metrics::{AclAction, DropReason};
 use crate::mqtt::wire::FIELD_BYTES_MAX;
 use crate::mqtt::{
@@ -16,10 +16,22 @@ use crate::mqtt::{
 };
 use crate::route::Grant;
 use crate::rsp::{ControlUnit, Refusal, Subscription};
-use crate::session::granted;
+use crate::session::{Delivery, granted};
+use crate::store::Commit;
 
 /// One answer for each filter.
-pub(super) type Reasons = SmallVec<[ReasonCode; 1]>;
+pub type Reasons = SmallVec<[ReasonCode; 1]>;
+
+/// What became of a SUBSCRIBE.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// The answers …
+    pub reasons: Reasons,
+    /// The name of the first refusal.
+    pub refused: Option<&'static str>,
+    /// … which are to be told when the store is so far.
+    pub commit: Commit,
+}
 
 /// Who does not let a client subscribe.
 #[derive(Clone, Copy, Debug)]
@@ -37,14 +49,9 @@ impl From<Refusal> for Denied {
 }
 
 impl Broker {
-    /// Carries out a SUBSCRIBE. Retained messages follow through the session's queue. Beside the
-    /// answers, gives the name of the first refusal.
-    pub async fn subscribe(
-        &self,
-        handle: &Handle,
-        subscribe: &Subscribe,
-    ) -> (Reasons, Option<&'static str>) {
-        let (mut reasons, mut refused) = (Reasons::new(), None);
+    /// Carries out a SUBSCRIBE. Retained messages follow through the session's queue.
+    pub async fn subscribe(&self, handle: &Handle, subscribe: &Subscribe) -> Subscribed {
+        let (mut reasons, mut refused, mut commit) = (Reasons::new(), None, NOTHING);
         for (at, filter) in subscribe.filters.iter().enumerate() {
             // One packet has room for half a million filters, and each may have every retained
             // message looked at.
@@ -57,18 +64,24 @@ impl Broker {
             }
             let grant = Grant::new(&filter.options, subscribe.subscription_id);
             let answer = self.subscribe_one(handle, filter, grant);
+            let answer = answer.map(|(reason, kept)| {
+                commit = commit.max(kept);
+                reason
+            });
             reasons.push(answer.unwrap_or_else(|denied| {
                 let (reason, name) = self.note_denied_filter(handle, denied, &filter.filter);
                 refused.get_or_insert(name);
                 reason
             }));
         }
-        (reasons, refused)
+        Subscribed { reasons, refused, commit }
     }
 
-    /// Carries out an UNSUBSCRIBE.
-    pub fn unsubscribe(&self, handle: &Handle, unsubscribe: &Unsubscribe) -> Reasons {
-        unsubscribe.filters.iter().map(|filter| self.unsubscribe_one(handle, filter)).collect()
+    /// Carries out an UNSUBSCRIBE; the answers are to be told when the store is so far.
+    pub fn unsubscribe(&self, handle: &Handle, unsubscribe: &Unsubscribe) -> (Reasons, Commit) {
+        let filters = unsubscribe.filters.iter();
+        let reasons = filters.map(|filter| self.unsubscribe_one(handle, filter)).collect();
+        (reasons, self.keeper.hasten(handle))
     }
 
     fn subscribe_one(
@@ -76,14 +89,14 @@ impl Broker {
         handle: &Handle,
         asked: &SubscribeFilter,
         grant: Grant,
-    ) -> Result<ReasonCode, Denied> {
+    ) -> Result<(ReasonCode, Commit), Denied> {
         let mut interests = lock(&handle.interests);
         if !interests.has_room(&asked.filter, &self.options) {
-            return Ok(ReasonCode::QuotaExceeded);
+            return Ok((ReasonCode::QuotaExceeded, NOTHING));
         }
         let too_long = asked.filter.len() > FIELD_BYTES_MAX;
         if too_long || topic::depth(&asked.filter) > self.options.topic_levels_max {
-            return Ok(ReasonCode::TopicFilterInvalid);
+            return Ok((ReasonCode::TopicFilterInvalid, NOTHING));
         }
         let topics = &self.options.topics;
         let target = match ControlUnit::may_subscribe(&handle.identity, &asked.filter, topics) {
@@ -110,8 +123,44 @@ impl Broker {
                 Target::Ordinary
             }
         };
-        interests.insert(&asked.filter, target);
-        Ok(granted(grant.qos))
+        let (kept, commit) = self.keeper.subscription(handle, &asked.filter, grant);
+        interests.insert(&asked.filter, target, kept);
+        Ok((granted(grant.qos), commit))
+    }
+
+    /// Subscribes once more after a restart, without retained messages. What is no longer
+    /// permitted is looked at when the client is back.
+    pub(super) fn subscribe_again(
+        &self,
+        handle: &Handle,
+        filter: &ByteString,
+        grant: Grant,
+        kept: Kept,
+    ) {
+        let mut interests = lock(&handle.interests);
+        let topics = &self.options.topics;
+        let target = match ControlUnit::may_subscribe(&handle.identity, filter, topics) {
+            Subscription::Refused(_) => return,
+            Subscription::Mailbox => {
+                let Some(nid) = handle.identity.nid else { return };
+                let Ok(device) = lock(&self.control).attach(nid, handle.reader()) else { return };
+                interests.mailbox = Some((device, grant));
+                Target::Mailbox
+            }
+            Subscription::Servers { group } => {
+                let mut inbox = lock(&self.inbox);
+                inbox.subscribe(handle.key, group, &handle.identity.name);
+                let _nobody_is_there = inbox.away(handle.key);
+                interests.inbox = Some(grant);
+                Target::Inbox
+            }
+            Subscription::Ordinary => {
+                let (group, name) = topic::split_shared(filter);
+                write(&self.subscriptions).subscribe(handle.key, name, group, grant);
+                Target::Ordinary
+            }
+        };
+        interests.insert(filter, target, Some(kept));
     }
 
     fn note_denied_filter(
@@ -147,9 +196,8 @@ impl Broker {
         // Who subscribes faster than it reads gets no more than waits already.
         let bound = self.options.retained.messages_max + self.options.outbox.messages_max;
         let room = bound.saturating_sub(lock(&handle.outbox).size().0);
-        let serve = |message: &Message, author: &Option<Arc<Permit>>| {
-            self.may_serve(handle, message, author.as_deref())
-        };
+        let serve =
+            |message: &Message, by: &Author| self.may_serve(handle, message, by.permit.as_deref());
         let mut retained = read(&self.retained).matching(filter, room + 1, self.now(), serve);
         if retained.len() > room {
             retained.truncate(room);
@@ -158,7 +206,15 @@ impl Broker {
         if retained.is_empty() {
             return;
         }
-        let deliveries = retained.into_iter().map(|message| retained_delivery(message, grant));
+        let mut step = self.keeper.step();
+        let deliveries = retained.into_iter().map(|message| {
+            let mut delivery = retained_delivery(message, grant);
+            step.queue(handle, &mut delivery);
+            delivery
+        });
+        let deliveries: Vec<Delivery> = deliveries.collect();
+        // The answer waits for what is written down after this.
+        step.commit();
         lock(&handle.outbox).push_retained(deliveries);
         handle.signal.raise(Calls::QUEUE);
     }
@@ -194,7 +250,7 @@ impl Broker {
             }
             Target::Inbox => {
                 let wake = lock(&self.inbox).unsubscribe(handle.key, group, self.now());
-                if !interests.filters.values().any(|other| *other == Target::Inbox) {
+                if !interests.filters.values().any(|other| other.target == Target::Inbox) {
                     interests.inbox = None;
                 }
                 self.sessions.call(&wake, Calls::MAIL);

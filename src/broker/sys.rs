@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 
+use super::rights::Author;
 use super::{Broker, write};
 use crate::ids::Timestamp;
 use crate::metrics::{Snapshot, Totals, anonymous_bytes};
@@ -213,9 +214,9 @@ impl Broker {
                 payload: text.into(),
             };
             let message = Arc::new(self.message(publish));
-            write(&self.retained).keep_own(&message, None);
+            write(&self.retained).keep_own(&message, Author::default());
             let (receivers, _wanted) = self.receivers(None, &message.topic);
-            let _nobody_waits = self.fan_out(&message, &receivers);
+            let _nobody_waits = self.fan_out(&message, &receivers, self.keeper.step());
         }
     }
 }

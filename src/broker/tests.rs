@@ -74,7 +74,8 @@ fn broker_with(control: ControlOptions) -> Broker {
     let control = ControlUnit::new(control);
     let clock = Clock::start();
     let audit = AuditLog::open(&crate::config::Audit::default(), clock).unwrap();
-    Broker::new(options, control, clock, Arc::new(Metrics::new(&[], &[])), audit)
+    let metrics = Arc::new(Metrics::new(&[], &[]));
+    Broker::new(options, control, clock, metrics, audit, crate::store::memory())
 }
 
 async fn member(broker: &Broker, client_id: &'static str) -> Attached {
@@ -101,7 +102,7 @@ async fn subscribe(broker: &Broker, attached: &Attached, filter: &'static str) {
         user: Vec::new(),
         filters: [filter].into_iter().collect(),
     };
-    let (reasons, refused) = broker.subscribe(&attached.handle, &subscribe).await;
+    let Subscribed { reasons, refused, .. } = broker.subscribe(&attached.handle, &subscribe).await;
     assert!(refused.is_none() && reasons.iter().all(|reason| !reason.is_error()), "{refused:?}");
 }
 
@@ -127,7 +128,7 @@ async fn a_message_on_its_way_to_a_member_that_leaves_goes_to_another() {
         chosen[usize::from(receivers[0].key == heir.handle.key)] += 1;
         // Between choosing a receiver and appending to its queue.
         broker.detach(&Arc::clone(&leaving.handle), leaving.session, Parting::Ended);
-        broker.fan_out(&message, &receivers);
+        broker.fan_out(&message, &receivers, broker.keeper.step());
     }
     assert!(chosen[0] > 0, "the one that leaves is chosen, too");
     assert_eq!(lock(&heir.handle.outbox).size().0, 4);
@@ -149,7 +150,7 @@ async fn a_queue_that_is_closed_takes_nothing_more() {
             Timestamp::NEVER,
         );
         let (receivers, _wanted) = broker.receivers(None, "work");
-        broker.fan_out(&Arc::new(message), &receivers);
+        broker.fan_out(&Arc::new(message), &receivers, broker.keeper.step());
     }
     assert_eq!(lock(&heir.handle.outbox).size().0, 4);
 }

@@ -2,29 +2,43 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::ids::{SessionKey, Timestamp};
+use crate::ids::{Kept, SessionKey, Timestamp};
 use crate::mqtt::Will;
 
 /// At most one Will for each session whose client is away.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
-    by_session: HashMap<SessionKey, (Timestamp, Box<Will>)>,
+    by_session: HashMap<SessionKey, Waiting>,
     calendar: BTreeSet<(Timestamp, SessionKey)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    due: Timestamp,
+    will: Box<Will>,
+    /// Its row in the store.
+    _kept: Option<Kept>,
 }
 
 impl Wills {
     /// Keeps a Will until it is due or taken.
-    pub(super) fn put(&mut self, key: SessionKey, due: Timestamp, will: Box<Will>) {
+    pub(super) fn put(
+        &mut self,
+        key: SessionKey,
+        due: Timestamp,
+        will: Box<Will>,
+        kept: Option<Kept>,
+    ) {
         self.take(key);
         self.calendar.insert((due, key));
-        self.by_session.insert(key, (due, will));
+        self.by_session.insert(key, Waiting { due, will, _kept: kept });
     }
 
     /// Takes the Will of a session: its client has come back, or the session ends.
     pub(super) fn take(&mut self, key: SessionKey) -> Option<Box<Will>> {
-        let (due, will) = self.by_session.remove(&key)?;
-        self.calendar.remove(&(due, key));
-        Some(will)
+        let waiting = self.by_session.remove(&key)?;
+        self.calendar.remove(&(waiting.due, key));
+        Some(waiting.will)
     }
 
     /// Takes a Will whose time has come.
@@ -61,8 +75,8 @@ mod tests {
     fn a_will_is_given_once_when_it_is_due_or_before() {
         // case Q12
         let mut wills = Wills::default();
-        wills.put(key(1), Timestamp(10), will("one"));
-        wills.put(key(2), Timestamp(5), will("two"));
+        wills.put(key(1), Timestamp(10), will("one"), None);
+        wills.put(key(2), Timestamp(5), will("two"), None);
         assert_eq!(wills.take_due(Timestamp(4)), None);
         assert_eq!(wills.take_due(Timestamp(9)).unwrap().0, key(2));
         assert_eq!(wills.take_due(Timestamp(9)), None);

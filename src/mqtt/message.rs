@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::encode::PublishHead;
 use super::packet::{Publish, PublishProperties, QoS, Version};
-use crate::ids::Timestamp;
+use crate::ids::{Kept, Timestamp};
 
 /// An application message. Shared as `Arc<Message>`: its payload is never copied per receiver, and
 /// the bytes in front of the payload are encoded once per layout.
@@ -32,6 +32,7 @@ pub struct Message {
     /// One for each layout. Boxed: most of the messages that wait for their only receiver have
     /// none yet.
     heads: OnceLock<Box<[OnceLock<PublishHead>; 4]>>,
+    kept: OnceLock<Kept>,
 }
 
 impl Message {
@@ -48,7 +49,25 @@ impl Message {
     ) -> Self {
         let (published, heads) = (Timestamp::default(), OnceLock::new());
         let kept_bytes = payload.len() + properties.as_ref().map_or(0, |p| p.kept_bytes());
-        Self { topic, payload, qos, retain, properties, expires, published, kept_bytes, heads }
+        let kept = OnceLock::new();
+        Self {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties,
+            expires,
+            published,
+            kept_bytes,
+            heads,
+            kept,
+        }
+    }
+
+    /// Its row in the store, if it has one; `keep` makes it one. A row that is there before
+    /// anybody else can see it: others wait meanwhile.
+    pub fn kept(&self, keep: impl FnOnce() -> Kept) -> &Kept {
+        self.kept.get_or_init(keep)
     }
 
     /// The same message with other bytes, such as a receiver's own part of it.

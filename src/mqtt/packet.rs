@@ -25,6 +25,22 @@ pub enum Version {
 }
 
 impl Version {
+    /// The protocol level of the CONNECT.
+    #[must_use]
+    pub fn level(self) -> u8 {
+        match self {
+            Self::V31 => 3,
+            Self::V311 => 4,
+            Self::V5 => 5,
+        }
+    }
+
+    /// The protocol of a level.
+    #[must_use]
+    pub fn of_level(level: u8) -> Option<Self> {
+        [Self::V31, Self::V311, Self::V5].into_iter().find(|version| version.level() == level)
+    }
+
     /// As people call it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -15,12 +15,15 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use super::held::{Held, Item, is_acknowledgement};
 use super::input::{FrameError, Input};
 use super::output::{ALIAS_BYTES, Name, Output, frame_len};
 use super::rules::{Rules, Verdict};
 use super::users::{Next, NotProven, Proven, Running};
 use super::websocket::FrameError as WebSocketError;
-use crate::broker::{Attached, Broker, BrokerEvent, Calls, Handle, Parting, Peer, Who};
+use crate::broker::{
+    Attached, Broker, BrokerEvent, Calls, Handle, NOTHING, Parting, Peer, Subscribed, Who,
+};
 use crate::ids::Timestamp;
 use crate::log::Shown;
 use crate::metrics::{DisconnectReason, DropReason, Label, OpenConnection, ProtocolError};
@@ -30,6 +33,7 @@ use crate::session::{
     Action, Actions, Alias, Delivery, Judged, Origin, Outgoing, Receipt, Routed, Session, Turn,
     Untold, Violation,
 };
+use crate::store::Commit;
 
 /// A socket with what has been read and what is to be written.
 #[derive(Debug)]
@@ -230,6 +234,9 @@ pub(super) struct Conn<S> {
     batch: Vec<Delivery>,
     /// Deliveries since others last had their turn.
     in_a_row: usize,
+    /// How far the store must be before anything is acknowledged.
+    gate: Commit,
+    held: Held,
     /// The user that the client has shown to be, if a password file was asked.
     proven: Option<Proven>,
     /// The client is showing it again.
@@ -261,6 +268,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             actions: Actions::new(),
             batch: Vec::new(),
             in_a_row: 0,
+            gate: NOTHING,
+            held: Held::default(),
             proven,
             reauth: None,
         }
@@ -269,6 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Runs the connection to its end, then gives the session back to the broker.
     pub(super) async fn run(mut self, resumed: bool) {
         if resumed {
+            // What is sent again may have been written down just now.
+            self.gate = self.broker.hasten(&self.handle);
             self.session.resend(&mut self.actions);
         }
         let end = match self.turn().await {
@@ -348,7 +359,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let Link { stream, input, output, .. } = &mut self.link;
         // A client that has closed takes nothing more, but may have said goodbye before: all of it
         // is heard first.
-        if broken.is_some() || output.len() < self.limits.output_bytes_max {
+        let has_room = output.len() < self.limits.output_bytes_max && !self.held.is_full();
+        if broken.is_some() || has_room {
             match input.poll_read(stream, context)? {
                 Poll::Ready(0) => return Poll::Ready(Err(End::Closed)),
                 Poll::Ready(_) => events.read = true,
@@ -387,8 +399,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if calls.contains(Calls::USERS) && !self.proven.as_ref().is_none_or(holds) {
             return Err(End::UserGone);
         }
-        self.waiting = self.waiting.with(calls.without(Calls::USERS));
-        Ok(())
+        self.waiting = self.waiting.with(calls.without(Calls::USERS.with(Calls::DURABLE)));
+        if calls.contains(Calls::DURABLE) { self.release_held() } else { Ok(()) }
     }
 
     /// Takes everything that was read, packet by packet.
@@ -406,7 +418,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let packet = decode(frame, self.session.version(), Sender::Client)?;
         self.broker.metrics().packet_in((&packet).into());
         let room = self.session.room();
+        let completed = match &packet {
+            Packet::PubComp(ack) => Some(ack.packet_id),
+            Packet::PubRec(ack) if ack.reason.is_error() => Some(ack.packet_id),
+            _ => None,
+        };
         self.session.on_packet(packet, &mut self.actions)?;
+        completed.into_iter().for_each(|id| self.broker.completed(&self.handle, id));
         if self.session.room() > room {
             self.unblock();
         }
@@ -432,17 +450,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     async fn on_action(&mut self, action: Action) -> Result<(), End> {
         match action {
             Action::Send(packet) => self.send(packet)?,
-            Action::Deliver(outgoing) => self.send_again(&outgoing),
+            Action::Deliver(outgoing) => self.send_again(outgoing),
             Action::Publish(publish, receipt) => self.publish(publish, receipt).await?,
             Action::Subscribe(mut subscribe) => {
                 self.rules.subscribe(&mut subscribe);
-                let (reasons, text) = self.broker.subscribe(&self.handle, &subscribe).await;
+                let subscribed = self.broker.subscribe(&self.handle, &subscribe).await;
+                let Subscribed { reasons, refused, commit } = subscribed;
+                self.gate = self.gate.max(commit);
                 let id = subscribe.packet_id;
-                self.session.on_subscribed(id, reasons, text, &mut self.actions);
+                self.session.on_subscribed(id, reasons, refused, &mut self.actions);
             }
             Action::Unsubscribe(mut unsubscribe) => {
                 self.rules.unsubscribe(&mut unsubscribe);
-                let reasons = self.broker.unsubscribe(&self.handle, &unsubscribe);
+                let (reasons, commit) = self.broker.unsubscribe(&self.handle, &unsubscribe);
+                self.gate = self.gate.max(commit);
                 self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
             }
             Action::Authenticate(turn, data) => self.authenticate(turn, &data)?,
@@ -481,7 +502,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.broker.metrics().message_in(publish.qos, publish.payload.len());
         let received = self.broker.now();
         let routed = match self.rules.publish(&mut publish, self.session.version())? {
-            Verdict::Pass => self.broker.publish(&self.handle.publisher(), publish).await,
+            Verdict::Pass => {
+                let published = self.broker.publish(&self.handle.publisher(), publish).await;
+                self.gate = self.gate.max(published.commit);
+                published.routed
+            }
             Verdict::Drop => {
                 self.note_qos_exceeded();
                 Routed::NoSubscribers
@@ -517,7 +542,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
+    /// Sends a packet: an acknowledgement not before the store is so far.
     fn send(&mut self, packet: Packet) -> Result<(), End> {
+        let commit = match &packet {
+            Packet::PubRel(ack) if !ack.reason.is_error() => {
+                self.broker.taken(&self.handle, ack.packet_id)
+            }
+            Packet::PubComp(ack) => self.broker.released(&self.handle, ack.packet_id),
+            _ => NOTHING,
+        };
+        self.gate = self.gate.max(commit);
+        if is_acknowledgement(&packet) && self.holds_back() {
+            self.hold(Item::Packet(packet));
+            return Ok(());
+        }
+        self.send_now(packet)
+    }
+
+    /// What is sent now has to wait: for the store, or behind something that does.
+    fn holds_back(&self) -> bool {
+        !self.held.is_empty() || !self.broker.is_durable(self.gate)
+    }
+
+    fn hold(&mut self, item: Item) {
+        if self.held.is_empty() {
+            self.broker.call_when_durable(self.gate, &self.handle);
+        }
+        self.held.push(self.gate, item);
+    }
+
+    /// The store is further than before.
+    fn release_held(&mut self) -> Result<(), End> {
+        while let Some(item) = self.held.take(|commit| self.broker.is_durable(commit)) {
+            match item {
+                Item::Packet(packet) => self.send_now(packet)?,
+                Item::Message(outgoing) => self.put_now(&outgoing),
+            }
+        }
+        let next = self.held.next();
+        next.into_iter().for_each(|next| self.broker.call_when_durable(next, &self.handle));
+        Ok(())
+    }
+
+    fn send_now(&mut self, packet: Packet) -> Result<(), End> {
         let packet = self.session.fitted(packet).ok_or(End::TooLargeForClient)?;
         self.broker.metrics().packet_out((&packet).into());
         self.link.output.packet(&packet, self.session.version());
@@ -550,7 +617,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// What a resumed session sends again has to fit the new connection, and must still be
     /// permitted.
-    fn send_again(&mut self, outgoing: &Outgoing) {
+    fn send_again(&mut self, outgoing: Outgoing) {
         let too_large = self.is_too_large(&outgoing.delivery).then_some(DropReason::TooLarge);
         let permitted = self.broker.may_send_again(&self.handle, &outgoing.delivery);
         let denied = (!permitted).then_some(DropReason::NotAuthorized);
@@ -564,7 +631,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.put(outgoing);
     }
 
-    fn put(&mut self, outgoing: &Outgoing) {
+    /// Sends a message, behind what is held back; one of QoS 2 not before its id is written down.
+    fn put(&mut self, outgoing: Outgoing) {
+        let Outgoing { delivery, packet_id, dup } = &outgoing;
+        if let (QoS::ExactlyOnce, Some(id), false) = (delivery.qos, packet_id, dup) {
+            self.gate = self.gate.max(self.broker.in_flight(&self.handle, *id, delivery));
+        }
+        let must_wait = delivery.qos == QoS::ExactlyOnce && self.holds_back();
+        if must_wait || !self.held.is_empty() {
+            self.hold(Item::Message(outgoing));
+            return;
+        }
+        self.put_now(&outgoing);
+    }
+
+    fn put_now(&mut self, outgoing: &Outgoing) {
         let (version, now) = (self.session.version(), self.broker.now());
         let message = &outgoing.delivery.message;
         let Some(topic) = self.rules.unmounted(&message.topic) else { return };
@@ -586,7 +667,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             self.unflushed.push(delivery.origin);
         }
         let outgoing = self.session.on_delivery(delivery);
-        self.put(&outgoing);
+        self.put(outgoing);
     }
 
     /// Why a delivery is not to be sent.

@@ -11,6 +11,7 @@ mod conn;
 mod failures;
 mod gate;
 mod greeting;
+mod held;
 mod http;
 mod input;
 mod listener;

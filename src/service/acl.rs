@@ -18,7 +18,10 @@ impl AclFiles {
             config,
             ACL_BYTES_MAX,
             |auth| auth.acl_file.as_ref(),
-            |auth, path, bytes| Ok(AclSlot::new(parse(path, bytes)?, auth.subscribe)),
+            |auth, path, bytes| {
+                let name = path.to_string_lossy();
+                Ok(AclSlot::new(&name, parse(path, bytes)?, auth.subscribe))
+            },
         )?;
         Ok(Self(files))
     }

@@ -215,7 +215,7 @@ impl SmSr {
         // From here on whatever fails ends the session.
         let sm_sr = Self::new(broker, attached);
         let handle = &sm_sr.seat.handle;
-        let (reasons, _name) = broker.subscribe(handle, &subscribe(filter)).await;
+        let reasons = broker.subscribe(handle, &subscribe(filter)).await.reasons;
         if let Some(refused) = reasons.iter().find(|reason| reason.is_error()) {
             return Err(OpenError::NotSubscribed(*refused));
         }
@@ -384,8 +384,12 @@ impl Seat {
         let received = broker.now();
         broker.metrics().message_in(publish.qos, publish.payload.len());
         let submitted = broker.submit(&handle.publisher(), RspTopic::ToEuicc, publish);
+        let submitted = submitted.map_err(Refused::ByRule);
+        if let Ok(commit) = submitted {
+            broker.durable(commit).await;
+        }
         broker.metrics().publish_acked(broker.now().since(received));
-        submitted.map_err(Refused::ByRule)
+        submitted.map(|_commit| ())
     }
 
     /// Also where nobody has fetched since it was told to end.

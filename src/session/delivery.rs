@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::ids::PacketId;
+use crate::ids::{Kept, PacketId};
 use crate::mqtt::{Message, QoS};
 
 /// Where a delivery waits until the client has it, and so who must be told when it does.
@@ -21,6 +21,9 @@ pub enum Origin {
 /// A message addressed to one session; the message itself is shared.
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    /// Its own row in the store, where it outlives the process. Stands before the message, which
+    /// may go only afterwards.
+    pub kept: Option<Kept>,
     /// What was published.
     pub message: Arc<Message>,
     /// The lower of the published QoS and the granted one `[MQTT-3.8.4-8]`.
@@ -31,6 +34,8 @@ pub struct Delivery {
     pub subscription_ids: SmallVec<[u32; 2]>,
     /// Who keeps it meanwhile.
     pub origin: Origin,
+    /// It may have been sent before, by a broker that was not told whether it had arrived.
+    pub dup: bool,
     /// The share group for which this session was chosen; another member may have it instead, as
     /// long as this one has not taken it.
     pub share: Option<Arc<str>>,

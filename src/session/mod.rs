@@ -175,6 +175,20 @@ pub enum Untold {
     NoRoom,
 }
 
+/// What a session brings from before a restart.
+#[derive(Debug)]
+pub struct Past {
+    /// Protocol of its last connection.
+    pub version: Version,
+    /// How long it outlives a connection.
+    pub expiry: Duration,
+    /// QoS 2 messages taken and not yet released.
+    pub received: BTreeSet<PacketId>,
+    /// QoS 2 messages on their way to the client, in the order of sending; without a message, the
+    /// client has it and PUBREL is due.
+    pub in_flight: Vec<(PacketId, Option<Delivery>)>,
+}
+
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
@@ -202,11 +216,26 @@ impl Session {
     /// A session without a past.
     #[must_use]
     pub fn new(opening: &Opening, limits: &SessionLimits, now: Timestamp) -> Self {
-        let mut session = Self {
+        let past = Past {
             version: opening.version,
-            bridge: opening.bridge,
-            outbound: Outbound::default(),
+            expiry: opening.expiry,
             received: BTreeSet::new(),
+            in_flight: Vec::new(),
+        };
+        let mut session = Self::restored(past, limits);
+        session.open(opening, now);
+        session
+    }
+
+    /// The session of a client that is away, as it was written down.
+    #[must_use]
+    pub fn restored(past: Past, limits: &SessionLimits) -> Self {
+        let Past { version, expiry, received, in_flight } = past;
+        Self {
+            version,
+            bridge: false,
+            outbound: Outbound::restored(in_flight),
+            received,
             receive_maximum: limits.receive_maximum,
             receive_maximum_binds: limits.rules.receive_maximum_binds,
             retain_available: limits.rules.retain_available,
@@ -214,16 +243,14 @@ impl Session {
             packet_bytes_max: 0,
             problem_information: true,
             keep_alive: None,
-            heard: now,
-            expiry: Duration::ZERO,
+            heard: Timestamp::default(),
+            expiry: expiry.min(limits.expiry_max),
             expiry_max: limits.expiry_max,
             will: None,
             inbound_aliases: InboundAliases::new(limits.topic_alias_max),
             outbound_aliases: OutboundAliases::default(),
             reauth: Reauth::default(),
-        };
-        session.open(opening, now);
-        session
+        }
     }
 
     /// Begins a connection: what belongs to the connection is set anew.

@@ -42,6 +42,17 @@ pub enum Resend {
 }
 
 impl Outbound {
+    /// With what was on its way before a restart; the message is `None` where the client has it.
+    pub(super) fn restored(in_flight: Vec<(PacketId, Option<Delivery>)>) -> Self {
+        let mut outbound = Self::default();
+        for (id, delivery) in in_flight {
+            let waits_for = delivery.map_or(WaitsFor::PubComp, WaitsFor::PubRec);
+            outbound.in_flight.push(id, waits_for);
+            outbound.last_id = id.get();
+        }
+        outbound
+    }
+
     /// A new connection: nothing has been sent on it.
     pub(super) fn open(&mut self) {
         self.sent = 0;
@@ -72,7 +83,9 @@ impl Outbound {
         self.last_id = packet_id.get();
         self.in_flight.push(packet_id, waits_for);
         self.sent += 1;
-        Outgoing { delivery, packet_id: Some(packet_id), dup: false }
+        // [MQTT-3.3.1-1]
+        let dup = delivery.dup && delivery.qos == QoS::AtLeastOnce;
+        Outgoing { delivery, packet_id: Some(packet_id), dup }
     }
 
     /// PUBACK: the message is the client's.

@@ -84,7 +84,8 @@ fn delivery(qos: QoS, origin: Origin) -> Delivery {
     let message = Message::new("t".into(), "x".into(), qos, false, None, Timestamp::NEVER);
     let subscription_ids = SmallVec::new();
     let message = Arc::new(message);
-    Delivery { message, qos, retain: false, subscription_ids, origin, share: None }
+    let (kept, dup, share) = (None, false, None);
+    Delivery { kept, message, qos, retain: false, subscription_ids, origin, dup, share }
 }
 
 fn ok(number: u16) -> Ack {

@@ -63,7 +63,8 @@ impl House {
         let client_id = &*opening.client_id;
         let who = Who { identity: &identity, client_id, peer: Some(Peer::Unix) };
         let attached = broker.attach(&who, &opening, None).await.unwrap();
-        let (reasons, refused) = broker.subscribe(&attached.handle, &subscribe(TO_EUICC)).await;
+        let subscribed = broker.subscribe(&attached.handle, &subscribe(TO_EUICC)).await;
+        let (reasons, refused) = (subscribed.reasons, subscribed.refused);
         assert_eq!((reasons[0].is_error(), refused), (false, None));
         Device { broker, attached, number }
     }
@@ -99,7 +100,7 @@ impl Device {
             properties: Some(Box::new(properties)),
             payload: payload.into(),
         };
-        self.broker.publish(&self.attached.handle.publisher(), publish).await
+        self.broker.publish(&self.attached.handle.publisher(), publish).await.routed
     }
 
     /// D1 that can be told from others, and its text.

@@ -62,8 +62,8 @@ impl Office {
             payload: payload.into(),
         };
         let who = Who { identity: from, client_id: "any", peer: None };
-        let publisher = Publisher { key: None, who, permit: None };
-        self.broker.submit(&publisher, topic, publish)
+        let publisher = Publisher { key: None, who, row: None, permit: None };
+        self.broker.submit(&publisher, topic, publish).map(|_commit| ())
     }
 
     /// The server asks in both ways that there are.
