@@ -30,7 +30,8 @@ use crate::ids::{Kept, PacketId, Row, SessionKey, Timestamp};
 use crate::mqtt::{Message, Publish, QoS, Will};
 use crate::route::Grant;
 use crate::session::{Delivery, Session};
-use crate::store::{Changes, Commit, Key, Store, Urgency};
+use crate::metrics::Snapshot;
+use crate::store::{Changes, Commit, Figures, Health, Key, Store, Trouble, Urgency, memory};
 pub(super) use rows::PermitRow;
 use rows::{Encoded, InFlightRow, QueuedRow, RetainedRow, SessionRow, SubscriptionRow, Table};
 
@@ -38,6 +39,8 @@ use rows::{Encoded, InFlightRow, QueuedRow, RetainedRow, SessionRow, Subscriptio
 #[derive(Debug)]
 pub(super) struct Keeper {
     store: Arc<dyn Store>,
+    /// Anything is written down at all.
+    keeps: bool,
     /// Number of the youngest row.
     last: AtomicU64,
     /// Connections that hold something back until the store is so far.
@@ -72,7 +75,7 @@ impl Drop for Guard {
 const PART_BYTES: usize = 1 << 20;
 
 /// Nothing has to be written down before.
-pub const NOTHING: Commit = 0;
+pub const NOTHING: Commit = Commit(0);
 
 /// What one step changes: all of it is there after a restart, or nothing.
 #[derive(Debug)]
@@ -82,8 +85,10 @@ pub(super) struct Step<'a> {
 }
 
 impl Keeper {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, last: AtomicU64::new(0), waiting: Mutex::default(), further: Notify::new() }
+    pub(super) fn new(store: Option<Arc<dyn Store>>) -> Self {
+        let keeps = store.is_some();
+        let store = store.unwrap_or_else(memory);
+        Self { keeps, store, last: AtomicU64::new(0), waiting: Mutex::default(), further: Notify::new() }
     }
 
     /// Rows get numbers above this from now on.
@@ -93,7 +98,28 @@ impl Keeper {
 
     /// Whether anything is written down at all.
     pub(super) fn is_on(&self) -> bool {
-        self.store.is_durable()
+        self.keeps
+    }
+
+    /// Why a message that has to be written down cannot be taken now; `None`: it can.
+    pub(super) fn trouble(&self) -> Option<&'static str> {
+        match self.store.health() {
+            Health::Good => None,
+            Health::Behind => Some("store_behind"),
+            Health::Failing(trouble) => Some(match trouble {
+                Trouble::Full => "store_full",
+                Trouble::ReadOnly => "store_read_only",
+                Trouble::Io => "store_failing",
+            }),
+        }
+    }
+
+    /// Numbers for gauges.
+    pub(super) fn measure(&self, snapshot: &mut Snapshot) {
+        let Figures { bytes, queued_bytes, errors, .. } = self.store.figures();
+        snapshot.store_bytes = bytes;
+        snapshot.store_queued_bytes = queued_bytes;
+        snapshot.store_errors = errors;
     }
 
     /// Begins a step.
@@ -256,7 +282,7 @@ impl Keeper {
     /// Those who wait for no more than this.
     fn take_waiting(&self, durable: Commit) -> Vec<SessionKey> {
         let mut waiting = lock(&self.waiting);
-        let others = waiting.split_off(&(durable + 1, SessionKey { slot: 0, generation: 0 }));
+        let others = waiting.split_off(&(Commit(durable.0 + 1), SessionKey { slot: 0, generation: 0 }));
         let ready = std::mem::replace(&mut *waiting, others);
         ready.into_iter().map(|(_, key)| key).collect()
     }
@@ -376,6 +402,12 @@ impl Broker {
     /// A QoS 2 message to the client is over.
     pub fn completed(&self, handle: &Handle, id: PacketId) {
         self.keeper.completed(handle, id);
+    }
+
+    /// Whether the disk can be written; if not, why.
+    #[must_use]
+    pub fn store_trouble(&self) -> Option<&'static str> {
+        self.keeper.trouble()
     }
 
     /// Has everything written down that a session has handed in by now.
