@@ -36,7 +36,6 @@ pub(super) use rows::PermitRow;
 use rows::{Encoded, InFlightRow, QueuedRow, RetainedRow, SessionRow, SubscriptionRow, Table};
 
 /// The store, and who waits for it.
-#[derive(Debug)]
 pub(super) struct Keeper {
     store: Arc<dyn Store>,
     /// Anything is written down at all.
@@ -78,16 +77,21 @@ const PART_BYTES: usize = 1 << 20;
 pub const NOTHING: Commit = Commit(0);
 
 /// What one step changes: all of it is there after a restart, or nothing.
-#[derive(Debug)]
 pub(super) struct Step<'a> {
     keeper: &'a Keeper,
     changes: Changes,
 }
 
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("keeps", &self.keeps).finish_non_exhaustive()
+    }
+}
+
 impl Keeper {
     pub(super) fn new(store: Option<Arc<dyn Store>>) -> Self {
         let keeps = store.is_some();
-        let store = store.unwrap_or_else(memory);
+        let store = store.unwrap_or_else(|| Arc::new(memory()));
         Self { keeps, store, last: AtomicU64::new(0), waiting: Mutex::default(), further: Notify::new() }
     }
 
