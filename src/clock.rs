@@ -1,6 +1,6 @@
 //! The one place that reads the clock.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::ids::Timestamp;
 
@@ -25,6 +25,26 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(&self) -> Timestamp {
         Timestamp(self.origin_ms).after(Instant::now().duration_since(self.started))
+    }
+}
+
+/// Measures how long something takes, finer than [`Clock`] does.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins now.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since then.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn elapsed(&self) -> Duration {
+        Instant::now().duration_since(self.0)
     }
 }
 

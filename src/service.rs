@@ -9,6 +9,7 @@ pub mod embedded;
 mod files;
 mod issuers;
 mod passwords;
+mod store;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +25,9 @@ pub use issuers::trusted_issuers;
 
 use crate::admin::{Access, Phase, Readiness};
 use crate::audit::{AuditError, AuditLog};
-use crate::broker::{Broker, BrokerOptions, NotReplaced, OutboxLimits, SWEEP_INTERVAL, SysTree};
+use crate::broker::{
+    Broker, BrokerOptions, NotReplaced, OutboxLimits, Restored, SWEEP_INTERVAL, SysTree,
+};
 use crate::clock::Clock;
 use crate::config::{
     Bind, Config, DropOrDisconnect, KeepOrRefuse, Limits, Listener, Mqtt, Overlapping, Rsp, Stamp,
@@ -38,11 +41,11 @@ use crate::rsp::{
     ControlOptions, ControlUnit, ImportReport, InboxLimits, Refusal, RspLimits, TopicNames,
 };
 use crate::session::{SessionLimits, SessionRules, Untold};
+use crate::store::{DiskStore, Store, StoreError};
 use acl::AclFiles;
 use passwords::PasswordFiles;
 
 /// A broker at work.
-#[derive(Debug)]
 pub struct Service {
     broker: Arc<Broker>,
     config: Config,
@@ -52,8 +55,16 @@ pub struct Service {
     access: Arc<Access>,
     addresses: Vec<Bind>,
     admin_address: Option<SocketAddr>,
-    stop: Stop,
+    /// Until it is stopped.
+    stop: Option<Stop>,
     tasks: Vec<JoinHandle<()>>,
+    store: Option<Arc<DiskStore>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
 }
 
 /// Why a broker cannot start.
@@ -80,6 +91,9 @@ pub enum StartError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The system has no random numbers.
     #[error("no random numbers from the system")]
     NoRandom,
@@ -136,15 +150,11 @@ impl Service {
         let options = BrokerOptions { issuers: trusted_issuers, ..broker_options(&config) };
         let clock = Clock::start();
         let audit = AuditLog::open(&config.audit, clock)?;
-        let broker = Broker::new(
-            options,
-            control,
-            clock,
-            Arc::clone(&metrics),
-            audit,
-            crate::store::memory(),
-        );
+        let opened = open_store(&config, &metrics).await?;
+        let writes = opened.as_ref().map(|opened| Arc::clone(&opened.store) as Arc<dyn Store>);
+        let broker = Broker::new(options, control, clock, Arc::clone(&metrics), audit, writes);
         let broker = Arc::new(broker);
+        let store = opened.map(|opened| restore(opened, &broker, &acls));
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {
@@ -183,8 +193,9 @@ impl Service {
             access,
             addresses,
             admin_address,
-            stop,
+            stop: Some(stop),
             tasks,
+            store,
         })
     }
 
@@ -263,10 +274,23 @@ impl Service {
         Ok(files)
     }
 
-    /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout.
-    pub async fn stop(self) -> bool {
+    /// Says goodbye to every client and ends. `false`: some did not go within the drain timeout, or
+    /// not everything is on the disk.
+    pub async fn stop(mut self) -> bool {
         self.readiness.set(Phase::Draining);
-        let all_gone = self.stop.stop(self.config.limits.drain_timeout).await;
+        let all_gone = match self.stop.take() {
+            Some(stop) => stop.stop(self.config.limits.drain_timeout).await,
+            None => true,
+        };
+        // Before anything is dropped: what is not written down any more is not deleted either.
+        let is_written = match self.store.clone() {
+            Some(store) => tokio::task::spawn_blocking(move || store.close(STORE_PATIENCE)).await,
+            None => Ok(true),
+        };
+        let is_written = is_written.unwrap_or_default();
+        if !is_written {
+            tracing::error!("the last changes are not on the disk: nobody was told that they were");
+        }
         self.tasks.iter().for_each(JoinHandle::abort);
         // Whoever starts again in this process opens the same file.
         let audit = self.broker.audit().clone();
@@ -274,9 +298,43 @@ impl Service {
         if !closed.unwrap_or_default() {
             tracing::warn!("the last entries of the audit log may not be on the disk");
         }
-        all_gone
+        all_gone && is_written
     }
 }
+
+impl Drop for Service {
+    /// Whoever drops it without [`Service::stop`] has a broker that has crashed, and what is in its
+    /// store stays there.
+    fn drop(&mut self) {
+        self.store.iter().for_each(|store| {
+            let _written_or_not = store.close(Duration::ZERO);
+        });
+    }
+}
+
+/// Reads the store on a thread that may wait for the disk.
+async fn open_store(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<store::Opened>, StoreError> {
+    let (config, metrics) = (config.store.clone(), Arc::clone(metrics));
+    let opened = tokio::task::spawn_blocking(move || store::open(&config, &metrics)).await;
+    opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn restore(opened: store::Opened, broker: &Arc<Broker>, acls: &AclFiles) -> Arc<DiskStore> {
+    opened.tell(broker);
+    let restored = broker.restore(opened.loaded, &acls.slots());
+    let Restored { sessions, queued, retained, unread } = restored;
+    if unread > 0 {
+        tracing::warn!(unread, "rows of the store that nobody can read, or that belong to nothing");
+    }
+    tracing::info!(sessions, queued, retained, "the store is loaded");
+    opened.store
+}
+
+/// How long the store may take to write what waits at the end.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the audit log may take to settle at the end.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(5);

@@ -30,14 +30,16 @@ use crate::ids::{Kept, PacketId, Row, SessionKey, Timestamp};
 use crate::mqtt::{Message, Publish, QoS, Will};
 use crate::route::Grant;
 use crate::session::{Delivery, Session};
-use crate::store::{Changes, Commit, Key, Store, Urgency};
+use crate::metrics::Snapshot;
+use crate::store::{Changes, Commit, Figures, Health, Key, Store, Trouble, Urgency, memory};
 pub(super) use rows::PermitRow;
 use rows::{Encoded, InFlightRow, QueuedRow, RetainedRow, SessionRow, SubscriptionRow, Table};
 
 /// The store, and who waits for it.
-#[derive(Debug)]
 pub(super) struct Keeper {
     store: Arc<dyn Store>,
+    /// Anything is written down at all.
+    keeps: bool,
     /// Number of the youngest row.
     last: AtomicU64,
     /// Connections that hold something back until the store is so far.
@@ -72,18 +74,25 @@ impl Drop for Guard {
 const PART_BYTES: usize = 1 << 20;
 
 /// Nothing has to be written down before.
-pub const NOTHING: Commit = 0;
+pub const NOTHING: Commit = Commit(0);
 
 /// What one step changes: all of it is there after a restart, or nothing.
-#[derive(Debug)]
 pub(super) struct Step<'a> {
     keeper: &'a Keeper,
     changes: Changes,
 }
 
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("keeps", &self.keeps).finish_non_exhaustive()
+    }
+}
+
 impl Keeper {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, last: AtomicU64::new(0), waiting: Mutex::default(), further: Notify::new() }
+    pub(super) fn new(store: Option<Arc<dyn Store>>) -> Self {
+        let keeps = store.is_some();
+        let store = store.unwrap_or_else(|| Arc::new(memory()));
+        Self { keeps, store, last: AtomicU64::new(0), waiting: Mutex::default(), further: Notify::new() }
     }
 
     /// Rows get numbers above this from now on.
@@ -93,7 +102,28 @@ impl Keeper {
 
     /// Whether anything is written down at all.
     pub(super) fn is_on(&self) -> bool {
-        self.store.is_durable()
+        self.keeps
+    }
+
+    /// Why a message that has to be written down cannot be taken now; `None`: it can.
+    pub(super) fn trouble(&self) -> Option<&'static str> {
+        match self.store.health() {
+            Health::Good => None,
+            Health::Behind => Some("store_behind"),
+            Health::Failing(trouble) => Some(match trouble {
+                Trouble::Full => "store_full",
+                Trouble::ReadOnly => "store_read_only",
+                Trouble::Io => "store_failing",
+            }),
+        }
+    }
+
+    /// Numbers for gauges.
+    pub(super) fn measure(&self, snapshot: &mut Snapshot) {
+        let Figures { bytes, queued_bytes, errors, .. } = self.store.figures();
+        snapshot.store_bytes = bytes;
+        snapshot.store_queued_bytes = queued_bytes;
+        snapshot.store_errors = errors;
     }
 
     /// Begins a step.
@@ -256,7 +286,7 @@ impl Keeper {
     /// Those who wait for no more than this.
     fn take_waiting(&self, durable: Commit) -> Vec<SessionKey> {
         let mut waiting = lock(&self.waiting);
-        let others = waiting.split_off(&(durable + 1, SessionKey { slot: 0, generation: 0 }));
+        let others = waiting.split_off(&(Commit(durable.0 + 1), SessionKey { slot: 0, generation: 0 }));
         let ready = std::mem::replace(&mut *waiting, others);
         ready.into_iter().map(|(_, key)| key).collect()
     }
@@ -376,6 +406,12 @@ impl Broker {
     /// A QoS 2 message to the client is over.
     pub fn completed(&self, handle: &Handle, id: PacketId) {
         self.keeper.completed(handle, id);
+    }
+
+    /// Whether the disk can be written; if not, why.
+    #[must_use]
+    pub fn store_trouble(&self) -> Option<&'static str> {
+        self.keeper.trouble()
     }
 
     /// Has everything written down that a session has handed in by now.

@@ -141,8 +141,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker without sessions, and with what is in the store it is given: nothing is read from
-    /// it before [`Broker::restore`].
+    /// A broker without sessions. What it must not lose is written into the store; what was there
+    /// before is for [`Broker::restore`]. Without a store, everything ends with the process.
     #[must_use]
     pub fn new(
         options: BrokerOptions,
@@ -150,7 +150,7 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
         audit: AuditLog,
-        store: Arc<dyn Store>,
+        store: Option<Arc<dyn Store>>,
     ) -> Self {
         Self {
             clock,
@@ -279,6 +279,7 @@ impl Broker {
         snapshot.retained_messages = retained.len();
         snapshot.retained_bytes = retained.message_bytes();
         drop(retained);
+        self.keeper.measure(&mut snapshot);
         let stats = lock(&self.control).stats();
         snapshot.rsp_mail_messages = stats.mail_messages;
         snapshot.rsp_mail_bytes = stats.mail_bytes;

@@ -99,13 +99,25 @@ impl Broker {
         from: &Publisher<'_>,
         publish: Publish,
     ) -> Published {
-        if let Some(rsp_topic) = self.options.topics.topic(&publish.topic) {
+        let rsp_topic = self.options.topics.topic(&publish.topic);
+        let is_kept = publish.qos != QoS::AtMostOnce || publish.retain || rsp_topic.is_some();
+        if let Some(name) = self.keeper.trouble().filter(|_| is_kept) {
+            return self.refuse_unkept(name);
+        }
+        if let Some(rsp_topic) = rsp_topic {
             return self.provision(from, rsp_topic, publish);
         }
         match self.check_ordinary(action, from, &publish) {
             Ok(()) => self.route(from, publish),
             Err(refused) => Published::refused(refused),
         }
+    }
+
+    /// What cannot be written down now is not taken (case D18).
+    fn refuse_unkept(&self, name: &'static str) -> Published {
+        self.metrics.dropped(DropReason::NotKept);
+        let (reason, untold) = (ReasonCode::QuotaExceeded, Untold::NoRoom);
+        Published::refused(Refused { reason, name, retry_after: None, untold })
     }
 
     /// Whether a message to an ordinary topic may be published; counts and logs it if not.

@@ -75,7 +75,7 @@ fn broker_with(control: ControlOptions) -> Broker {
     let clock = Clock::start();
     let audit = AuditLog::open(&crate::config::Audit::default(), clock).unwrap();
     let metrics = Arc::new(Metrics::new(&[], &[]));
-    Broker::new(options, control, clock, metrics, audit, crate::store::memory())
+    Broker::new(options, control, clock, metrics, audit, None)
 }
 
 async fn member(broker: &Broker, client_id: &'static str) -> Attached {

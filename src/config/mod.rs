@@ -22,6 +22,7 @@ mod mistake;
 mod mqtt;
 mod rsp;
 mod servers;
+mod store;
 mod validate;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use mistake::{ConfigErrors, Mistake};
 pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
 pub use rsp::{Rsp, Stamp};
 pub use servers::{Server, UnscopedServers};
+pub use store::{Durability, OnDamage, Store};
 
 use crate::rsp::ServerRule;
 use crate::units;
@@ -64,6 +66,8 @@ pub struct Config {
     pub admin: Admin,
     /// Who did what, for later.
     pub audit: Audit,
+    /// What outlives a restart, and where.
+    pub store: Store,
     /// What is written to standard error.
     pub log: Log,
     /// The `$SYS` tree.
@@ -80,6 +84,7 @@ impl Default for Config {
             rsp: Rsp::default(),
             admin: Admin::default(),
             audit: Audit::default(),
+            store: Store::default(),
             log: Log::default(),
             sys: Sys::default(),
         }
@@ -194,6 +199,7 @@ impl Config {
         Self {
             listeners: vec![Listener::anonymous(loopback(1883)), secure],
             rsp: Rsp { registry: Some(dir.join("registry.csv")), ..Rsp::default() },
+            store: Store { path: Some(store::FOLDER.into()), ..Store::default() },
             ..Self::default()
         }
     }
@@ -241,7 +247,8 @@ impl Config {
             auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
         let files = self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers);
-        files.chain(&mut self.audit.path).for_each(resolve);
+        let folder = self.store.path.get_or_insert_with(|| store::FOLDER.into());
+        files.chain(&mut self.audit.path).chain([folder]).for_each(resolve);
         let Admin { token_file, read_token_file, tls, .. } = &mut self.admin;
         token_file.iter_mut().chain(read_token_file).for_each(resolve);
         if let Some(AdminTls { cert, key, client_ca, crl, .. }) = tls {

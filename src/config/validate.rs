@@ -8,7 +8,7 @@ use super::UserNameFrom;
 use super::mistake::{Lines, Mistake};
 use super::{
     Admin, AdminTls, Audit, Auth, Bind, Config, Limits, Listener, Mqtt, Protocol, ProxyProtocol,
-    Rsp, Tls, Token,
+    Rsp, Store, Tls, Token,
 };
 use crate::rsp::PeerProof;
 
@@ -37,6 +37,7 @@ impl Config {
         check.binds(self);
         check.admin(self);
         check.audit(&self.audit);
+        check.store(&self.store);
         check.limits(&self.limits);
         check.rsp(&self.rsp, &self.limits);
         let mut mistakes = check.mistakes;
@@ -246,6 +247,21 @@ impl Check<'_> {
         if let Some(path) = &audit.path {
             self.audit_path(path);
         }
+    }
+
+    /// The directory may be missing: the store makes it.
+    fn store(&mut self, store: &Store) {
+        self.positive("store", &[("max_queued_bytes", store.max_queued_bytes > 0)]);
+        let Some(path) = store.folder() else { return };
+        let above = folder_of(path);
+        let message = if path.exists() && !path.is_dir() {
+            format!("{} is no directory", path.display())
+        } else if !path.exists() && !above.is_dir() {
+            format!("there is no directory {}", above.display())
+        } else {
+            return;
+        };
+        self.wrong("store.path", message);
     }
 
     /// The file and its folder may be missing: the log makes them.

@@ -228,6 +228,8 @@ label! {
         SessionEnded = "session_ended",
         /// No more room for retained messages.
         RetainedFull = "retained_full",
+        /// The disk cannot be written.
+        NotKept = "not_kept",
         /// The publisher may not.
         NotAuthorized = "not_authorized",
         /// Said to be UTF-8, and is not.
@@ -408,6 +410,18 @@ label! {
         Unconfirmed = "unconfirmed",
         /// The time was over.
         Expired = "expired",
+    }
+}
+
+label! {
+    /// Why the disk cannot be written.
+    StoreTrouble {
+        /// No space, no quota, or no inodes left.
+        Full = "full",
+        /// The file system is read-only.
+        ReadOnly = "read_only",
+        /// Anything else, as a rule the hardware.
+        Io = "io",
     }
 }
 

@@ -16,16 +16,18 @@ use crate::mqtt::{QoS, Version};
 
 mod family;
 mod label;
+mod store;
 mod totals;
 
 pub use label::{
     AclAction, Certificate, ConnectResult, Direction, DisconnectReason, DropReason,
     HandshakeResult, Label, PacketType, ProtocolError, RspDecision, RspDelivery, RspDirection,
-    RspExchange, RspMode, RspType, TlsRejection,
+    RspExchange, RspMode, RspType, StoreTrouble, TlsRejection,
 };
 pub use totals::{Both, Totals, Waiting, anonymous_bytes};
 
 use family::{Family, Registrar, Table, observe};
+use store::StoreMetrics;
 
 /// Media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -64,6 +66,7 @@ pub struct Metrics {
     sessions_expired: IntCounter,
     protocol_errors: Family<ProtocolError>,
     publish_ack: Histogram,
+    store: StoreMetrics,
     state: State,
     rsp: Rsp,
 }
@@ -89,6 +92,12 @@ pub struct Snapshot {
     pub retained_messages: usize,
     /// Bytes of retained messages with their topics.
     pub retained_bytes: usize,
+    /// Bytes of the store's files.
+    pub store_bytes: u64,
+    /// Bytes that wait for the disk.
+    pub store_queued_bytes: u64,
+    /// Failures to write since the start, by [`StoreTrouble`].
+    pub store_errors: [u64; 3],
     /// Messages waiting for devices.
     pub rsp_mail_messages: usize,
     /// Bytes waiting for devices.
@@ -177,6 +186,7 @@ impl Metrics {
             sessions_expired: add
                 .counter("sessions_expired_total", "Sessions whose clients stayed away."),
             protocol_errors: add.family("protocol_errors_total", "Mistakes of peers.", "kind"),
+            store: StoreMetrics::new(&add),
             publish_ack: add.histogram(
                 "publish_ack_seconds",
                 "From receiving a PUBLISH to its acknowledgement.",
@@ -297,6 +307,11 @@ impl Metrics {
         self.protocol_errors.of(kind).inc();
     }
 
+    /// A batch of changes is on the disk.
+    pub fn store_committed(&self, took: Duration) {
+        self.store.committed(took);
+    }
+
     /// A PUBLISH of QoS 1 or 2 was acknowledged by us.
     pub fn publish_acked(&self, took: Duration) {
         observe(&self.publish_ack, took);
@@ -350,6 +365,7 @@ impl Metrics {
     /// Takes over the sums of state, before [`Metrics::text`].
     pub fn observe(&self, snapshot: &Snapshot) {
         self.state.set(snapshot);
+        self.store.set(snapshot);
     }
 
     /// Everything in the text format of Prometheus, see [`CONTENT_TYPE`].

@@ -31,6 +31,11 @@ impl AclFiles {
         self.0.of_listener(index)
     }
 
+    /// All of them.
+    pub(super) fn slots(&self) -> Vec<Arc<AclSlot>> {
+        self.0.all()
+    }
+
     /// Reads all files again and puts them in place of what holds. Gives the number of files.
     pub(super) fn reload(&self, broker: &Broker) -> Result<usize, FileError> {
         let fresh = self.0.reread(parse)?;

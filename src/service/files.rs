@@ -83,6 +83,11 @@ impl<P> Files<P> {
         self.of_listeners.get(index).cloned().flatten()
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<P>> {
+        self.files.iter().map(|(_, place)| Arc::clone(place)).collect()
+    }
+
     /// Reads all files again. One that is not in order changes nothing anywhere (case S10).
     pub(super) fn reread<T>(
         &self,
