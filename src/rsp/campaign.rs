@@ -141,6 +141,21 @@ impl FirstWave {
         Self { devices, failures_max_permille, done: 0, failed: 0, verdict: None }
     }
 
+    /// As it was before a restart.
+    pub(super) fn restored(
+        devices: Vec<u32>,
+        failures_max_permille: u16,
+        (done, failed): (u32, u32),
+        verdict: Option<Verdict>,
+    ) -> Self {
+        Self { done, failed, verdict, ..Self::new(devices, failures_max_permille) }
+    }
+
+    /// Who is served first, ascending.
+    pub(super) fn devices(&self) -> &[u32] {
+        &self.devices
+    }
+
     /// A device has moved on; gives the verdict when this was what was missing for it.
     pub(super) fn note(
         &mut self,

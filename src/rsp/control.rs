@@ -1,5 +1,7 @@
 //! The control unit: registry, ledger, exchanges and mail behind one door.
 
+mod rows;
+
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ use super::track::{DeviceState, Tally};
 use super::wishes::Wishes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
+pub use rows::ControlRows;
+use rows::Written;
 
 /// The provisioning control unit `[0054]`: a state machine without IO, locks or clock.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub struct ControlUnit {
     pub(super) device_rates: Buckets<u32>,
     pub(super) group_rates: Buckets<Gid>,
     pub(super) events: Events,
+    /// What is written down, if anything is.
+    written: Option<Box<Written>>,
 }
 
 /// What a published message did.
@@ -149,6 +155,7 @@ impl ControlUnit {
             device_rates: Buckets::default(),
             group_rates: Buckets::default(),
             events: Events::new(limits.events_max),
+            written: None,
             options,
         }
     }
@@ -165,10 +172,10 @@ impl ControlUnit {
         &self.options
     }
 
-    /// Adds the devices of a registry file to those that are known; a known device gets the
-    /// groups and labels of its line.
+    /// Adds the devices of the registry file to those that are known; a known device gets the
+    /// groups and labels of its line, unless an operator has changed it.
     pub fn import(&mut self, csv: &str) -> ImportReport {
-        Intake::add(csv, &self.options).finish(self)
+        Intake::load(csv, &self.options).finish(self)
     }
 
     /// Puts a registry file in the place of what is known. Devices that vanished lose their mail
@@ -186,6 +193,7 @@ impl ControlUnit {
         let gids = Gids::from_slice(gids);
         import::check(&gids, labels, &self.options.limits)?;
         let registered = self.register(nid, gids, labels);
+        self.registry.put(nid);
         self.registry.settle();
         Ok(Put { key: registered.key, is_new: registered.is_new })
     }
@@ -194,6 +202,7 @@ impl ControlUnit {
     /// its reader, if it had one, whose mailbox is gone.
     pub fn remove_device(&mut self, nid: Nid) -> Option<Option<SessionKey>> {
         self.registry.key(nid)?;
+        self.registry.banish(nid);
         Some(self.remove_devices(&[nid]).pop())
     }
 

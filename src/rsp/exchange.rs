@@ -5,6 +5,8 @@
 //! have been open, or its profile waits for the new device, so that a repeated profile, a late one
 //! and one nobody asked for are told apart.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use super::mailbox::ProfileChange;
 use super::options::RspLimits;
 use super::refusal::Refusal;
 use crate::ids::{Gid, Nid, Timestamp};
+pub(super) use rows::ExchangeRow;
+use rows::Notes;
 
 /// The two devices of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +74,8 @@ pub struct Exchange {
     /// End of its time while something is awaited, else when it is forgotten.
     pub until: Timestamp,
     ttl: Duration,
+    /// Its row, where it is written down.
+    row: u64,
 }
 
 impl Exchange {
@@ -101,6 +107,7 @@ pub(super) struct Exchanges {
     reports: BTreeSet<(Nid, Pair)>,
     max: usize,
     per_device_max: usize,
+    notes: Notes,
 }
 
 impl Exchanges {
@@ -114,6 +121,7 @@ impl Exchanges {
             reports: BTreeSet::new(),
             max: limits.exchanges_max,
             per_device_max: limits.exchanges_per_device_max,
+            notes: Notes::default(),
         }
     }
 
@@ -174,7 +182,7 @@ impl Exchanges {
     ) -> Timestamp {
         let until = now.after(ttl);
         let state = ExchangeState::Requested;
-        self.put(pair, Exchange { gid, state, opened: now, until, ttl });
+        self.put(pair, Exchange { gid, state, opened: now, until, ttl, row: 0 });
         until
     }
 
@@ -189,7 +197,7 @@ impl Exchanges {
         // It may have been forgotten while the profile waited for its device.
         let opened = self.by_pair.get(&pair).map_or(now, |exchange| exchange.opened);
         let (gid, until, state) = (change.gid, now.after(ttl), ExchangeState::Unreported);
-        self.put(pair, Exchange { gid, state, opened, until, ttl });
+        self.put(pair, Exchange { gid, state, opened, until, ttl, row: 0 });
         if self.reports.len() > self.max
             && let Some((_, first)) = self.reports.first().copied()
         {
@@ -261,7 +269,13 @@ impl Exchanges {
     }
 
     fn put(&mut self, pair: Pair, exchange: Exchange) {
-        self.forget(pair);
+        let known = self.take_out(pair);
+        let row = known.map_or_else(|| self.notes.next_row(), |known| known.row);
+        self.notes.change(pair);
+        self.put_in(pair, Exchange { row, ..exchange });
+    }
+
+    fn put_in(&mut self, pair: Pair, exchange: Exchange) {
         let calendar = if exchange.is_awaited() { &mut self.awaited } else { &mut self.closed };
         calendar.insert((exchange.until, pair));
         match exchange.state {
@@ -278,7 +292,12 @@ impl Exchanges {
     }
 
     fn forget(&mut self, pair: Pair) {
-        let Some(exchange) = self.by_pair.remove(&pair) else { return };
+        let exchange = self.take_out(pair);
+        exchange.into_iter().for_each(|exchange| self.notes.gone(pair, exchange.row));
+    }
+
+    fn take_out(&mut self, pair: Pair) -> Option<Exchange> {
+        let exchange = self.by_pair.remove(&pair)?;
         let calendar = if exchange.is_awaited() { &mut self.awaited } else { &mut self.closed };
         calendar.remove(&(exchange.until, pair));
         self.reports.remove(&(pair.to, pair));
@@ -292,6 +311,7 @@ impl Exchanges {
                 self.requested_by.remove(&pair.to);
             }
         }
+        Some(exchange)
     }
 }
 

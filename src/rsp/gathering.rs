@@ -1,5 +1,7 @@
 //! Gathering: D1s of one group that wait for a moment, to reach the servers as one message.
 
+mod rows;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -7,9 +9,11 @@ use foldhash::quality::RandomState;
 
 use super::gathered::{RawBody, Request};
 use super::options::RspLimits;
+use super::rows::Changed;
 use super::wishes::Batch;
 use crate::ids::{Gid, Nid, Timestamp};
 use crate::mqtt::Message;
+pub(super) use rows::GatheredRow;
 
 #[derive(Debug)]
 pub(super) struct Gathering {
@@ -18,6 +22,10 @@ pub(super) struct Gathering {
     last_batch: u64,
     messages_max: usize,
     bytes_max: usize,
+    /// D1s, by group, batch and place in it.
+    changed: Changed<(Gid, u64, u32)>,
+    /// Batches that have gone.
+    gone: Vec<u64>,
 }
 
 /// D1s that wait.
@@ -27,6 +35,8 @@ pub(super) struct Pending {
     pub(super) requests: Vec<Request>,
     /// What came first, to be sent as it is if nothing else comes.
     pub(super) first: Arc<Message>,
+    /// All as they came, where that is written down.
+    kept: Vec<Arc<Message>>,
     due: Timestamp,
     bytes: usize,
 }
@@ -39,6 +49,8 @@ impl Gathering {
             last_batch: 0,
             messages_max: limits.gathered_max,
             bytes_max: limits.gathered_bytes_max,
+            changed: Changed::default(),
+            gone: Vec::new(),
         }
     }
 
@@ -64,34 +76,44 @@ impl Gathering {
     ) -> Batch {
         let body = RawBody::of(&message.payload).unwrap_or(RawBody::Json("null".into()));
         let request = Request { nid, tid, body };
-        let bytes = message.kept_bytes();
         if !self.pending.contains_key(&gid) {
             self.last_batch += 1;
             let batch = Batch { gid, id: self.last_batch };
-            let (requests, first) = (Vec::new(), Arc::clone(message));
-            self.pending.insert(gid, Pending { batch, requests, first, due, bytes: 0 });
-            self.calendar.insert((due, gid));
+            self.begin(batch, message, due);
         }
+        let keeps = self.changed.on;
         let Some(pending) = self.pending.get_mut(&gid) else { return Batch { gid, id: 0 } };
-        pending.requests.push(request);
-        pending.bytes += bytes;
-        let batch = pending.batch;
+        let (batch, place) = (pending.batch, pending.add(request, message, keeps));
+        self.changed.note((gid, batch.id, place));
         if self.pending.get(&gid).is_some_and(|pending| self.is_full(pending)) {
             self.hurry(gid, now);
         }
         batch
     }
 
+    fn begin(&mut self, batch: Batch, first: &Arc<Message>, due: Timestamp) {
+        let (gid, first) = (batch.gid, Arc::clone(first));
+        let (requests, kept) = (Vec::new(), Vec::new());
+        self.pending.insert(gid, Pending { batch, requests, first, kept, due, bytes: 0 });
+        self.calendar.insert((due, gid));
+    }
+
     /// Takes a batch that is due.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Pending> {
         let (due, gid) = self.calendar.first().copied().filter(|(due, _)| *due <= now)?;
         self.calendar.remove(&(due, gid));
-        self.pending.remove(&gid)
+        let pending = self.pending.remove(&gid)?;
+        if self.changed.on {
+            self.gone.push(pending.batch.id);
+            pending.kept.iter().for_each(|message| self.changed.bury(message));
+        }
+        Some(pending)
     }
 
     /// The servers have no room for a batch: it waits until `due`.
     pub(super) fn put_back(&mut self, pending: Pending, due: Timestamp) {
         let gid = pending.batch.gid;
+        self.gone.retain(|gone| *gone != pending.batch.id);
         self.calendar.insert((due, gid));
         self.pending.insert(gid, Pending { due, ..pending });
     }
@@ -105,5 +127,15 @@ impl Gathering {
         self.calendar.remove(&(pending.due, gid));
         pending.due = pending.due.min(now);
         self.calendar.insert((pending.due, gid));
+    }
+}
+
+impl Pending {
+    /// Gives its place.
+    fn add(&mut self, request: Request, message: &Arc<Message>, keeps: bool) -> u32 {
+        self.requests.push(request);
+        self.kept.extend(keeps.then(|| Arc::clone(message)));
+        self.bytes += message.kept_bytes();
+        u32::try_from(self.requests.len() - 1).unwrap_or(u32::MAX)
     }
 }

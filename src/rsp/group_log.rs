@@ -38,6 +38,8 @@ pub(super) struct GroupLetter {
     pub(super) campaign: Option<NonZeroU64>,
     /// Those who may have it before all others, ascending, as long as the others have to wait.
     pub(super) first: Option<Box<[u32]>>,
+    /// The row with the members, where the letter is written down.
+    pub(super) roster: u64,
 }
 
 impl Log {
@@ -135,6 +137,7 @@ impl Log {
         let mut dropped = Dropped::default();
         for letter in self.letters.iter_mut().filter(|letter| which(letter)) {
             if letter.roll.is_waiting(index) && letter.roll.finish(index) {
+                dropped.from.push(letter.id);
                 dropped.campaigns.extend(letter.campaign.map(NonZeroU64::get));
                 dropped.done.extend(letter.is_done().then_some(letter.id));
             }
@@ -146,6 +149,8 @@ impl Log {
 /// Letters that a device does not get.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
+    /// Their ids.
+    pub(super) from: Vec<u64>,
     /// The campaigns they belong to.
     pub(super) campaigns: Vec<u64>,
     /// Those that nobody else gets.
@@ -155,7 +160,7 @@ pub(super) struct Dropped {
 impl GroupLetter {
     /// A letter that is not in the mail yet, which numbers it.
     pub(super) fn new(roll: Roll, publication: Publication, expires: Timestamp) -> Self {
-        Self { id: 0, publication, roll, expires, campaign: None, first: None }
+        Self { id: 0, publication, roll, expires, campaign: None, first: None, roster: 0 }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -176,11 +181,12 @@ impl GroupLetter {
     }
 
     /// The same for one device that leaves the group.
-    pub(super) fn to_own(&self, nid: Nid) -> OwnLetter {
+    pub(super) fn to_own(&self, index: u32, nid: Nid) -> OwnLetter {
         let Publication { message, parts, chunks, .. } = &self.publication;
         let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
         let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
         let (form, change) = (Form::Multi, None);
-        OwnLetter { id, message, expires, form, campaign, chunks, change }
+        let copy = self.roll.place_of(index).map_or(0, |place| place + 1);
+        OwnLetter { id, copy, message, expires, form, campaign, chunks, change }
     }
 }

@@ -30,6 +30,7 @@ use smallvec::SmallVec;
 mod absence;
 mod desk;
 mod items;
+mod rows;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,8 @@ use crate::mqtt::Message;
 use absence::Absences;
 use desk::Desk;
 use items::{DeskIds, Item, Items};
+pub use rows::InboxRows;
+use rows::Written;
 use shelf::{Label, Pile, Shelf};
 
 /// Bounds of the inbox (`[rsp] server_inbox_messages_max`, `server_inbox_bytes_max`): for what is
@@ -105,6 +108,8 @@ pub struct Inbox {
     last_desk: DeskId,
     /// Expired since the last sweep.
     expired: u64,
+    /// What is written down, if anything is.
+    written: Option<Box<Written>>,
 }
 
 /// Names a desk; no two have the same name ever.
@@ -133,6 +138,7 @@ impl Inbox {
             unclaimed: Shelf::default(),
             last_desk: 0,
             expired: 0,
+            written: None,
         }
     }
 
@@ -171,6 +177,7 @@ impl Inbox {
         wake.sort_unstable();
         wake.dedup();
         let (number, mut item) = (self.items.next_number(), Item::new(message, sender, label));
+        self.note_new(number, to);
         if let Some(desks) = self.copies_for(&place) {
             item.copy_to(&desks);
         }
@@ -181,14 +188,21 @@ impl Inbox {
 
     /// A session of a server subscribes, alone or as a member of a share group. What waited for
     /// this server, or for anybody with such a scope, is given to its desk.
-    pub fn subscribe(&mut self, key: SessionKey, group: Option<&str>, server: &Arc<str>) {
+    /// `row` is that of the session, where it outlives the process.
+    pub fn subscribe(
+        &mut self,
+        key: SessionKey,
+        group: Option<&str>,
+        server: &Arc<str>,
+        row: Option<u64>,
+    ) {
         if self.desks.iter().any(|desk| desk.seats(key, group)) {
             return;
         }
         let shared = |desk: &Desk| group.is_some() && desk.group.as_deref() == group;
         let at = self.desks.iter().position(shared).unwrap_or_else(|| {
-            self.last_desk += 1;
-            self.desks.push(Desk::new(self.last_desk, group));
+            let id = self.desk_of(group, row);
+            self.desks.push(Desk::new(id, group, row));
             self.desks.len() - 1
         });
         let desk = &mut self.desks[at];
@@ -215,6 +229,7 @@ impl Inbox {
         let (id, mut wake) = (desk.id, desk.keys().collect());
         if desk.is_empty() {
             self.desks.remove(at);
+            self.note_desk(id);
         }
         if !self.desks.iter().any(|desk| desk.serves(&server)) {
             self.absences.begin(&server, now);

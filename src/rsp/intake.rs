@@ -19,16 +19,39 @@ pub struct Intake<'a> {
     /// The slot up to which devices were looked for that the file no longer has; `None` when all
     /// have been, or when they stay.
     removed_to: Option<u32>,
+    source: Source,
+}
+
+/// Whose word it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The registry file's: what an operator has said counts more.
+    File,
+    /// An operator's.
+    Operator,
 }
 
 impl<'a> Intake<'a> {
+    /// Reads the registry file for the first time.
+    #[must_use]
+    pub fn load(csv: &'a str, options: &ControlOptions) -> Self {
+        Self { source: Source::File, ..Self::add(csv, options) }
+    }
+
+    /// Reads the registry file once more: it takes the place of what it said before, but for what
+    /// operators have changed. A device whose line is broken stays as it was.
+    #[must_use]
+    pub fn reload(csv: &'a str, options: &ControlOptions) -> Self {
+        Self { source: Source::File, ..Self::replace(csv, options) }
+    }
+
     /// Reads a file whose devices come to those that are known; a known device gets the groups and
     /// labels of its line.
     #[must_use]
     pub fn add(csv: &'a str, options: &ControlOptions) -> Self {
         let mut parsed = import::parse(csv, options.scheme, &options.limits);
         let records = std::mem::take(&mut parsed.records).into_iter();
-        Self { parsed, records, removed_to: None }
+        Self { parsed, records, removed_to: None, source: Source::Operator }
     }
 
     /// Reads a file that takes the place of what is known. A device whose line is broken stays as
@@ -51,7 +74,8 @@ impl<'a> Intake<'a> {
             return true;
         }
         let records = self.records.by_ref().take(STEP);
-        let taken = records.map(|r| control.register(r.nid, r.gids, r.labels)).count();
+        let source = self.source;
+        let taken = records.map(|record| take(control, record, source)).count();
         control.registry.settle();
         self.parsed.report.accepted += taken;
         self.records.len() > 0
@@ -74,10 +98,32 @@ impl<'a> Intake<'a> {
                 gone.push(nid);
             }
         }
+        match self.source {
+            Source::File => gone.retain(|nid| !control.registry.is_put(*nid)),
+            Source::Operator => gone.iter().for_each(|nid| control.registry.banish(*nid)),
+        }
         if !gone.is_empty() {
             self.parsed.report.removed += gone.len();
             self.parsed.report.orphans.extend(control.remove_devices(&gone));
         }
+        if looked_at == 0 && self.source == Source::File {
+            control.registry.keep_banished(|nid| self.parsed.mentioned.contains_key(&nid));
+        }
         (looked_at > 0).then_some(from.saturating_add(looked_at))
+    }
+}
+
+fn take(control: &mut ControlUnit, record: Record<'_>, source: Source) {
+    let Record { nid, gids, labels } = record;
+    match source {
+        Source::File if control.registry.is_changed(nid) => control.registry.file(nid),
+        Source::File => {
+            control.register(nid, gids, labels);
+            control.registry.file(nid);
+        }
+        Source::Operator => {
+            control.register(nid, gids, labels);
+            control.registry.put(nid);
+        }
     }
 }

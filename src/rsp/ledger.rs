@@ -8,6 +8,8 @@
 //! An answer is matched by its `tid` when an open request of the kind has the same. Otherwise it
 //! answers the oldest request without one; an answer without a tid, the oldest of all.
 
+mod rows;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ use super::request::{Answerable, Asked, Draft, Request, Roster, Whom};
 use super::roll::Ticked;
 use super::track::{DeviceState, Tally, Track};
 use crate::ids::{Gid, Timestamp};
+pub(super) use rows::LedgerRows;
+use rows::Notes;
 
 /// Why a campaign cannot be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +65,7 @@ pub(super) struct Ledger {
     verdicts: Vec<(u64, Verdict)>,
     last_id: u64,
     limits: RspLimits,
+    notes: Notes,
 }
 
 impl Ledger {
@@ -80,6 +85,7 @@ impl Ledger {
             verdicts: Vec::new(),
             last_id: 0,
             limits,
+            notes: Notes::default(),
         }
     }
 
@@ -144,7 +150,9 @@ impl Ledger {
     ) -> u64 {
         let (pace, wave) = (Pace::starting(now), draft.wave.take());
         let parts = draft.publication.parts.take();
-        let roster = Roster { gid, track: Track::new(members), pace, wave, parts };
+        let track = Track::new(members);
+        let track = if self.notes.on() { track.to_be_kept() } else { track };
+        let roster = Roster { gid, track, pace, wave, parts, row: 0 };
         let has_wave = roster.wave.is_some();
         let id = self.open(Whom::All(Box::new(roster)), draft, now);
         if has_wave {
@@ -296,8 +304,10 @@ impl Ledger {
         self.expiries.remove(&(request.expires, id));
         request.expires = request.expires.max(expires);
         self.expiries.insert((request.expires, id));
+        let in_waves = matches!(&request.whom, Whom::All(roster) if roster.wave.is_some());
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
+            self.in_waves.extend(in_waves.then_some(id));
         }
         self.turn(id, Standing::Open);
     }
@@ -366,11 +376,13 @@ impl Ledger {
             self.drop_message(self.kept_from);
         }
         self.note_change(id);
+        self.notes.head(id);
         id
     }
 
     fn drop_message(&mut self, id: u64) {
         let message = self.requests.get_mut(id).and_then(Request::drop_message);
+        message.iter().for_each(|message| self.notes.message_gone(id, message));
         self.kept_bytes -= message.map_or(0, |message| message.kept_bytes());
     }
 
@@ -386,6 +398,7 @@ impl Ledger {
     }
 
     fn note_change(&mut self, id: u64) {
+        self.notes.change(id);
         if self.changed.len() < self.limits.events_max {
             self.changed.insert(id);
         }
@@ -414,6 +427,7 @@ impl Ledger {
     fn turn(&mut self, id: u64, to: Standing) {
         let Some(request) = self.requests.get_mut(id) else { return };
         let from = std::mem::replace(&mut request.standing, to);
+        self.notes.head(id);
         match &request.whom {
             Whom::One { index, .. } => {
                 self.by_device.remove(*index, from, id);
@@ -464,6 +478,7 @@ impl Ledger {
     fn forget(&mut self, id: u64) {
         self.drop_message(id);
         let Some(request) = self.requests.remove(id) else { return };
+        self.notes.gone(id, &request);
         self.tally.take_all(&request.tally());
         self.expiries.remove(&(request.expires, id));
         self.changed.remove(&id);

@@ -12,6 +12,8 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
+mod rows;
+
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use super::roll::Roll;
 use super::shape::Next;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
+pub(super) use rows::MailRows;
+use rows::Notes;
 
 /// A message with what is to be done to it on its way to a device.
 #[derive(Clone, Debug)]
@@ -109,6 +113,7 @@ pub(super) struct Mail {
     last_id: u64,
     limits: RspLimits,
     totals: MailTotals,
+    notes: Notes,
 }
 
 /// What lies here; a group letter counts once.
@@ -131,6 +136,7 @@ impl Mail {
             last_id: 0,
             limits,
             totals: MailTotals::default(),
+            notes: Notes::default(),
         }
     }
 
@@ -189,7 +195,8 @@ impl Mail {
         let (id, message) = (self.last_id, Arc::clone(&publication.message));
         let (chunks, change) = (publication.chunks, change.map(Box::new));
         let campaign = campaign.and_then(NonZeroU64::new);
-        self.insert(index, OwnLetter { id, message, expires, form, campaign, chunks, change });
+        let letter = OwnLetter { id, copy: 0, message, expires, form, campaign, chunks, change };
+        self.insert(index, letter);
         self.mailbox(index)?.reader()
     }
 
@@ -210,7 +217,9 @@ impl Mail {
             Some(first) => wake.extend(log.readers_of(first)),
             None => wake.extend(log.readers()),
         }
-        log.letters.push_back(GroupLetter { id, ..letter });
+        let roll = if self.notes.on() { letter.roll.to_be_kept() } else { letter.roll };
+        log.letters.push_back(GroupLetter { id, roll, ..letter });
+        self.notes.head(gid, id);
     }
 
     /// Those of these members of a group that are connected.
@@ -228,6 +237,8 @@ impl Mail {
         let Some(log) = self.logs.get_mut(&gid) else { return };
         // From now on, who has read up to the last letter has looked at these, too.
         self.last_id += 1;
+        let ids = log.letters.iter().filter(|letter| letter.is_of(campaign)).map(|l| l.id);
+        ids.for_each(|id| self.notes.head(gid, id));
         log.release(campaign, self.last_id);
         wake.extend(log.readers());
     }
@@ -271,6 +282,7 @@ impl Mail {
         let (mut holders, mut done) = (Vec::new(), Vec::new());
         for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
             holders.extend(letter.roll.finish_waiting());
+            self.notes.roll(gid, letter.id);
             done.extend(letter.is_done().then_some(letter.id));
         }
         done.into_iter().for_each(|id| {
@@ -313,7 +325,8 @@ impl Mail {
         which: impl Fn(&GroupLetter) -> bool,
     ) -> Vec<u64> {
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        let Dropped { campaigns, done } = log.drop_waiting(index, which);
+        let Dropped { from, campaigns, done } = log.drop_waiting(index, which);
+        from.into_iter().for_each(|id| self.notes.roll(gid, id));
         done.into_iter().for_each(|id| {
             self.remove_group_letter(gid, id);
         });
@@ -464,6 +477,9 @@ impl Mail {
             return None;
         }
         let finished = mailbox.finish_piece(id);
+        if finished != Finished::Whole {
+            self.notes.progress(index);
+        }
         if finished == Finished::Piece {
             self.not_taken(index, gids, [id]);
             return Some(Acknowledged::Piece);
@@ -529,6 +545,7 @@ impl Mail {
             self.go_offline(index, *gid);
         }
         let mailbox = self.boxes.get_mut(index as usize)?.take()?;
+        self.notes.remove(index, nid, &mailbox);
         self.calendar.remove(&(mailbox.due, index));
         self.totals.messages -= mailbox.len();
         self.totals.bytes -= mailbox.bytes;
@@ -594,6 +611,11 @@ impl Mail {
     }
 
     fn insert(&mut self, index: u32, letter: OwnLetter) {
+        self.notes.own(index, &letter);
+        self.put_in(index, letter);
+    }
+
+    fn put_in(&mut self, index: u32, letter: OwnLetter) {
         self.totals.messages += 1;
         self.totals.bytes += letter.message.kept_bytes();
         let (mailbox, expires) = (self.mailbox_mut(index), letter.expires);
@@ -606,6 +628,7 @@ impl Mail {
     fn remove_own(&mut self, index: u32, id: u64) -> Option<OwnLetter> {
         let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
         let letter = mailbox.remove(id)?;
+        self.notes.own_gone(index, &letter);
         if mailbox.len() == 0 {
             self.reschedule(index);
         }
@@ -660,6 +683,7 @@ impl Mail {
         }
         let mailbox = self.mailbox_mut(index);
         seen.letters.iter().for_each(|letter| mailbox.take(letter.id));
+        let had_progress = mailbox.progress().is_some();
         if seen.all {
             mailbox.set_cursor(last_id);
         }
@@ -670,6 +694,9 @@ impl Mail {
             // What was being given in pieces has to be given whole now.
             mailbox.set_progress(None);
             mailbox.set_cursor(0);
+        }
+        if had_progress || seen.progress.is_some() {
+            self.notes.progress(index);
         }
     }
 
@@ -685,6 +712,7 @@ impl Mail {
         let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_some());
         if !mailbox.contains(id) && !gids.iter().any(in_log) {
             self.mailbox_mut(index).set_progress(None);
+            self.notes.progress(index);
         }
     }
 
@@ -708,7 +736,8 @@ impl Mail {
         for letter in &mut log.letters {
             if letter.roll.finish(index) {
                 let may_have = has_begun(letter.id) || letter.is_free_for(index);
-                withdrawn.extend(may_have.then(|| letter.to_own(nid)));
+                withdrawn.extend(may_have.then(|| letter.to_own(index, nid)));
+                self.notes.roll(gid, letter.id);
                 done.extend(letter.is_done().then_some(letter.id));
             }
         }
@@ -723,6 +752,7 @@ impl Mail {
         let log = self.logs.get_mut(&gid)?;
         let letter = log.letter_mut(id)?;
         let finished = letter.roll.finish(index);
+        self.notes.roll(gid, id);
         let published = letter.publication.message.published;
         let campaign = letter.campaign.map(NonZeroU64::get);
         if letter.is_done() {
@@ -736,6 +766,7 @@ impl Mail {
         let log = self.logs.get_mut(&gid)?;
         let letter = log.position(id).and_then(|at| log.letters.remove(at))?;
         let bytes = letter.publication.message.kept_bytes();
+        self.notes.group_gone(gid, &letter);
         log.bytes -= bytes;
         self.totals.messages -= 1;
         self.totals.bytes -= bytes;

@@ -60,6 +60,9 @@ pub enum Acknowledged {
 #[derive(Debug)]
 pub(super) struct OwnLetter {
     pub(super) id: u64,
+    /// Tells letters apart that were one letter to a group, to devices that have left it since; 0
+    /// for all others.
+    pub(super) copy: u32,
     pub(super) message: Arc<Message>,
     pub(super) expires: Timestamp,
     pub(super) form: Form,
@@ -97,6 +100,9 @@ pub(super) struct Progress {
     pub(super) pieces: u32,
     /// Where the piece that it was given last ends; `None` at the end of the content.
     pub(super) next: Option<usize>,
+    /// Largest envelope that piece could have, in bytes: so it can be cut again. Zero where it has
+    /// arrived.
+    pub(super) limit: usize,
 }
 
 /// How much of a letter was acknowledged.
@@ -220,6 +226,11 @@ impl Mailbox {
         behind.find(|letter| letter.expires > now && !self.has_taken(letter.id))
     }
 
+    /// A letter of its own.
+    pub(super) fn letter(&self, id: u64) -> Option<&OwnLetter> {
+        self.position(id).map(|at| &self.letters[at])
+    }
+
     /// A letter of its own lies here.
     pub(super) fn contains(&self, id: u64) -> bool {
         self.position(id).is_some()
@@ -302,7 +313,7 @@ impl Mailbox {
         // Older letters may have become free meanwhile, and have waited.
         self.set_cursor(0);
         let Progress { next, pieces, .. } = progress;
-        let on = next.map(|offset| Progress { offset, pieces: pieces + 1, ..progress });
+        let on = next.map(|offset| Progress { offset, pieces: pieces + 1, limit: 0, ..progress });
         self.set_progress(on);
         if on.is_some() { Finished::Piece } else { Finished::LastPiece }
     }

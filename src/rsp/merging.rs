@@ -4,6 +4,8 @@
 //! Two B1s are equal when their envelopes are, but for the nid, and so are their properties. What
 //! else is published for one of their devices meanwhile makes them go at once: order is kept.
 
+mod rows;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -13,8 +15,10 @@ use foldhash::quality::RandomState;
 
 use super::gathered;
 use super::policy::Ask;
+use super::rows::Changed;
 use crate::ids::{Gid, Timestamp};
 use crate::mqtt::Message;
+pub(super) use rows::MergingRow;
 
 #[derive(Debug)]
 pub(super) struct Merging {
@@ -25,6 +29,10 @@ pub(super) struct Merging {
     last_id: u64,
     hasher: RandomState,
     messages_max: usize,
+    /// B1s, by batch and device.
+    changed: Changed<(u64, u32)>,
+    /// Batches that have gone.
+    gone: Vec<u64>,
 }
 
 /// Equal B1s that wait.
@@ -50,6 +58,8 @@ impl Merging {
             last_id: 0,
             hasher: RandomState::default(),
             messages_max,
+            changed: Changed::default(),
+            gone: Vec::new(),
         }
     }
 
@@ -93,6 +103,7 @@ impl Merging {
             }
         };
         self.by_device.insert(index, id);
+        self.changed.note((id, index));
     }
 
     /// Takes the batch in which a B1 to this device waits.
@@ -120,7 +131,10 @@ impl Merging {
     /// The device is gone: nothing waits for it.
     pub(super) fn forget(&mut self, index: u32) {
         let Some(id) = self.by_device.remove(&index) else { return };
+        self.changed.note((id, index));
         if let Some(batch) = self.batches.get_mut(&id) {
+            let its = batch.each.iter().filter(|(other, _)| *other == index);
+            its.for_each(|(_, message)| self.changed.bury(message));
             batch.each.retain(|(other, _)| *other != index);
         }
     }
@@ -132,8 +146,13 @@ impl Merging {
         if self.by_content.get(&content) == Some(&id) {
             self.by_content.remove(&content);
         }
-        for (index, _) in &batch.each {
+        for (index, message) in &batch.each {
             self.by_device.remove(index);
+            self.changed.forget(&(id, *index));
+            self.changed.bury(message);
+        }
+        if self.changed.on {
+            self.gone.push(id);
         }
         Some(batch)
     }

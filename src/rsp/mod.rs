@@ -36,6 +36,7 @@
 //! | [`settings`], [`options`], [`refusal`] | permissions; bounds; the names of refusals |
 //! | [`control`], `operate` | all of it behind one door: for messages, and for operators |
 //! | [`event`] | what is told to who watches |
+//! | [`rows`] | what is written down of all this, to be there after a restart |
 
 pub mod campaign;
 pub mod chunk;
@@ -54,6 +55,7 @@ pub mod policy;
 pub mod proof;
 pub mod refusal;
 pub mod registry;
+pub mod rows;
 pub mod scope;
 pub mod settings;
 pub mod stamp;
@@ -84,13 +86,13 @@ mod track;
 mod wishes;
 
 pub use campaign::{Campaign, CampaignId, CampaignState, Target, WaveView};
-pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
+pub use control::{ControlRows, ControlStats, ControlUnit, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid, Wave};
 pub use event::{CampaignStep, Event, Reason};
 pub use exchange::{Exchange, ExchangeState, Pair};
 pub use identity::{CertificateFacts, Identity, IdentityError, NameFrom, Role, ServerRule};
 pub use import::{ImportReport, LineError, LineReason};
-pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxSwept, Posted};
+pub use inbox::{Addressee, Handout, Inbox, InboxLimits, InboxRows, InboxSwept, Posted};
 pub use intake::Intake;
 pub use ledger::RetryError;
 pub use mail::ExpiredLetters;

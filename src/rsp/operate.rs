@@ -64,6 +64,7 @@ impl ControlUnit {
             both.map_err(|(key, why)| (format!("{key} of group {gid}"), why))?;
         }
         self.options.settings.set_common(settings);
+        self.note_settings(None);
         Ok(())
     }
 
@@ -78,6 +79,7 @@ impl ControlUnit {
     ) -> Result<(), (&'static str, &'static str)> {
         self.check_settings(&self.options.settings.common().with(&group))?;
         self.options.settings.set_group(gid, group);
+        self.note_settings(Some(gid));
         Ok(())
     }
 

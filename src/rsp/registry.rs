@@ -6,6 +6,8 @@
 //! generation tells the old owner from the new one. A group's members are one shared array: taking
 //! a snapshot of a million members copies a pointer.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use smallvec::SmallVec;
 
 use super::nids::Nids;
 use crate::ids::{Gid, Nid};
+use rows::Notes;
+pub(super) use rows::{PutRow, ReplacedRow};
 
 /// Groups of one device, ascending.
 pub(super) type Gids = SmallVec<[Gid; 1]>;
@@ -49,6 +53,9 @@ pub struct Registry {
     changes: BTreeMap<Gid, Vec<(u32, bool)>>,
     /// Devices that have given their profile away.
     replaced: BTreeSet<u32>,
+    /// Devices that an operator has removed, though they stand in the file.
+    banished: BTreeSet<Nid>,
+    notes: Notes,
 }
 
 /// 48 bytes; a million of them are to stay small.
@@ -59,6 +66,10 @@ struct Slot {
     /// Boxed twice: few devices have labels, and this way the others pay 8 bytes.
     labels: Option<Box<Box<str>>>,
     generation: u32,
+    /// It stands in the registry file.
+    is_filed: bool,
+    /// An operator has put it: whatever the file says of it does not count.
+    is_put: bool,
 }
 
 /// The groups of one device, ascending, in 16 bytes.
@@ -201,12 +212,16 @@ impl Registry {
     /// The device has given its profile away; gives its key where that is news.
     pub(super) fn replace(&mut self, nid: Nid) -> Option<DeviceKey> {
         let key = self.key(nid)?;
-        self.replaced.insert(key.index).then_some(key)
+        let is_news = self.replaced.insert(key.index);
+        self.notes.replaced(nid);
+        is_news.then_some(key)
     }
 
     /// The device takes part again; `false` where it did.
     pub(super) fn reinstate(&mut self, nid: Nid) -> bool {
-        self.key(nid).is_some_and(|key| self.replaced.remove(&key.index))
+        let is_news = self.key(nid).is_some_and(|key| self.replaced.remove(&key.index));
+        self.notes.replaced(nid);
+        is_news
     }
 
     /// Whether two devices have the same values of all these labels `[0071]`. Who lacks one agrees
@@ -260,7 +275,12 @@ impl Registry {
     /// Removes a device. Its groups do not know until [`Self::settle`].
     pub(super) fn remove(&mut self, nid: Nid) -> Option<Removed> {
         let index = self.by_nid.remove(nid, |index| self.slots[index as usize].nid)?;
-        self.replaced.remove(&index);
+        if self.replaced.remove(&index) {
+            self.notes.replaced(nid);
+        }
+        if self.slots[index as usize].is_put {
+            self.notes.put(nid);
+        }
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation.wrapping_add(1);
         let gone = std::mem::replace(slot, Slot { generation, ..Slot::default() });

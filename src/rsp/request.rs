@@ -135,6 +135,8 @@ pub(super) struct Roster {
     pub(super) wave: Option<FirstWave>,
     /// What the message consists of; goes with it.
     pub(super) parts: Option<Arc<Parts>>,
+    /// The row with the members, where the request is written down.
+    pub(super) row: u64,
 }
 
 impl Request {
@@ -175,6 +177,16 @@ impl Request {
             Whom::All(roster) => roster.parts.clone(),
         };
         Some(Publication { message, parts, chunks, needs_consent })
+    }
+
+    /// Whether what was sent may be cut, and whether it waits for the agreement of each device.
+    pub(super) fn shape(&self) -> (bool, bool) {
+        (self.chunks, self.needs_consent)
+    }
+
+    /// Bytes of what was sent, as far as it is kept.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.kept_bytes())
     }
 
     /// Whether it can be sent again.

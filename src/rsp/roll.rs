@@ -6,6 +6,8 @@
 use std::iter::Peekable;
 use std::sync::Arc;
 
+use super::rows::{MEMBERS_PER_PAGE, Pages};
+
 /// The receivers of a group message as they were when it was published.
 #[derive(Debug)]
 pub(super) struct Roll {
@@ -15,12 +17,64 @@ pub(super) struct Roll {
     /// Those who were given the message and are not done; empty until there is one.
     out: Box<[u64]>,
     remaining: usize,
+    /// Of those who are done.
+    pages: Pages,
 }
 
 impl Roll {
     pub(super) fn new(members: Arc<Vec<u32>>) -> Self {
         let (done, remaining) = (no_bits(members.len()), members.len());
-        Self { members, done, out: Box::default(), remaining }
+        Self { members, done, out: Box::default(), remaining, pages: Pages::default() }
+    }
+
+    /// The same, of which what changes has to be written down.
+    pub(super) fn to_be_kept(self) -> Self {
+        Self { pages: Pages::new(true), ..self }
+    }
+
+    /// Who was addressed.
+    pub(super) fn members(&self) -> &Arc<Vec<u32>> {
+        &self.members
+    }
+
+    /// Where in the roll a device stands.
+    pub(super) fn place_of(&self, index: u32) -> Option<u32> {
+        self.position(index).and_then(|at| u32::try_from(at).ok())
+    }
+
+    /// The pages of who is done that have changed, a bit for each member.
+    pub(super) fn take_changed(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let page = |number: u32| {
+            let words = self.done.chunks(WORDS_PER_PAGE).nth(number as usize).unwrap_or_default();
+            (number, words.iter().flat_map(|word| word.to_le_bytes()).collect())
+        };
+        self.pages.take().into_iter().map(page).collect()
+    }
+
+    /// The members that are done on a page.
+    pub(super) fn done_on(page: u32, bits: &[u8]) -> impl Iterator<Item = usize> {
+        let from = page as usize * MEMBERS_PER_PAGE;
+        let bits = bits.iter().enumerate();
+        let places = bits.flat_map(|(at, byte)| {
+            (0..8).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| at * 8 + bit)
+        });
+        places.map(move |place| from + place)
+    }
+
+    /// All that is known is to be written anew.
+    pub(super) fn note_all(&mut self) {
+        let done = self.members.len() - self.remaining;
+        self.pages.note_all(if done > 0 { self.members.len() } else { 0 });
+    }
+
+    /// The member at this place is done, as it was before a restart.
+    pub(super) fn restore_done(&mut self, place: usize) {
+        let Some(word) = self.done.get_mut(place / 64).filter(|_| place < self.members.len())
+        else {
+            return;
+        };
+        self.remaining -= usize::from(*word & bit(place) == 0);
+        *word |= bit(place);
     }
 
     /// Whether the device was addressed, is not done, and does not have the message on its way.
@@ -55,6 +109,7 @@ impl Roll {
         }
         *word |= bit(at);
         self.remaining -= 1;
+        self.pages.note(at);
         true
     }
 
@@ -71,6 +126,7 @@ impl Roll {
             }
         }
         self.remaining = holders.len();
+        self.pages.note_all(self.members.len());
         holders
     }
 
@@ -113,6 +169,8 @@ impl Roll {
         word.into_iter().for_each(|word| *word &= !bit(at));
     }
 }
+
+const WORDS_PER_PAGE: usize = MEMBERS_PER_PAGE / 64;
 
 fn no_bits(len: usize) -> Box<[u64]> {
     vec![0; len.div_ceil(64)].into_boxed_slice()

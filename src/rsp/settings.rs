@@ -5,6 +5,8 @@
 //! what then holds for it is worked out once, when something changes, and looked up by reference
 //! for every message.
 
+mod patch;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Gid;
 use crate::units::{self, Written};
+pub use patch::{difference, merge};
 
 /// Who may start provisioning `[0079]` `[0089]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]

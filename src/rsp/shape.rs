@@ -50,7 +50,8 @@ impl<'a> Next<'a> {
         let Ok(piece) = chunk::piece(payload, offset, pieces + 1, envelope_bytes_max) else {
             return (whole, None);
         };
-        let progress = Progress { letter: id, offset, pieces, next: piece.next };
+        let (next, limit) = (piece.next, envelope_bytes_max);
+        let progress = Progress { letter: id, offset, pieces, next, limit };
         let message = Arc::new(whole.message.with_payload(piece.payload));
         (Letter { id, message }, Some(progress))
     }

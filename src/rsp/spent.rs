@@ -6,12 +6,27 @@
 use std::collections::{BTreeSet, HashMap};
 
 use foldhash::quality::RandomState;
+use minicbor::{Decode, Encode};
 
+use super::rows::{Book, Changed, NidRow, part};
 use crate::ids::Nid;
 
 #[derive(Debug, Default)]
 pub(super) struct Spent {
     by_device: HashMap<Nid, Numbers, RandomState>,
+    changed: Changed<Nid>,
+}
+
+/// The numbers of a device, as they are written down.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct SpentRow {
+    #[n(0)]
+    device: NidRow,
+    #[n(1)]
+    latest: Vec<u64>,
+    #[n(2)]
+    forgotten: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +50,7 @@ impl Spent {
 
     /// A device's notification of this number has been used.
     pub(super) fn insert(&mut self, nid: Nid, number: u64) {
+        self.changed.note(nid);
         let numbers = self.by_device.entry(nid).or_default();
         numbers.latest.insert(number);
         if numbers.latest.len() > NUMBERS_MAX {
@@ -44,7 +60,36 @@ impl Spent {
 
     /// The device is gone.
     pub(super) fn forget(&mut self, nid: Nid) {
-        self.by_device.remove(&nid);
+        if self.by_device.remove(&nid).is_some() {
+            self.changed.note(nid);
+        }
+    }
+
+    pub(super) fn keep_rows(&mut self) {
+        self.changed.on = true;
+    }
+
+    pub(super) fn write(&mut self, book: &mut Book<'_, '_>) {
+        for nid in self.changed.take() {
+            let row = self.by_device.get(&nid).map(|numbers| SpentRow {
+                device: nid.into(),
+                latest: numbers.latest.iter().copied().collect(),
+                forgotten: numbers.forgotten,
+            });
+            book.devices.write(nid, part::SPENT, row.as_ref(), book.sheet);
+        }
+    }
+
+    /// As it was, for a device that is there.
+    pub(super) fn restore(&mut self, row: SpentRow, is_there: impl Fn(Nid) -> bool) {
+        let Some(nid) = row.device.nid() else { return };
+        if is_there(nid) {
+            let numbers =
+                Numbers { latest: row.latest.into_iter().collect(), forgotten: row.forgotten };
+            self.by_device.insert(nid, numbers);
+        } else {
+            self.changed.note(nid);
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::rows::{MEMBERS_PER_PAGE, Pages};
+
 /// How far a device has come with a request: what an operator sees of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,6 +80,11 @@ impl DeviceState {
     fn from_byte(byte: u8) -> Self {
         Self::ALL[usize::from(byte)]
     }
+
+    /// The state of this number, if it is one's.
+    pub(super) fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
 }
 
 /// How many devices are in each state.
@@ -133,6 +140,7 @@ pub(super) struct Track {
     members: Arc<Vec<u32>>,
     states: Box<[u8]>,
     tally: Tally,
+    pages: Pages,
 }
 
 impl Track {
@@ -140,7 +148,37 @@ impl Track {
         let states = vec![DeviceState::Queued as u8; members.len()].into_boxed_slice();
         let mut tally = Tally::default();
         tally.add(DeviceState::Queued, u32::try_from(members.len()).unwrap_or(u32::MAX));
-        Self { members, states, tally }
+        Self { members, states, tally, pages: Pages::default() }
+    }
+
+    /// The same, of which what changes has to be written down.
+    pub(super) fn to_be_kept(self) -> Self {
+        Self { pages: Pages::new(true), ..self }
+    }
+
+    /// Who was addressed.
+    pub(super) fn members(&self) -> &Arc<Vec<u32>> {
+        &self.members
+    }
+
+    /// The pages that have changed, a byte for each member.
+    pub(super) fn take_changed(&mut self) -> Vec<(u32, &[u8])> {
+        let pages = self.pages.take().into_iter();
+        let states = |page| self.states.chunks(MEMBERS_PER_PAGE).nth(page as usize);
+        pages.map(|page| (page, states(page).unwrap_or_default())).collect()
+    }
+
+    /// All that is known is to be written anew.
+    pub(super) fn note_all(&mut self) {
+        self.pages.note_all(self.states.len());
+    }
+
+    /// The member at this place is so far, as it was before a restart.
+    pub(super) fn restore(&mut self, place: usize, state: DeviceState) {
+        let Some(byte) = self.states.get_mut(place) else { return };
+        self.tally.take(DeviceState::from_byte(*byte), 1);
+        self.tally.add(state, 1);
+        *byte = state as u8;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -162,6 +200,7 @@ impl Track {
         let at = self.members.binary_search(&index).ok()?;
         let former = DeviceState::from_byte(self.states[at]);
         self.states[at] = state as u8;
+        self.pages.note(at);
         self.tally.take(former, 1);
         self.tally.add(state, 1);
         Some(former)
@@ -174,10 +213,12 @@ impl Track {
         mut which: impl FnMut(u32, DeviceState) -> bool,
         mut moved: impl FnMut(u32, DeviceState),
     ) {
-        for (index, byte) in self.members.iter().zip(&mut self.states) {
+        let members = self.members.iter().zip(&mut self.states);
+        for (place, (index, byte)) in members.enumerate() {
             let from = DeviceState::from_byte(*byte);
             if which(*index, from) {
                 *byte = to as u8;
+                self.pages.note(place);
                 self.tally.take(from, 1);
                 self.tally.add(to, 1);
                 moved(*index, from);

@@ -2,6 +2,8 @@
 //!
 //! A D1 permits an A1 until its time is over, whether a D2 has answered it or not.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
@@ -10,7 +12,9 @@ use foldhash::quality::RandomState;
 use super::envelope::Tid;
 use super::exchange::due;
 use super::refusal::Refusal;
+use super::rows::Changed;
 use crate::ids::{Gid, Timestamp};
+pub(super) use rows::WishRow;
 
 /// D1s that reached the servers as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub(super) struct Wishes {
     last_id: u64,
     per_device_max: usize,
     hasher: RandomState,
+    /// By number and device.
+    changed: Changed<(u64, u32)>,
 }
 
 /// The D1s that concern a group. There may be one of each member: none of them is looked at that
@@ -82,6 +88,7 @@ impl Wishes {
             last_id: 0,
             per_device_max,
             hasher: RandomState::default(),
+            changed: Changed::default(),
         }
     }
 
@@ -101,17 +108,23 @@ impl Wishes {
         self.last_id += 1;
         let id = self.last_id;
         let wish = Wish { gid, batch, tid: tid.map(Box::new), expires, answered: false };
+        self.put(index, id, wish);
+        self.changed.note((id, index));
+        if self.of_device(index).count() > self.per_device_max {
+            let answered = self.of_device(index).find(|(_, wish)| wish.answered);
+            let oldest = answered.or_else(|| self.of_device(index).next());
+            oldest.map(|(id, _)| id).into_iter().for_each(|id| self.forget(index, id));
+        }
+    }
+
+    fn put(&mut self, index: u32, id: u64, wish: Wish) {
+        let expires = wish.expires;
         if let Some(gid) = wish.group() {
             let key = wish.key(&self.hasher);
             self.by_group.entry(gid).or_default().open(key, (expires, id, index));
         }
         self.expiries.insert((expires, (id, index)));
         self.all.insert((index, id), wish);
-        if self.of_device(index).count() > self.per_device_max {
-            let answered = self.of_device(index).find(|(_, wish)| wish.answered);
-            let oldest = answered.or_else(|| self.of_device(index).next());
-            oldest.map(|(id, _)| id).into_iter().for_each(|id| self.forget(index, id));
-        }
     }
 
     /// The D1 that a D2 to this device answers: one in its own name, or one that was gathered.
@@ -200,6 +213,7 @@ impl Wishes {
             return;
         };
         wish.answered = true;
+        self.changed.note((id, index));
         let group = wish.group().and_then(|gid| self.by_group.get_mut(&gid));
         if let Some(group) = group {
             let place = (wish.expires, id, index);
@@ -239,6 +253,7 @@ impl Wishes {
 
     fn forget(&mut self, index: u32, id: u64) {
         let Some(wish) = self.all.remove(&(index, id)) else { return };
+        self.changed.note((id, index));
         self.expiries.remove(&(wish.expires, (id, index)));
         let Some(gid) = wish.group() else { return };
         let Some(group) = self.by_group.get_mut(&gid) else { return };

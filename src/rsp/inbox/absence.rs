@@ -8,16 +8,21 @@ use super::InboxLimits;
 use super::items::Items;
 use super::shelf::{Shelf, pop_oldest};
 use crate::ids::{Nid, Timestamp};
+use crate::rsp::rows::Changed;
 
 /// Servers without a desk, for as long as they are remembered.
 #[derive(Debug, Default)]
 pub(super) struct Absences {
     by_server: BTreeMap<Arc<str>, Absence>,
+    last_row: u64,
+    /// By their rows.
+    pub(super) changed: Changed<u64>,
 }
 
 #[derive(Debug)]
 struct Absence {
     since: Timestamp,
+    row: u64,
     /// The answers to what it asked.
     shelf: Shelf,
 }
@@ -32,7 +37,7 @@ impl Absences {
 
     /// The server is back. Gives what was kept for it.
     pub(super) fn end(&mut self, server: &str) -> Shelf {
-        self.by_server.remove(server).map(|absence| absence.shelf).unwrap_or_default()
+        self.forget(server).map(|absence| absence.shelf).unwrap_or_default()
     }
 
     /// Whether answers are kept for a server without a desk. Behind those that are kept still, an
@@ -62,11 +67,43 @@ impl Absences {
             let idle = self.by_server.iter().filter(|(_, absence)| absence.is_idle());
             let oldest = idle.min_by_key(|(_, absence)| absence.since);
             if let Some(oldest) = oldest.map(|(server, _)| Arc::clone(server)) {
-                self.by_server.remove(&oldest);
+                self.forget(&oldest);
             }
         }
         let absence = self.by_server.entry(Arc::clone(server));
-        &mut absence.or_insert_with(|| Absence { since: now, shelf: Shelf::default() }).shelf
+        let absence = absence.or_insert_with(|| {
+            self.last_row += 1;
+            self.changed.note(self.last_row);
+            Absence { since: now, row: self.last_row, shelf: Shelf::default() }
+        });
+        &mut absence.shelf
+    }
+
+    fn forget(&mut self, server: &str) -> Option<Absence> {
+        let absence = self.by_server.remove(server)?;
+        self.changed.note(absence.row);
+        Some(absence)
+    }
+
+    pub(super) fn last_row(&self) -> u64 {
+        self.last_row
+    }
+
+    /// The server of a row, and since when it is away.
+    pub(super) fn of_row(&self, row: u64) -> Option<(&Arc<str>, Timestamp)> {
+        let mut all = self.by_server.iter();
+        all.find(|(_, absence)| absence.row == row).map(|(server, a)| (server, a.since))
+    }
+
+    /// As it was before a restart.
+    pub(super) fn restore(&mut self, row: u64, server: Arc<str>, since: Timestamp) {
+        self.go_on_from(row);
+        self.by_server.insert(server, Absence { since, row, shelf: Shelf::default() });
+    }
+
+    /// Rows were numbered up to this.
+    pub(super) fn go_on_from(&mut self, row: u64) {
+        self.last_row = self.last_row.max(row);
     }
 
     /// What is kept for a server that is away.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::items::Items;
+use super::items::{Item, Items};
 use super::shelf::{Label, Shelf, pop_oldest};
 use super::{DeskId, InboxLimits};
 use crate::ids::{Nid, SessionKey, Timestamp};
@@ -15,6 +15,8 @@ pub(super) struct Desk {
     pub(super) id: DeskId,
     /// Name of the share group.
     pub(super) group: Option<String>,
+    /// The row of its session, where it is of one alone that outlives the process.
+    pub(super) session: Option<u64>,
     parties: Parties,
     /// All that the parties may take, and what they hold.
     pub(super) shelf: Shelf,
@@ -42,9 +44,10 @@ struct Member {
 }
 
 impl Desk {
-    pub(super) fn new(id: DeskId, group: Option<&str>) -> Self {
+    pub(super) fn new(id: DeskId, group: Option<&str>, session: Option<u64>) -> Self {
+        let session = session.filter(|_| group.is_none());
         let group = group.map(str::to_owned);
-        Self { id, group, parties: Parties::default(), shelf: Shelf::default() }
+        Self { id, group, session, parties: Parties::default(), shelf: Shelf::default() }
     }
 
     /// Whether this is the session's desk for this subscription.
@@ -190,6 +193,23 @@ impl Desk {
     pub(super) fn holds(&self, key: SessionKey, number: u64) -> bool {
         let seat = self.parties.find(key);
         seat.is_some_and(|(at, seat)| self.parties.0[at].members[seat].held.contains(&number))
+    }
+
+    /// Whether it waits here, in whosever hands.
+    pub(super) fn has_item(&self, number: u64, item: &Item) -> bool {
+        let members = self.parties.iter().flat_map(|party| &party.members);
+        let mut held = members.map(|member| member.held.contains(&number));
+        self.shelf.is_waiting(number, item) || held.any(|held| held)
+    }
+
+    /// Gives a session what it had in hands before a restart. `false`: it does not wait here.
+    pub(super) fn take_again(&mut self, key: SessionKey, number: u64, item: &Item) -> bool {
+        let Some((at, seat)) = self.parties.find(key) else { return false };
+        let is_here = self.shelf.take_out(number, item);
+        if is_here {
+            self.parties.0[at].members[seat].held.insert(number);
+        }
+        is_here
     }
 
     fn wait_again(&mut self, number: u64, items: &mut Items) {

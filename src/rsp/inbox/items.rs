@@ -10,6 +10,7 @@ use super::DeskId;
 use super::shelf::{Label, Load, Pile, Shelf};
 use crate::ids::{Nid, Timestamp};
 use crate::mqtt::Message;
+use crate::rsp::rows::Changed;
 
 /// Several desks.
 pub(super) type DeskIds = SmallVec<[DeskId; 4]>;
@@ -35,6 +36,8 @@ pub(super) struct Items {
     /// What has a time, soonest first.
     deadlines: BTreeSet<(Timestamp, u64)>,
     last_number: u64,
+    /// What has come, gone, or waits on fewer or other desks than before.
+    pub(super) changed: Changed<u64>,
 }
 
 impl Item {
@@ -49,6 +52,17 @@ impl Item {
         self.label.copied = true;
         self.copies = desks.len();
         self.desks = Some(Box::new(desks.clone()));
+    }
+
+    /// The desks that were given it, if they were several.
+    pub(super) fn desks(&self) -> &[DeskId] {
+        self.desks.as_deref().map_or(&[], |desks| desks)
+    }
+
+    /// As it was before a restart: these desks were given it, and so many have it still.
+    pub(super) fn restore_copies(&mut self, desks: &DeskIds, copies: usize) {
+        self.copy_to(desks);
+        self.copies = copies;
     }
 
     /// Whether any desk was given it that is to be kept in mind; the others are forgotten.
@@ -79,9 +93,19 @@ impl Items {
         self.last_number
     }
 
+    pub(super) fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
+    /// Items were numbered up to this.
+    pub(super) fn go_on_from(&mut self, number: u64) {
+        self.last_number = self.last_number.max(number);
+    }
+
     /// An item that has been put where it belongs.
     pub(super) fn add(&mut self, number: u64, item: Item) {
         self.by_number.insert(number, item);
+        self.changed.note(number);
         self.watch(number);
     }
 
@@ -94,6 +118,7 @@ impl Items {
         for number in &pile.waiting {
             if let Some(item) = self.by_number.get_mut(number) {
                 item.copy_to(desks);
+                self.changed.note(*number);
             }
         }
     }
@@ -109,8 +134,9 @@ impl Items {
         let mut left = Vec::new();
         for number in &pile.waiting {
             let Entry::Occupied(mut entry) = self.by_number.entry(*number) else { continue };
+            self.changed.note(*number);
             if entry.get_mut().keep_desks(|desk| desk != lost_by && is_open(desk)) {
-                take_copy(entry, &mut self.deadlines);
+                take_copy(entry, &mut self.deadlines, &mut self.changed);
             } else {
                 left.push(*number);
             }
@@ -125,7 +151,7 @@ impl Items {
     pub(super) fn settle(&mut self, number: u64, shelf: &mut Shelf) {
         let Entry::Occupied(entry) = self.by_number.entry(number) else { return };
         shelf.free(entry.get());
-        take_copy(entry, &mut self.deadlines);
+        take_copy(entry, &mut self.deadlines, &mut self.changed);
     }
 
     /// Has [`Items::next_due`] name it when its time is over.
@@ -145,10 +171,16 @@ impl Items {
 }
 
 /// It waits in one place less. What waits nowhere is forgotten.
-fn take_copy(mut entry: OccupiedEntry<'_, u64, Item>, deadlines: &mut BTreeSet<(Timestamp, u64)>) {
+fn take_copy(
+    mut entry: OccupiedEntry<'_, u64, Item>,
+    deadlines: &mut BTreeSet<(Timestamp, u64)>,
+    changed: &mut Changed<u64>,
+) {
+    changed.note(*entry.key());
     entry.get_mut().copies -= 1;
     if entry.get().copies == 0 {
         let (number, item) = entry.remove_entry();
         deadlines.remove(&(item.message.expires, number));
+        changed.bury(&item.message);
     }
 }

@@ -92,6 +92,11 @@ impl Shelf {
         self.pile(&item.label).waiting.insert(number);
     }
 
+    /// Whether an item waits here, in nobody's hands.
+    pub(super) fn is_waiting(&self, number: u64, item: &Item) -> bool {
+        self.piles.get(&item.label).is_some_and(|pile| pile.waiting.contains(&number))
+    }
+
     /// An item waits no more, but takes its room still. `false`: it did not wait here.
     pub(super) fn take_out(&mut self, number: u64, item: &Item) -> bool {
         let pile = self.piles.get_mut(&item.label);

@@ -230,7 +230,7 @@ impl World {
         let server = server_of(session);
         let share = group.map(|group| format!("g{group}"));
         let key = session_key(session);
-        self.inbox.subscribe(key, share.as_deref(), &name(server));
+        self.inbox.subscribe(key, share.as_deref(), &name(server), None);
         self.woken.insert(session);
         if self.desks.iter().any(|desk| desk.group == group && desk.has(session)) {
             return;

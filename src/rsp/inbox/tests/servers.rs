@@ -49,7 +49,7 @@ impl Office {
     }
 
     fn sits(&mut self, slot: u32, server: &str, group: Option<&str>) {
-        self.inbox.subscribe(key(slot), group, &server.into());
+        self.inbox.subscribe(key(slot), group, &server.into(), None);
     }
 
     fn post(&mut self, text: &'static str, to: &Addressee) -> Vec<SessionKey> {
