@@ -231,7 +231,7 @@ impl Service {
     pub fn reload_registry(&self) -> Result<Option<ImportReport>, RegistryError> {
         let Some(path) = &self.config.rsp.registry else { return Ok(None) };
         let csv = read_registry(path)?;
-        match self.broker.replace_registry(RELOAD, &csv) {
+        match self.broker.reload_registry(RELOAD, &csv) {
             Ok(report) => Ok(Some(report)),
             Err(NotReplaced::Empty) => Err(RegistryError::Emptied(path.clone())),
             Err(NotReplaced::Broken(report)) => {
@@ -325,11 +325,11 @@ async fn open_store(
 fn restore(opened: store::Opened, broker: &Arc<Broker>, acls: &AclFiles) -> Arc<DiskStore> {
     opened.tell(broker);
     let restored = broker.restore(opened.loaded, &acls.slots());
-    let Restored { sessions, queued, retained, unread } = restored;
+    let Restored { sessions, queued, retained, letters, for_servers, unread } = restored;
     if unread > 0 {
         tracing::warn!(unread, "rows of the store that nobody can read, or that belong to nothing");
     }
-    tracing::info!(sessions, queued, retained, "the store is loaded");
+    tracing::info!(sessions, queued, retained, letters, for_servers, "the store is loaded");
     opened.store
 }
 

@@ -14,7 +14,7 @@ use super::{Broker, Calls};
 use crate::audit::Entry;
 use crate::ids::{ClientId, Gid, Nid, Timestamp};
 use crate::log::Rfc3339;
-use crate::rsp::{ControlUnit, Device, ImportReport, Intake, LineReason};
+use crate::rsp::{ControlOptions, ControlUnit, Device, ImportReport, Intake, LineReason};
 
 /// Places that are looked at for one page, however few of them are wanted.
 const LOOKED_AT_MAX: usize = 10_000;
@@ -195,7 +195,7 @@ impl Broker {
     /// A page of the devices, from this place on.
     #[must_use]
     pub fn devices_page(&self, filter: DeviceFilter, from: u32, limit: usize) -> Page<DeviceInfo> {
-        let control = lock(&self.control);
+        let control = self.control.look();
         let slots = self.sessions.slots();
         let wanted = |device: Device<'_>| {
             let reader = reader(&control, &slots, device.nid);
@@ -218,7 +218,7 @@ impl Broker {
     /// A registered device.
     #[must_use]
     pub fn device_info(&self, nid: Nid) -> Option<DeviceInfo> {
-        let control = lock(&self.control);
+        let control = self.control.look();
         let device = control.registry().device(nid)?;
         Some(device_info(device, reader(&control, &self.sessions.slots(), nid)))
     }
@@ -267,7 +267,7 @@ impl Broker {
     /// Adds the devices of a registry file to those that are known. Broken lines are reported and
     /// hurt nobody. Takes about a second for a million devices: not for a thread that others need.
     pub fn add_to_registry(&self, actor: &str, csv: &str) -> ImportReport {
-        let options = lock(&self.control).options().clone();
+        let options = self.control.look().options().clone();
         self.take_in(actor, false, Intake::add(csv, &options))
     }
 
@@ -277,11 +277,28 @@ impl Broker {
     /// # Errors
     /// [`NotReplaced`]; then nothing has changed.
     pub fn replace_registry(&self, actor: &str, csv: &str) -> Result<ImportReport, NotReplaced> {
+        self.replace_by(Intake::replace, actor, csv)
+    }
+
+    /// Takes in the registry file, which was read again: what operators have changed stays.
+    ///
+    /// # Errors
+    /// [`NotReplaced`]; then nothing has changed.
+    pub fn reload_registry(&self, actor: &str, csv: &str) -> Result<ImportReport, NotReplaced> {
+        self.replace_by(Intake::reload, actor, csv)
+    }
+
+    fn replace_by<'a>(
+        &self,
+        read: impl FnOnce(&'a str, &ControlOptions) -> Intake<'a>,
+        actor: &str,
+        csv: &'a str,
+    ) -> Result<ImportReport, NotReplaced> {
         if csv.trim().is_empty() {
             return Err(NotReplaced::Empty);
         }
-        let options = lock(&self.control).options().clone();
-        let intake = Intake::replace(csv, &options);
+        let options = self.control.look().options().clone();
+        let intake = read(csv, &options);
         if intake.report().rejected > 0 {
             return Err(NotReplaced::Broken(intake.report().clone()));
         }

@@ -160,7 +160,7 @@ impl Broker {
         }
         lock(&handle.outbox).drop_at_most_once();
         if lock(&handle.interests).inbox.is_some() {
-            let wake = lock(&self.inbox).away(handle.key);
+            let wake = self.change_inbox(|inbox| inbox.away(handle.key));
             self.sessions.call(&wake, super::Calls::MAIL);
         }
         self.hand_on_from_absent(handle, &mut session);
@@ -229,7 +229,7 @@ impl Broker {
         self.keeper.session(&handle, &session, None);
         let mailbox = lock(&handle.interests).mailbox;
         if let Some((device, _)) = mailbox {
-            lock(&self.control).resize(device, handle.reader());
+            self.change_control(|control| control.resize(device, handle.reader()));
         }
         // Mail belongs to the device: what another session of the device took over meanwhile is
         // not sent twice. And what the client may no longer read is not sent again (case S7).
@@ -245,17 +245,17 @@ impl Broker {
     /// session, the client subscribes again and gets an answer.
     fn is_bereft(&self, handle: &Handle) -> bool {
         let mailbox = lock(&handle.interests).mailbox;
-        mailbox.is_some_and(|(device, _)| lock(&self.control).registry().nid(device).is_none())
+        mailbox.is_some_and(|(device, _)| self.control.look().registry().nid(device).is_none())
     }
 
     fn still_holds(&self, handle: &Handle, origin: Origin) -> bool {
         match origin {
             Origin::Queue => true,
-            Origin::Inbox(number) => lock(&self.inbox).holds(handle.key, number),
+            Origin::Inbox(number) => self.inbox.look().holds(handle.key, number),
             Origin::Mailbox(number) => {
                 let mailbox = lock(&handle.interests).mailbox;
                 mailbox.is_some_and(|(device, _)| {
-                    lock(&self.control).holds(device, handle.key, number)
+                    self.control.look().holds(device, handle.key, number)
                 })
             }
         }
@@ -293,11 +293,11 @@ impl Broker {
         }
         let interests = std::mem::take(&mut *lock(&handle.interests));
         if interests.inbox.is_some() {
-            let wake = lock(&self.inbox).leave(handle.key, self.now());
+            let wake = self.change_inbox(|inbox| inbox.leave(handle.key, self.now()));
             self.sessions.call(&wake, Calls::MAIL);
         }
         if let Some((device, _)) = interests.mailbox {
-            let next = lock(&self.control).detach(device, handle.key);
+            let next = self.change_control(|control| control.detach(device, handle.key));
             self.sessions.call(next.as_slice(), Calls::MAIL);
         }
         if !interests.filters.is_empty() {

@@ -80,6 +80,8 @@ pub const NOTHING: Commit = Commit(0);
 pub(super) struct Step<'a> {
     keeper: &'a Keeper,
     changes: Changes,
+    /// Their rows go after those that refer to them.
+    buried: Vec<Arc<Message>>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -134,7 +136,7 @@ impl Keeper {
 
     /// Begins a step.
     pub(super) fn step(&self) -> Step<'_> {
-        Step { keeper: self, changes: Changes::default() }
+        Step { keeper: self, changes: Changes::default(), buried: Vec::new() }
     }
 
     /// A session, where it outlives its connection. `until` when it is kept, where its client is
@@ -243,7 +245,7 @@ impl Keeper {
     pub(super) fn completed(&self, handle: &Handle, id: PacketId) {
         let Some(session) = handle.row() else { return };
         let mut step = self.step();
-        step.delete(Table::InFlight.key(session, id.get().into()));
+        step.remove(Table::InFlight.key(session, id.get().into()));
         step.commit_as(Urgency::Lazy);
     }
 
@@ -251,7 +253,7 @@ impl Keeper {
     pub(super) fn released(&self, handle: &Handle, id: PacketId) -> Commit {
         let Some(session) = handle.row() else { return NOTHING };
         let mut step = self.step();
-        step.delete(Table::Received.key(session, id.get().into()));
+        step.remove(Table::Received.key(session, id.get().into()));
         step.commit()
     }
 
@@ -325,22 +327,45 @@ impl Step<'_> {
         }
     }
 
-    fn push(&mut self, key: Key, value: &[u8]) {
+    pub(super) fn push(&mut self, key: Key, value: &[u8]) {
         if self.changes.put(key, value).is_err() {
-            // Too much for one: in two it is as good for whoever waits for the second.
-            let full = std::mem::take(&mut self.changes);
-            let _later_will_do = self.keeper.store.commit(full, Urgency::Now);
+            self.begin_anew();
             let _fits = self.changes.put(key, value);
         }
     }
 
-    fn delete(&mut self, key: Key) {
-        // A handful of changes is not too large.
-        let _taken = self.changes.delete(key);
+    fn delete_all(&mut self, table: Table, id: u64) {
+        self.remove_all(table as u8, id);
     }
 
-    fn delete_all(&mut self, table: Table, id: u64) {
-        let _taken = self.changes.delete_all(table as u8, id);
+    pub(super) fn remove(&mut self, key: Key) {
+        if self.changes.delete(key).is_err() {
+            self.begin_anew();
+            let _fits = self.changes.delete(key);
+        }
+    }
+
+    pub(super) fn remove_all(&mut self, table: u8, id: u64) {
+        if self.changes.delete_all(table, id).is_err() {
+            self.begin_anew();
+            let _fits = self.changes.delete_all(table, id);
+        }
+    }
+
+    /// The row of a message, which everybody who keeps the message shares.
+    pub(super) fn message_row(&mut self, message: &Message) -> u64 {
+        self.keeper.message(message)
+    }
+
+    /// A message that nobody else needs, perhaps.
+    pub(super) fn keep_until_committed(&mut self, message: Arc<Message>) {
+        self.buried.push(message);
+    }
+
+    /// Too much for one: in two it is as good for whoever waits for the second.
+    fn begin_anew(&mut self) {
+        let full = std::mem::take(&mut self.changes);
+        let _later_will_do = self.keeper.store.commit(full, Urgency::Now);
     }
 
     fn put(&mut self, table: Table, row: &impl rows::Encoded) -> Kept {
@@ -354,7 +379,8 @@ impl Step<'_> {
         self.commit_as(Urgency::Now)
     }
 
-    fn commit_as(self, urgency: Urgency) -> Commit {
+    /// The same, where it may wait for others.
+    pub(super) fn commit_as(self, urgency: Urgency) -> Commit {
         if self.changes.is_empty() {
             NOTHING
         } else {

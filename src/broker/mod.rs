@@ -28,6 +28,7 @@ mod sys;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wills;
+mod written;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,7 +66,7 @@ use crate::rsp::{
     TopicNames,
 };
 use crate::session::{SessionLimits, Untold};
-use crate::store::Store;
+use crate::store::{Store, Urgency};
 use events::Events;
 use expirations::Expirations;
 use keep::Keeper;
@@ -73,6 +74,7 @@ use record::News;
 use rights::Author;
 use sessions::{Sessions, lock};
 use wills::Wills;
+use written::Written;
 
 /// What the broker needs to know to be made.
 #[derive(Debug)]
@@ -129,8 +131,8 @@ pub struct Broker {
     wills: Mutex<Wills>,
     subscriptions: RwLock<Subscriptions>,
     retained: RwLock<Retained<Author>>,
-    control: Mutex<ControlUnit>,
-    inbox: Mutex<Inbox>,
+    control: Written<ControlUnit>,
+    inbox: Written<Inbox>,
     /// What waits for others of its kind is due at another moment than before.
     due_changed: Notify,
     fresh_ids: AtomicU64,
@@ -146,12 +148,18 @@ impl Broker {
     #[must_use]
     pub fn new(
         options: BrokerOptions,
-        control: ControlUnit,
+        mut control: ControlUnit,
         clock: Clock,
         metrics: Arc<Metrics>,
         audit: AuditLog,
         store: Option<Arc<dyn Store>>,
     ) -> Self {
+        let keeper = Keeper::new(store);
+        let mut inbox = Inbox::new(options.inbox, control.options().scopes.clone());
+        if keeper.is_on() {
+            control.keep_rows();
+            inbox.keep_rows();
+        }
         Self {
             clock,
             metrics,
@@ -162,14 +170,14 @@ impl Broker {
             wills: Mutex::default(),
             subscriptions: RwLock::default(),
             retained: RwLock::default(),
-            inbox: Mutex::new(Inbox::new(options.inbox, control.options().scopes.clone())),
-            control: Mutex::new(control),
+            inbox: Written::new(inbox),
+            control: Written::new(control),
             due_changed: Notify::new(),
             fresh_ids: AtomicU64::new(0),
             hasher: std::hash::RandomState::new(),
             complaints: Mutex::new(Throttle::new(COMPLAINT_INTERVAL, COMPLAINT_REASONS_MAX)),
             events: Events::default(),
-            keeper: Keeper::new(store),
+            keeper,
             options,
         }
     }
@@ -201,7 +209,7 @@ impl Broker {
 
     /// Runs a function on the control unit: registry changes and queries of operators.
     pub fn with_control<T>(&self, change: impl FnOnce(&mut ControlUnit) -> T) -> T {
-        change(&mut lock(&self.control))
+        self.control.change(&self.keeper, Urgency::Now, change).0
     }
 
     /// An id for a client that brings none `[MQTT-3.1.3-6]`: hard to guess, because whoever knows
@@ -238,17 +246,17 @@ impl Broker {
         self.publish_due_wills(now).await;
         self.end_expired(now).await;
         write(&self.retained).sweep(now);
-        let mut control = lock(&self.control);
-        let swept = control.sweep(now);
-        let (news, changed) = (News::of(&mut control), control.take_changed());
-        drop(control);
+        let (swept, news, changed) = self.change_control(|control| {
+            let swept = control.sweep(now);
+            (swept, News::of(control), control.take_changed())
+        });
         self.record(news);
         self.tell_progress(changed);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;
         self.metrics.rsp_settled(RspMode::Single, RspDelivery::Expired, to_devices);
         self.metrics.rsp_settled(RspMode::Multi, RspDelivery::Expired, to_groups);
         self.sessions.call(&swept.wake, Calls::MAIL);
-        let InboxSwept { expired, wake } = lock(&self.inbox).sweep(now);
+        let InboxSwept { expired, wake } = self.change_inbox(|inbox| inbox.sweep(now));
         (0..expired).for_each(|_| self.metrics.dropped(DropReason::Expired));
         self.sessions.call(&wake, Calls::MAIL);
         self.record_held_back();
@@ -280,7 +288,7 @@ impl Broker {
         snapshot.retained_bytes = retained.message_bytes();
         drop(retained);
         self.keeper.measure(&mut snapshot);
-        let stats = lock(&self.control).stats();
+        let stats = self.control.look().stats();
         snapshot.rsp_mail_messages = stats.mail_messages;
         snapshot.rsp_mail_bytes = stats.mail_bytes;
         snapshot.rsp_devices_connected = stats.devices_online;

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::admin::Page;
 use super::events::rfc3339;
 use super::record::News;
-use super::sessions::lock;
 use super::{Broker, Calls};
 use crate::ids::{Gid, Nid, Timestamp};
 use crate::rsp::{
@@ -128,11 +127,11 @@ impl Broker {
     /// Has an operator change something in the control unit: what follows from it is recorded as
     /// their doing.
     pub(super) fn operate<T>(&self, actor: &str, change: impl FnOnce(&mut ControlUnit) -> T) -> T {
-        let mut control = lock(&self.control);
-        let before = News::of(&mut control);
-        let done = change(&mut control);
-        let news = News::of(&mut control).by(actor);
-        drop(control);
+        let (before, done, news) = self.with_control(|control| {
+            let before = News::of(control);
+            let done = change(control);
+            (before, done, News::of(control).by(actor))
+        });
         self.record(before);
         self.record(news);
         done
@@ -146,7 +145,7 @@ impl Broker {
         from: Option<u64>,
         limit: usize,
     ) -> Page<CampaignInfo, u64> {
-        let control = lock(&self.control);
+        let control = self.control.look();
         let campaigns = control.campaigns(from.map(CampaignId), self.now());
         // Campaigns are listed from below a number on.
         let place = |campaign: &Campaign| campaign.id.0.saturating_add(1);
@@ -159,7 +158,7 @@ impl Broker {
     /// A campaign.
     #[must_use]
     pub fn campaign_info(&self, id: CampaignId) -> Option<CampaignInfo> {
-        lock(&self.control).campaign(id, self.now()).map(CampaignInfo::from)
+        self.control.look().campaign(id, self.now()).map(CampaignInfo::from)
     }
 
     /// A page of the devices of a campaign, from this place on; of those in a state, where that
@@ -172,7 +171,7 @@ impl Broker {
         from: u32,
         limit: usize,
     ) -> Option<Page<CampaignDeviceInfo>> {
-        let control = lock(&self.control);
+        let control = self.control.look();
         control.campaign(id, self.now())?;
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let devices = control.campaign_devices(id, from).map(|device: CampaignDevice| {
@@ -230,7 +229,7 @@ impl Broker {
         behind: Option<Pair>,
         limit: usize,
     ) -> Page<ExchangeInfo, Option<Pair>> {
-        let control = lock(&self.control);
+        let control = self.control.look();
         let mut before = behind;
         let exchanges = control.exchanges_behind(behind).map(|(pair, exchange)| {
             (before.replace(pair), Some(ExchangeInfo::from((pair, exchange))))

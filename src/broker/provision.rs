@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use smallvec::smallvec;
 
+use super::keep::NOTHING;
 use super::outbox::Left;
 use super::publish::{Published, Publisher};
 use super::record::News;
@@ -18,12 +19,12 @@ use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    Acknowledged, Addressee, ControlUnit, Decision, ForServers, Form, Handout, Head, Identity,
-    Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
-    envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, ForServers, Form, Handout, Head,
+    Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic,
+    Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
-use crate::store::Commit;
+use crate::store::{Commit, Urgency};
 
 impl Broker {
     /// A message on an RSP topic: decided once, by the control unit, for all its receivers.
@@ -61,7 +62,7 @@ impl Broker {
 
     fn retry_after(&self, identity: &Identity, refusal: Refusal) -> Option<Duration> {
         let limited = refusal == Refusal::TriggerRate;
-        limited.then(|| lock(&self.control).retry_after(identity, self.now()))
+        limited.then(|| self.control.look().retry_after(identity, self.now()))
     }
 
     fn untold(&self, refusal: Refusal) -> Untold {
@@ -80,7 +81,7 @@ impl Broker {
         publish: &Publish,
     ) -> Result<Decision, Refusal> {
         let read = self.read(rsp_topic, publish)?;
-        lock(&self.control).decide(&read.submission(identity, rsp_topic, publish), self.now())
+        self.control.look().decide(&read.submission(identity, rsp_topic, publish), self.now())
     }
 
     /// What an envelope says: all that takes time, before any lock is taken.
@@ -113,7 +114,7 @@ impl Broker {
     ) {
         let (Kind::Profile(_), Some(nid)) = (read.head.kind, identity.nid) else { return };
         let submission = read.submission(identity, rsp_topic, publish);
-        let is_missing = lock(&self.control).decide(&submission, now).err();
+        let is_missing = self.control.look().decide(&submission, now).err();
         if is_missing == Some(Refusal::ProofMissing) {
             let proof = proof::check(&publish.payload, nid, &self.options.issuers, now);
             if let Err(error) = &proof {
@@ -134,31 +135,26 @@ impl Broker {
         let mut read = self.read(rsp_topic, &publish)?;
         self.look_for_proof(&mut read, identity, rsp_topic, &publish, now);
         let submission = read.submission(identity, rsp_topic, &publish);
-        let mut inbox = match rsp_topic {
-            RspTopic::ToSmSr => Some(lock(&self.inbox)),
-            RspTopic::ToEuicc => None,
-        };
-        let mut control = lock(&self.control);
-        let decision = control.decide(&submission, now)?;
-        let to = addressee(&control, &submission, &decision);
-        // Before anything changes: an answer that cannot be kept must not close its request.
-        let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
-        if inbox.as_deref().is_some_and(is_full) {
-            return Err(Refusal::OverQuota);
-        }
-        let mut step = self.keeper.step();
-        step.receive(from.row, &publish);
-        let message = Arc::new(self.stamped(rsp_topic, identity, publish));
-        let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
-        let news = News::of(&mut control);
-        if control.next_due() != due {
-            self.due_changed.notify_one();
-        }
-        drop(control);
-        let servers = inbox.as_mut().filter(|_| outcome.to_servers);
-        let posted = servers.map(|inbox| inbox.post(&message, identity.nid, &to, now));
-        let commit = step.commit();
-        drop(inbox);
+        let (admitted, commit) =
+            self.change_together(rsp_topic == RspTopic::ToSmSr, |inbox, control, step| {
+                let decision = control.decide(&submission, now)?;
+                let to = addressee(control, &submission, &decision);
+                // Before anything changes: an answer that cannot be kept must not close its request.
+                let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
+                if inbox.as_deref().is_some_and(is_full) {
+                    return Err(Refusal::OverQuota);
+                }
+                step.receive(from.row, &publish);
+                let message = Arc::new(self.stamped(rsp_topic, identity, publish));
+                let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
+                if control.next_due() != due {
+                    self.due_changed.notify_one();
+                }
+                let servers = inbox.filter(|_| outcome.to_servers);
+                let posted = servers.map(|inbox| inbox.post(&message, identity.nid, &to, now));
+                Ok((outcome, posted, News::of(control)))
+            });
+        let (outcome, posted, news) = admitted?;
         self.record(news);
         self.count(&outcome);
         self.sessions.call(&outcome.wake, Calls::MAIL);
@@ -175,7 +171,7 @@ impl Broker {
     pub async fn send_when_due(&self) {
         loop {
             let changed = self.due_changed.notified();
-            let due = lock(&self.control).next_due();
+            let due = self.control.look().next_due();
             match due {
                 None => changed.await,
                 Some(due) => {
@@ -188,22 +184,22 @@ impl Broker {
     }
 
     fn send_due(&self, now: Timestamp) {
-        let mut inbox = lock(&self.inbox);
-        let mut servers = Vec::new();
-        let mut control = lock(&self.control);
-        let wake = control.send_due(now, |ready| {
-            let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
-            let to = Addressee { asker: None, gids: smallvec![ready.gid] };
-            let has_room = inbox.has_room(bytes, sender, &to, now);
-            if has_room {
-                let message = self.as_sent_by_control_unit(ready);
-                servers.push(inbox.post(&message, sender, &to, now));
-            }
-            has_room
-        });
-        let news = News::of(&mut control);
-        drop(control);
-        drop(inbox);
+        let ((wake, servers, news), _nobody_waits) =
+            self.change_together(true, |inbox, control, _step| {
+                let mut servers = Vec::new();
+                let Some(inbox) = inbox else { return (Vec::new(), servers, News::of(control)) };
+                let wake = control.send_due(now, |ready| {
+                    let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
+                    let to = Addressee { asker: None, gids: smallvec![ready.gid] };
+                    let has_room = inbox.has_room(bytes, sender, &to, now);
+                    if has_room {
+                        let message = self.as_sent_by_control_unit(ready);
+                        servers.push(inbox.post(&message, sender, &to, now));
+                    }
+                    has_room
+                });
+                (wake, servers, News::of(control))
+            });
         self.record(news);
         self.sessions.call(&wake, Calls::MAIL);
         servers.iter().for_each(|posted| self.note_posted(posted));
@@ -281,7 +277,8 @@ impl Broker {
         let mut left = Left::Nothing;
         if let Some((device, grant)) = mailbox {
             let room = mail_room(grant, room);
-            let letters = lock(&self.control).pull(device, handle.key, room, now);
+            let letters =
+                self.change_control(|control| control.pull(device, handle.key, room, now));
             left = mail_left(grant, room, letters.len());
             batch
                 .extend(letters.into_iter().map(|l| mail(l.message, grant, Origin::Mailbox(l.id))));
@@ -289,7 +286,8 @@ impl Broker {
         // A session is a device's or a server's, never both.
         if let Some(grant) = inbox {
             let room = mail_room(grant, room);
-            let Handout { messages, wake } = lock(&self.inbox).pull(handle.key, room, now);
+            let Handout { messages, wake } =
+                self.change_inbox(|inbox| inbox.pull(handle.key, room, now));
             self.sessions.call(&wake, Calls::MAIL);
             left = mail_left(grant, room, messages.len());
             batch.extend(messages.into_iter().map(|(n, m)| mail(m, grant, Origin::Inbox(n))));
@@ -299,33 +297,64 @@ impl Broker {
 
     /// The client has the message: whoever kept it forgets it. An E2 that has arrived is a profile
     /// change, and the control unit itself tells the servers `[0098]`.
-    pub fn delivered(&self, handle: &Handle, origin: Origin) {
+    ///
+    /// With `exactly_once` it must never get it again: it is to be answered when the store is so
+    /// far.
+    pub fn delivered(&self, handle: &Handle, origin: Origin, exactly_once: bool) -> Commit {
+        let urgency = if exactly_once { Urgency::Now } else { Urgency::Lazy };
         match origin {
-            Origin::Queue => {}
-            Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
+            Origin::Queue => NOTHING,
+            Origin::Inbox(number) => {
+                let acknowledge = |inbox: &mut Inbox| inbox.acknowledge(handle.key, number);
+                self.inbox.change(&self.keeper, urgency, acknowledge).1
+            }
             Origin::Mailbox(number) => {
-                let Some((device, _)) = lock(&handle.interests).mailbox else { return };
-                let now = self.now();
-                let mut control = lock(&self.control);
-                let acknowledged = control.acknowledge(device, number, now);
-                let news = News::of(&mut control);
-                drop(control);
-                self.record(news);
-                match acknowledged {
-                    None => {}
-                    // The next piece waits.
-                    Some(Acknowledged::Piece) => handle.signal.raise(Calls::MAIL),
-                    Some(Acknowledged::Arrived(arrival)) => {
-                        let took = now.since(arrival.published);
-                        self.metrics.rsp_delivered(mode(arrival.form), took);
-                        if arrival.in_pieces {
-                            handle.signal.raise(Calls::MAIL);
-                        }
-                        arrival.change.iter().for_each(|change| self.announce(change));
-                    }
+                let Some((device, _)) = lock(&handle.interests).mailbox else { return NOTHING };
+                self.arrived(handle, device, number, urgency)
+            }
+        }
+    }
+
+    fn arrived(&self, handle: &Handle, device: DeviceKey, letter: u64, urgency: Urgency) -> Commit {
+        let now = self.now();
+        let acknowledge = |control: &mut ControlUnit| {
+            (control.acknowledge(device, letter, now), News::of(control))
+        };
+        let (alone, commit) = self.control.change(&self.keeper, urgency, |control| {
+            (!control.is_profile_change(device, letter)).then(|| acknowledge(control))
+        });
+        let ((acknowledged, news), posted, commit) = match alone {
+            Some(acknowledged) => (acknowledged, None, commit),
+            // What the servers are told of it belongs to the same step.
+            None => {
+                let (done, commit) = self.change_together(true, |inbox, control, _step| {
+                    let (acknowledged, news) = acknowledge(control);
+                    let change = match &acknowledged {
+                        Some(Acknowledged::Arrived(arrival)) => arrival.change.as_ref(),
+                        Some(Acknowledged::Piece) | None => None,
+                    };
+                    let posted = inbox.zip(change);
+                    let posted = posted.map(|(inbox, change)| self.announce(inbox, change, now));
+                    ((acknowledged, news), posted)
+                });
+                (done.0, done.1, commit)
+            }
+        };
+        self.record(news);
+        posted.iter().for_each(|posted| self.note_posted(posted));
+        match acknowledged {
+            None => {}
+            // The next piece waits.
+            Some(Acknowledged::Piece) => handle.signal.raise(Calls::MAIL),
+            Some(Acknowledged::Arrived(arrival)) => {
+                let took = now.since(arrival.published);
+                self.metrics.rsp_delivered(mode(arrival.form), took);
+                if arrival.in_pieces {
+                    handle.signal.raise(Calls::MAIL);
                 }
             }
         }
+        commit
     }
 
     /// The client will never have the message: its time is over, or the client takes no packet of
@@ -333,10 +362,13 @@ impl Broker {
     pub fn discard(&self, handle: &Handle, origin: Origin) {
         match origin {
             Origin::Queue => {}
-            Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
+            Origin::Inbox(number) => {
+                self.change_inbox(|inbox| inbox.acknowledge(handle.key, number));
+            }
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
-                match lock(&self.control).discard(device, number, self.now()) {
+                let now = self.now();
+                match self.change_control(|control| control.discard(device, number, now)) {
                     Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
                     // A piece is cut anew, for a client that takes less than before.
                     None => handle.signal.raise(Calls::MAIL),
@@ -357,24 +389,23 @@ impl Broker {
             }
         }
         if !numbers.is_empty() {
-            let wake = lock(&self.inbox).put_back(handle.key, &numbers);
+            let wake = self.change_inbox(|inbox| inbox.put_back(handle.key, &numbers));
             self.sessions.call(&wake, Calls::MAIL);
         }
         let mailbox = lock(&handle.interests).mailbox;
         if let (Some((device, _)), false) = (mailbox, letters.is_empty()) {
-            lock(&self.control).put_back(device, handle.key, &letters);
+            self.change_control(|control| control.put_back(device, handle.key, &letters));
         }
     }
 
-    fn announce(&self, change: &ProfileChange) {
+    fn announce(&self, inbox: &mut Inbox, change: &ProfileChange, now: Timestamp) -> Posted {
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp_property(&mut message, CONTROL_UNIT);
         let to = Addressee { asker: None, gids: smallvec![change.gid] };
-        let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
-        self.note_posted(&posted);
+        inbox.post(&Arc::new(message), None, &to, now)
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -496,7 +527,7 @@ fn mail_room(grant: Grant, room: usize) -> usize {
     if grant.qos == QoS::AtMostOnce { UNWINDOWED_BATCH } else { room }
 }
 
-fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
+pub(super) fn mail(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
     Delivery {
         kept: None,
         dup: false,

@@ -1,7 +1,6 @@
 //! What happened goes on record: counted, told to who listens, and written into the audit log.
 
 use std::hash::BuildHasher;
-use std::sync::MutexGuard;
 
 use serde_json::Value;
 
@@ -25,7 +24,7 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn of(control: &mut MutexGuard<'_, ControlUnit>) -> Self {
+    pub(super) fn of(control: &mut ControlUnit) -> Self {
         let (events, lost) = control.take_events();
         Self { events, lost, actor: None }
     }
@@ -149,7 +148,7 @@ impl Broker {
         }
         let now = self.now();
         for id in changed {
-            let campaign = lock(&self.control).campaign(id, now);
+            let campaign = self.control.look().campaign(id, now);
             let Some(campaign) = campaign else { continue };
             self.tell(|| BrokerEvent::Campaign(Box::new(campaign.into())));
         }

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::Broker;
 use super::events::BrokerEvent;
-use super::sessions::lock;
 use crate::audit::Entry;
 use crate::ids::Gid;
 use crate::rsp::settings::merge;
@@ -65,13 +64,13 @@ impl Broker {
     /// What holds where no group deviates.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        lock(&self.control).settings().common().clone()
+        self.control.look().settings().common().clone()
     }
 
     /// What holds for a group, whether it has devices or not.
     #[must_use]
     pub fn group_settings(&self, gid: Gid) -> GroupSettingsInfo {
-        of_group(&lock(&self.control), gid)
+        of_group(&self.control.look(), gid)
     }
 
     /// Changes the settings of all; null is the value that a key has by default. Gives what holds

@@ -103,13 +103,14 @@ impl Broker {
             Subscription::Refused(refusal) => return Err(refusal.into()),
             Subscription::Mailbox => {
                 let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
-                let device = lock(&self.control).attach(nid, handle.reader())?;
+                let device = self.change_control(|control| control.attach(nid, handle.reader()))?;
                 interests.mailbox = Some((device, grant));
                 handle.signal.raise(Calls::MAIL);
                 Target::Mailbox
             }
             Subscription::Servers { group } => {
-                lock(&self.inbox).subscribe(handle.key, group, &handle.identity.name);
+                let (server, row) = (&handle.identity.name, handle.row());
+                self.change_inbox(|inbox| inbox.subscribe(handle.key, group, server, row));
                 interests.inbox = Some(grant);
                 handle.signal.raise(Calls::MAIL);
                 Target::Inbox
@@ -143,14 +144,17 @@ impl Broker {
             Subscription::Refused(_) => return,
             Subscription::Mailbox => {
                 let Some(nid) = handle.identity.nid else { return };
-                let Ok(device) = lock(&self.control).attach(nid, handle.reader()) else { return };
+                let attached = self.change_control(|control| control.attach(nid, handle.reader()));
+                let Ok(device) = attached else { return };
                 interests.mailbox = Some((device, grant));
                 Target::Mailbox
             }
             Subscription::Servers { group } => {
-                let mut inbox = lock(&self.inbox);
-                inbox.subscribe(handle.key, group, &handle.identity.name);
-                let _nobody_is_there = inbox.away(handle.key);
+                let (server, row) = (&handle.identity.name, handle.row());
+                self.change_inbox(|inbox| {
+                    inbox.subscribe(handle.key, group, server, row);
+                    let _nobody_is_there = inbox.away(handle.key);
+                });
                 interests.inbox = Some(grant);
                 Target::Inbox
             }
@@ -244,12 +248,13 @@ impl Broker {
             }
             Target::Mailbox => {
                 if let Some((device, _)) = interests.mailbox.take() {
-                    let next = lock(&self.control).detach(device, handle.key);
+                    let next = self.change_control(|control| control.detach(device, handle.key));
                     self.sessions.call(next.as_slice(), Calls::MAIL);
                 }
             }
             Target::Inbox => {
-                let wake = lock(&self.inbox).unsubscribe(handle.key, group, self.now());
+                let now = self.now();
+                let wake = self.change_inbox(|inbox| inbox.unsubscribe(handle.key, group, now));
                 if !interests.filters.values().any(|other| other.target == Target::Inbox) {
                     interests.inbox = None;
                 }

@@ -319,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let events = poll_fn(|context| self.poll_events(context)).await?;
             if events.flushed {
                 for origin in std::mem::take(&mut self.unflushed) {
-                    self.broker.delivered(&self.handle, origin);
+                    let _nobody_waits = self.broker.delivered(&self.handle, origin, false);
                 }
             }
             if events.read {
@@ -467,7 +467,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 self.session.on_unsubscribed(unsubscribe.packet_id, reasons, &mut self.actions);
             }
             Action::Authenticate(turn, data) => self.authenticate(turn, &data)?,
-            Action::Delivered(origin) => self.broker.delivered(&self.handle, origin),
+            Action::Delivered(origin, qos) => {
+                let once = qos == QoS::ExactlyOnce;
+                let commit = self.broker.delivered(&self.handle, origin, once);
+                if once {
+                    self.gate = self.gate.max(commit);
+                }
+            }
             Action::Close => return Err(End::Goodbye),
         }
         Ok(())
@@ -623,7 +629,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let denied = (!permitted).then_some(DropReason::NotAuthorized);
         if let Some(reason) = too_large.or(denied) {
             self.broker.metrics().dropped(reason);
-            outgoing.packet_id.into_iter().for_each(|id| self.session.give_up(id));
+            outgoing.packet_id.into_iter().for_each(|id| {
+                self.session.give_up(id);
+                self.broker.completed(&self.handle, id);
+            });
             self.session.resend(&mut self.actions);
             self.broker.discard(&self.handle, outgoing.delivery.origin);
             return;

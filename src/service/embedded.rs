@@ -454,7 +454,7 @@ impl Drop for Received {
     fn drop(&mut self) {
         let Seat { broker, handle, .. } = &*self.seat;
         if self.acknowledged {
-            broker.delivered(handle, self.origin);
+            let _nobody_waits = broker.delivered(handle, self.origin, false);
         } else {
             broker.put_back(handle, &[self.origin]);
         }

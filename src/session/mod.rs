@@ -114,7 +114,7 @@ pub enum Action {
     /// a client that fails must be closed `[MQTT-4.12.1-2]`.
     Authenticate(Turn, Bytes),
     /// The client owns the message: whoever keeps it may forget it.
-    Delivered(Origin),
+    Delivered(Origin, QoS),
     /// The client said goodbye: close the connection.
     Close,
 }
@@ -508,7 +508,7 @@ impl Session {
 
     fn on_puback(&mut self, ack: &Ack, actions: &mut Actions) -> Result<(), Violation> {
         let origin = known(self.outbound.on_puback(ack.packet_id))?;
-        actions.extend(origin.map(Action::Delivered));
+        actions.extend(origin.map(|origin| Action::Delivered(origin, QoS::AtLeastOnce)));
         self.resend(actions);
         Ok(())
     }
@@ -517,13 +517,13 @@ impl Session {
         let id = pubrec.packet_id;
         if pubrec.reason.is_error() {
             let origin = known(self.outbound.on_pubrec_error(id))?;
-            actions.extend(origin.map(Action::Delivered));
+            actions.extend(origin.map(|origin| Action::Delivered(origin, QoS::ExactlyOnce)));
             self.resend(actions);
             return Ok(());
         }
         let reason = match known(self.outbound.on_pubrec(id))? {
             Some(origin) => {
-                actions.extend(origin.map(Action::Delivered));
+                actions.extend(origin.map(|origin| Action::Delivered(origin, QoS::ExactlyOnce)));
                 ReasonCode::Success
             }
             None => ReasonCode::PacketIdentifierNotFound,

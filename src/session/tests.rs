@@ -123,7 +123,7 @@ fn lines(actions: &mut Actions) -> Vec<String> {
         Action::Authenticate(turn, data) => {
             format!("authenticate {turn:?} {}", String::from_utf8_lossy(&data))
         }
-        Action::Delivered(origin) => format!("delivered {origin:?}"),
+        Action::Delivered(origin, _) => format!("delivered {origin:?}"),
         Action::Close => "close".into(),
     };
     std::mem::take(actions).into_iter().map(line).collect()

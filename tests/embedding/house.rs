@@ -120,7 +120,7 @@ impl Device {
             }
             for delivery in batch.drain(..) {
                 texts.push(text(&delivery.message.payload));
-                self.broker.delivered(&self.attached.handle, delivery.origin);
+                self.broker.delivered(&self.attached.handle, delivery.origin, false);
             }
         }
     }

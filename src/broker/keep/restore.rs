@@ -7,11 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::rows::{self, InFlightRow, QueuedRow, RetainedRow, SessionRow, SubscriptionRow, Table};
+use crate::broker::provision::mail;
 use crate::broker::rights::{AclSlot, Author, Permit};
-use crate::broker::sessions::lock;
+use crate::broker::sessions::{Handle, lock};
 use crate::broker::{Broker, write};
 use crate::ids::{ClientId, PacketId, SessionKey, Timestamp};
 use crate::mqtt::{Message, QoS, Version, Will};
+use crate::route::Grant;
+use crate::rsp::{self, ControlRows, InboxRows};
 use crate::session::{Delivery, Origin, Past, Session};
 use crate::store::Key;
 
@@ -30,7 +33,16 @@ pub struct Loaded {
     received: HashMap<u64, BTreeSet<PacketId>>,
     retained: BTreeMap<u64, RetainedRow>,
     wills: BTreeMap<u64, (u64, Timestamp, Will)>,
+    control: ControlRows,
+    inbox: InboxRows,
     unread: u64,
+}
+
+/// A session of which all is there but what was on its way to its client.
+struct Opened {
+    handle: Arc<Handle>,
+    written: SessionRow,
+    queue: Queue,
 }
 
 /// What came back.
@@ -42,6 +54,10 @@ pub struct Restored {
     pub queued: usize,
     /// Retained messages.
     pub retained: usize,
+    /// Letters to devices and groups.
+    pub letters: usize,
+    /// Messages for the servers.
+    pub for_servers: usize,
     /// Rows that nobody can make sense of, or that belong to nothing.
     pub unread: u64,
 }
@@ -49,10 +65,18 @@ pub struct Restored {
 impl Loaded {
     /// Takes a row.
     pub fn take(&mut self, key: Key, value: &[u8]) {
-        self.last = self.last.max(key.id);
-        if self.read(key, value).is_none() {
-            self.unread += 1;
-        }
+        let is_read = match rsp::rows::Table::of(key.table) {
+            None => {
+                self.last = self.last.max(key.id);
+                self.read(key, value).is_some()
+            }
+            // These have numbers of their own.
+            Some(table) if InboxRows::has(table, key.id) => {
+                self.inbox.take(table, key.id, key.part, value).is_some()
+            }
+            Some(table) => self.control.take(table, key.id, key.part, value).is_some(),
+        };
+        self.unread += u64::from(!is_read);
     }
 
     /// The parts of a message come one after the other.
@@ -117,21 +141,31 @@ impl Broker {
         }
         let mut restored = Restored { unread: loaded.unread, ..Restored::default() };
         restored.retained = self.restore_retained(&mut loaded, acls);
+        self.restore_provisioning(&mut loaded);
         let mut queues = self.restore_queues(&mut loaded);
-        let mut keys = HashMap::new();
-        for (row, session) in std::mem::take(&mut loaded.sessions) {
+        let (mut keys, mut opened) = (HashMap::new(), Vec::new());
+        for (row, written) in std::mem::take(&mut loaded.sessions) {
             let queue = queues.remove(&row).unwrap_or_default();
             let waiting = queue.len();
-            match self.restore_session(row, &session, queue, &mut loaded) {
-                Some(key) => {
-                    keys.insert(row, key);
+            match self.restore_handle(row, &written) {
+                Some(handle) => {
+                    keys.insert(row, handle.key);
                     restored.queued += waiting;
+                    opened.push((row, Opened { handle, written, queue }));
                 }
                 None => restored.unread += 1,
             }
         }
         restored.sessions = keys.len();
         self.restore_subscriptions(&mut loaded, &keys);
+        // Mail is given again to those who have subscribed to it.
+        for (row, session) in opened {
+            self.restore_session(row, session, &mut loaded);
+        }
+        let now = self.now();
+        self.change_inbox(|inbox| inbox.place_restored(now));
+        restored.letters = self.control.look().stats().mail_messages;
+        restored.for_servers = self.inbox.look().len();
         self.restore_wills(&mut loaded, &keys);
         loaded.in_flight.keys().chain(loaded.received.keys()).for_each(|session| {
             self.keeper.forget(*session);
@@ -175,26 +209,37 @@ impl Broker {
         queues
     }
 
-    fn restore_session(
-        &self,
-        row: u64,
-        written: &SessionRow,
-        mut queue: Queue,
-        loaded: &mut Loaded,
-    ) -> Option<SessionKey> {
+    /// The control unit and the inbox, where nobody has subscribed yet.
+    fn restore_provisioning(&self, loaded: &mut Loaded) {
+        let (control_rows, inbox_rows) =
+            (std::mem::take(&mut loaded.control), std::mem::take(&mut loaded.inbox));
+        let messages = &loaded.messages;
+        let message = |id: u64| messages.get(&id).cloned();
+        self.change_control(|control| control.restore(control_rows, message));
+        self.change_inbox(|inbox| inbox.restore(inbox_rows, message));
+    }
+
+    fn restore_handle(&self, row: u64, written: &SessionRow) -> Option<Arc<Handle>> {
         let identity = written.identity.identity(self.options.scheme)?;
+        Version::of_level(written.level)?;
         let client_id = ClientId::from(&*written.client_id);
         let mount_point = written.mount_point.as_deref().map(Arc::from);
         let handle = self.sessions.create(&client_id, &identity, mount_point.as_ref()).ok()??;
         handle.set_row(row);
+        Some(handle)
+    }
+
+    fn restore_session(&self, row: u64, session: Opened, loaded: &mut Loaded) {
+        let Opened { handle, written, mut queue } = session;
+        let in_flight = loaded.in_flight.remove(&row).unwrap_or_default();
         let past = Past {
-            version: Version::of_level(written.level)?,
+            version: Version::of_level(written.level).unwrap_or(Version::V5),
             expiry: match written.expiry_ms {
                 u64::MAX => Duration::MAX,
                 ms => Duration::from_millis(ms),
             },
             received: loaded.received.remove(&row).unwrap_or_default(),
-            in_flight: in_flight(loaded.in_flight.remove(&row).unwrap_or_default(), &mut queue),
+            in_flight: self.in_flight_again(&handle, in_flight, &mut queue),
         };
         let session = Box::new(Session::restored(past, &self.options.session));
         lock(&handle.outbox).put_back(queue.into_values());
@@ -203,7 +248,44 @@ impl Broker {
         let until = written.until.map_or(full, Timestamp);
         lock(&self.expirations).insert(until, handle.key, &handle.identity);
         handle.park(session, until);
-        Some(handle.key)
+    }
+
+    /// QoS 2 messages that were on their way, taken out of where they wait, in the order of
+    /// sending. One that does not wait any more was taken by the client, or given up; then it has
+    /// nothing to release, and says so.
+    fn in_flight_again(
+        &self,
+        handle: &Handle,
+        mut rows: Vec<(PacketId, InFlightRow)>,
+        queue: &mut Queue,
+    ) -> Vec<(PacketId, Option<Delivery>)> {
+        rows.sort_unstable_by_key(|(_, row)| row.turn);
+        let restored = rows.into_iter().filter_map(|(id, row)| {
+            if row.is_released {
+                return Some((id, None));
+            }
+            let (origin, queued) = row.origin()?;
+            let delivery = match origin {
+                Origin::Queue => queue.remove(&queued),
+                Origin::Mailbox(letter) => self.letter_again(handle, letter),
+                Origin::Inbox(number) => self.item_again(handle, number),
+            };
+            Some((id, delivery))
+        });
+        restored.collect()
+    }
+
+    fn letter_again(&self, handle: &Handle, letter: u64) -> Option<Delivery> {
+        let (device, grant) = lock(&handle.interests).mailbox?;
+        let message =
+            self.change_control(|control| control.take_again(device, handle.key, letter))?;
+        Some(mail_again(message, grant, Origin::Mailbox(letter)))
+    }
+
+    fn item_again(&self, handle: &Handle, number: u64) -> Option<Delivery> {
+        let (grant, now) = (lock(&handle.interests).inbox?, self.now());
+        let message = self.change_inbox(|inbox| inbox.take_again(handle.key, number, now))?;
+        Some(mail_again(message, grant, Origin::Inbox(number)))
     }
 
     fn restore_subscriptions(&self, loaded: &mut Loaded, keys: &HashMap<u64, SessionKey>) {
@@ -227,22 +309,7 @@ impl Broker {
     }
 }
 
-/// QoS 2 messages that were on their way, taken out of the queue, in the order of sending.
-fn in_flight(
-    mut rows: Vec<(PacketId, InFlightRow)>,
-    queue: &mut Queue,
-) -> Vec<(PacketId, Option<Delivery>)> {
-    rows.sort_unstable_by_key(|(_, row)| row.turn);
-    let restored = rows.into_iter().filter_map(|(id, row)| {
-        if row.is_released {
-            return Some((id, None));
-        }
-        match row.origin()? {
-            // One that does not wait any more was taken by the client, or given up; then it has
-            // nothing to release, and says so.
-            (Origin::Queue, queued) => Some((id, queue.remove(&queued))),
-            (Origin::Mailbox(_) | Origin::Inbox(_), _) => None,
-        }
-    });
-    restored.collect()
+/// What was on its way had QoS 2.
+fn mail_again(message: Arc<Message>, grant: Grant, origin: Origin) -> Delivery {
+    Delivery { qos: QoS::ExactlyOnce, dup: true, ..mail(message, grant, origin) }
 }

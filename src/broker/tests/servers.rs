@@ -92,7 +92,9 @@ impl Office {
     /// Fetches all, and has it. Gives what it was.
     fn gets(&self, server: &Attached) -> String {
         let fetched = self.fetch(server, 10);
-        fetched.iter().for_each(|(origin, _)| self.broker.delivered(&server.handle, *origin));
+        fetched.iter().for_each(|(origin, _)| {
+            self.broker.delivered(&server.handle, *origin, false);
+        });
         fetched.iter().map(|(_, kind)| *kind).collect::<Vec<_>>().join(" ")
     }
 }
@@ -131,8 +133,8 @@ async fn another_member_of_the_group_has_the_answers_while_the_asker_is_away() {
     let asker = office.attach("asker", 3600).await;
     assert!(asker.present);
     assert_eq!(office.gets(&asker), "");
-    office.broker.delivered(&asker.handle, held[0].0);
-    assert!(lock(&office.broker.inbox).is_empty());
+    office.broker.delivered(&asker.handle, held[0].0, false);
+    assert!(office.broker.inbox.look().is_empty());
     office.ask(&asker);
     office.answer("ret(trigger)");
     assert!(is_called(&asker) && !is_called(&replica));
@@ -164,14 +166,14 @@ async fn an_asker_that_reads_nothing_holds_up_no_other_server() {
         office.answer("ret(trigger)");
         office.answer("ret(msg)");
     }
-    assert_eq!(lock(&office.broker.inbox).len(), room, "as much as may wait for one server");
+    assert_eq!(office.broker.inbox.look().len(), room, "as much as may wait for one server");
     for _ in 0..room {
         office.ask(&replica);
         office.answer("ret(trigger)");
         office.answer("ret(msg)");
         assert_eq!(office.gets(&replica), "ret(trigger) ret(msg)");
     }
-    assert_eq!(lock(&office.broker.inbox).len(), room, "and it waits still");
+    assert_eq!(office.broker.inbox.look().len(), room, "and it waits still");
     office.ask(&asker);
     assert_eq!(
         office.try_answer("ret(msg)"),

@@ -291,6 +291,12 @@ impl ControlUnit {
         }
     }
 
+    /// Whether what its reader is about to acknowledge is an E2: that is a profile change.
+    #[must_use]
+    pub fn is_profile_change(&self, device: DeviceKey, letter: u64) -> bool {
+        self.registry.nid(device).is_some() && self.mail.is_profile_change(device.index, letter)
+    }
+
     /// The reader was given this letter before a restart, and may have it: it is given the very
     /// same again. `None`: it has acknowledged it, or the letter is gone.
     pub fn take_again(

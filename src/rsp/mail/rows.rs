@@ -361,6 +361,11 @@ impl Mail {
         waiting.filter_map(|letter| letter.campaign.map(NonZeroU64::get)).collect()
     }
 
+    pub(in crate::rsp) fn is_profile_change(&self, index: u32, id: u64) -> bool {
+        let letter = self.mailbox(index).and_then(|mailbox| mailbox.letter(id));
+        letter.is_some_and(|letter| letter.change.is_some())
+    }
+
     /// The reader was given this letter before a restart and may have it: it is given the very same
     /// again. `None`: it has acknowledged it, or the letter is gone.
     pub(in crate::rsp) fn take_again(

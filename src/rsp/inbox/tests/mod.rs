@@ -28,7 +28,7 @@ fn empty(limits: InboxLimits) -> Inbox {
 }
 
 fn subscribe(inbox: &mut Inbox, key: SessionKey, group: Option<&str>) {
-    inbox.subscribe(key, group, &"sm-sr".into());
+    inbox.subscribe(key, group, &"sm-sr".into(), None);
 }
 
 fn post(inbox: &mut Inbox, payload: &'static str, sender: Option<Nid>) -> Posted {
