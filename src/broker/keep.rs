@@ -27,10 +27,10 @@ use super::rights::Permit;
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
 use crate::ids::{Kept, PacketId, Row, SessionKey, Timestamp};
+use crate::metrics::Snapshot;
 use crate::mqtt::{Message, Publish, QoS, Will};
 use crate::route::Grant;
 use crate::session::{Delivery, Session};
-use crate::metrics::Snapshot;
 use crate::store::{Changes, Commit, Figures, Health, Key, Store, Trouble, Urgency, memory};
 pub(super) use rows::PermitRow;
 use rows::{Encoded, InFlightRow, QueuedRow, RetainedRow, SessionRow, SubscriptionRow, Table};
@@ -92,7 +92,13 @@ impl Keeper {
     pub(super) fn new(store: Option<Arc<dyn Store>>) -> Self {
         let keeps = store.is_some();
         let store = store.unwrap_or_else(|| Arc::new(memory()));
-        Self { keeps, store, last: AtomicU64::new(0), waiting: Mutex::default(), further: Notify::new() }
+        Self {
+            keeps,
+            store,
+            last: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            further: Notify::new(),
+        }
     }
 
     /// Rows get numbers above this from now on.
@@ -286,7 +292,8 @@ impl Keeper {
     /// Those who wait for no more than this.
     fn take_waiting(&self, durable: Commit) -> Vec<SessionKey> {
         let mut waiting = lock(&self.waiting);
-        let others = waiting.split_off(&(Commit(durable.0 + 1), SessionKey { slot: 0, generation: 0 }));
+        let others =
+            waiting.split_off(&(Commit(durable.0 + 1), SessionKey { slot: 0, generation: 0 }));
         let ready = std::mem::replace(&mut *waiting, others);
         ready.into_iter().map(|(_, key)| key).collect()
     }

@@ -7,8 +7,7 @@ use crate::broker::{Broker, Loaded};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::store::{
-    DiskStore, Durability, Hooks, Notice, OnDamage, Options, Progress, RealDisk, Stage,
-    StoreError,
+    DiskStore, Durability, Hooks, Notice, OnDamage, Options, Progress, RealDisk, Stage, StoreError,
 };
 
 /// A store, what was in it, and where to say who is to be told when it is further.

@@ -131,10 +131,12 @@ impl Store for DiskStore {
         let wake = match urgency {
             _ if queue.waiting.is_empty() => false,
             Urgency::Now => !std::mem::replace(&mut queue.urgent, true),
-            Urgency::Lazy => queue.lazy.is_none() && {
-                queue.lazy = Some(Stopwatch::start());
-                true
-            },
+            Urgency::Lazy => {
+                queue.lazy.is_none() && {
+                    queue.lazy = Some(Stopwatch::start());
+                    true
+                }
+            }
         };
         let number = queue.last;
         drop(queue);
@@ -316,9 +318,8 @@ impl Writer {
         if before == Ending::Anyway {
             return false;
         }
-        let waited = self.shared.wake.wait_timeout_while(queue, RETRY_DELAY, |queue| {
-            queue.ending == before
-        });
+        let waited =
+            self.shared.wake.wait_timeout_while(queue, RETRY_DELAY, |queue| queue.ending == before);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         true
     }

@@ -34,8 +34,13 @@ const SLICE_BYTES_MAX: usize = 48 << 20;
 const FILES_OPEN_MAX: usize = 64;
 
 const _: () = assert!(
-    HEADER_BYTES as usize + 2 * Batch::BYTES + CHANGES_BYTES_MAX + BATCH_BYTES_MAX
-        + SLICE_BYTES_MAX + record::VALUE_BYTES_MAX + HEAD_BYTES
+    HEADER_BYTES as usize
+        + 2 * Batch::BYTES
+        + CHANGES_BYTES_MAX
+        + BATCH_BYTES_MAX
+        + SLICE_BYTES_MAX
+        + record::VALUE_BYTES_MAX
+        + HEAD_BYTES
         < SEGMENT_BYTES_LIMIT as usize,
     "the longest batch fits into an empty segment"
 );
