@@ -6,6 +6,7 @@ use std::process::Command;
 
 use simcast::mqtt::QoS;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::program::Program;
@@ -51,6 +52,8 @@ pub struct Broker {
     pub dir: TempDir,
     pub anybody: SocketAddr,
     pub devices: SocketAddr,
+    /// Health, metrics and the API.
+    pub admin: SocketAddr,
     /// The lines of its log so far.
     pub log: Vec<String>,
 }
@@ -76,17 +79,17 @@ impl Broker {
         let mut command = serve(dir.path(), &["-c", "simcast.toml"]);
         let mut program = Program::start(command.env("SIMCAST_LOG", log_level));
         let (mut log, mut addresses) = (Vec::new(), Vec::new());
-        loop {
+        let admin = loop {
             let line = program.until("").await;
             addresses.extend(address_after("listening on ", &line));
-            let last = address_after("health, metrics and API on http://", &line).is_some();
+            let admin = address_after("health, metrics and API on http://", &line);
             log.push(line);
-            if last {
-                break;
+            if let Some(admin) = admin {
+                break admin;
             }
-        }
+        };
         let [anybody, devices] = addresses[..] else { panic!("two addresses: {log:?}") };
-        Self { program, dir, anybody, devices, log }
+        Self { program, dir, anybody, devices, admin, log }
     }
 
     pub async fn client(&self, dial: Dial) -> Client {
@@ -108,6 +111,17 @@ impl Broker {
     pub async fn connect(&self, address: SocketAddr, dial: Dial) -> Client {
         let stream = in_time("a TCP connection", TcpStream::connect(address)).await.unwrap();
         Client::open(stream, &dial).await.expect("a connection")
+    }
+
+    /// What the HTTP side answers to a GET, with its status line.
+    pub async fn get(&self, path: &str) -> String {
+        let mut stream = in_time("HTTP", TcpStream::connect(self.admin)).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        in_time("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+        answer
     }
 
     /// The next lines of its log, to one with this text in it.

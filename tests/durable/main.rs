@@ -6,6 +6,7 @@
 mod common;
 
 mod crashes;
+mod disk;
 mod ordinary;
 
 use common::process::Broker;
