@@ -144,9 +144,8 @@ async fn a_message_that_was_taken_is_not_taken_twice() {
             })
         };
         writer.send(&publish(false, "once")).await;
-        assert!(
-            matches!(writer.read().await, Some(Packet::PubRec(Ack { packet_id, .. })) if packet_id == id)
-        );
+        let taken = writer.read().await;
+        assert!(matches!(taken, Some(Packet::PubRec(Ack { packet_id, .. })) if packet_id == id));
         broker = after_a_crash(broker).await;
         let mut writer = broker.client(Dial::new(version, "writer").persistent()).await;
         assert!(writer.session_present());
