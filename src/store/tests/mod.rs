@@ -1,7 +1,9 @@
 //! The store against a disk that fails in every way, and on a real one.
 
 mod crash;
+mod damage;
 mod sim;
+mod space;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -273,6 +273,14 @@ impl SimDisk {
         state.kept_names.insert(name.to_owned(), node);
     }
 
+    /// Changes what a file holds, for good, also for those who have it open.
+    pub(super) fn write_over(&self, name: &str, contents: &[u8]) {
+        let mut state = self.state();
+        let node = state.names[name];
+        state.nodes[node].seen = contents.to_vec();
+        state.nodes[node].kept = contents.to_vec();
+    }
+
     /// Takes a file away, for good.
     pub(super) fn take_away(&self, name: &str) {
         let mut state = self.state();
