@@ -99,7 +99,7 @@ fn a_bit_that_turns_over_anywhere_is_found_and_costs_one_record() {
     for name in &segments {
         let records = place.records(name);
         let bytes = place.disk.contents(name).len();
-        for at in (0..bytes).step_by(13) {
+        for at in (0..bytes).step_by(23) {
             let disk = place.flipped(name, at, 1 << random.below(8));
             if is_last_mark(&place, name, at) {
                 assert_eq!(rows(&open(&disk, &OPTIONS).unwrap()).unwrap(), place.model);
@@ -354,7 +354,7 @@ fn a_record_in_a_payload_is_no_record() {
 fn a_segment_that_is_damaged_while_it_is_used_is_kept_when_it_is_cleaned() {
     let disk = SimDisk::new(12);
     let mut log = open(&disk, &OPTIONS).unwrap();
-    let mut write = |log: &mut crate::store::log::Log, commit: u64, id: u64| {
+    let write = |log: &mut crate::store::log::Log, commit: u64, id: u64| {
         let mut changes = Changes::new();
         changes.put(key(0, id, 0), &[7; 1000]).unwrap();
         log.begin(true).unwrap();

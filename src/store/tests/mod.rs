@@ -2,8 +2,10 @@
 
 mod crash;
 mod damage;
+mod real;
 mod sim;
 mod space;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

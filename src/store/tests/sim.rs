@@ -105,7 +105,11 @@ struct State {
 
 /// The disk. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(super) struct SimDisk {
+    state: Arc<Mutex<State>>,
+    /// Held by a test that wants syncs to wait.
+    gate: Arc<Mutex<()>>,
+}
 
 struct SimFile {
     disk: SimDisk,
@@ -175,7 +179,7 @@ impl State {
 
 impl SimDisk {
     pub(super) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             random: Random(seed ^ 0x5eed),
             nodes: Vec::new(),
             names: BTreeMap::new(),
@@ -186,11 +190,17 @@ impl SimDisk {
             fuse: None,
             dark: false,
             syncs: 0,
-        })))
+        };
+        Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
+    }
+
+    /// As long as it is held, no sync of a file ends.
+    pub(super) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap()
     }
 
     /// The power goes after so many calls.
@@ -424,6 +434,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        drop(self.disk.gate.lock().unwrap());
         let mut state = self.disk.state();
         let one_in = state.faults.sync_fails;
         let result = state.changing(one_in, io::ErrorKind::Other);
