@@ -148,5 +148,8 @@ fn copy_file(from: &RealDisk, to: &RealDisk, name: &str, new_name: &str) -> io::
 
 fn clear(disk: &RealDisk) -> io::Result<()> {
     let names = disk.names()?;
-    names.iter().filter(|name| segment::number(name).is_some()).try_for_each(|name| disk.remove(name))
+    names
+        .iter()
+        .filter(|name| segment::number(name).is_some())
+        .try_for_each(|name| disk.remove(name))
 }

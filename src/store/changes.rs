@@ -50,11 +50,7 @@ impl Changes {
     ///
     /// # Errors
     /// [`TooLarge`].
-    pub fn put_with(
-        &mut self,
-        key: Key,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), TooLarge> {
+    pub fn put_with(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), TooLarge> {
         self.push(Kind::Put, key, write)
     }
 

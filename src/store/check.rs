@@ -50,10 +50,7 @@ pub(super) fn is_gone(error: &StoreError) -> bool {
     matches!(error, StoreError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
-fn check_once(
-    disk: &dyn Disk,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Check, StoreError> {
+fn check_once(disk: &dyn Disk, progress: &mut dyn FnMut(Progress)) -> Result<Check, StoreError> {
     let (survey, catalog, commit) = repair::read_once(disk, progress)?;
     Ok(Check {
         segments: survey.segments.len() as u64,

@@ -82,7 +82,8 @@ impl Header {
     ) -> io::Result<Result<(Self, bool), HeaderFault>> {
         let mut bytes = [0; 2 * COPY_BYTES];
         let read = file.read_at(&mut bytes, 0)?;
-        let copies = bytes[..read].chunks_exact(COPY_BYTES).map(|copy| Self::read_copy(copy, number));
+        let copies =
+            bytes[..read].chunks_exact(COPY_BYTES).map(|copy| Self::read_copy(copy, number));
         let mut copies = copies.chain([Err(HeaderFault::Unreadable); 2]).take(2);
         let (first, second) = (copies.next(), copies.next());
         Ok(match (first, second) {

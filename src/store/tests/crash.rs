@@ -129,7 +129,12 @@ fn what_was_acknowledged_survives_power_cuts_on_a_disk_that_fails() {
         for _ in 0..6 {
             let mut log = world.recover(false);
             let one_in = 2 + world.random.below(8);
-            let faults = Faults { write_full: one_in, sync_fails: one_in, name_fails: one_in };
+            let faults = Faults {
+                write_full: one_in,
+                sync_fails: one_in,
+                name_fails: one_in,
+                read_fails: one_in,
+            };
             world.disk.set_faults(faults);
             world.disk.cut_power_after(world.random.below(200));
             while world.work(&mut log, 10).is_some() {}

@@ -188,7 +188,8 @@ fn a_file_that_was_cut_in_an_older_segment_is_damage() {
             let disk = place.disk.copy();
             disk.replace(&name, &contents[..bytes as usize]);
             let found = damages(&disk);
-            let cut = |damage: &Damage| matches!(damage.what, Damaged::CutOff | Damaged::HeaderCopy);
+            let cut =
+                |damage: &Damage| matches!(damage.what, Damaged::CutOff | Damaged::HeaderCopy);
             assert!(found.told.iter().any(cut), "{bytes} {found:?}");
             salvaged(&disk);
         }

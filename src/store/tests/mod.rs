@@ -3,7 +3,7 @@
 mod crash;
 mod damage;
 mod real;
-mod sim;
+pub(crate) mod sim;
 mod space;
 mod work;
 

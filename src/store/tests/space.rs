@@ -78,7 +78,7 @@ fn an_outage_of_the_disk_leaves_no_files() {
     write(&mut log, &changes);
     log.begin(true).unwrap();
     log.add(changes.records());
-    disk.set_faults(super::sim::Faults { write_full: 2, sync_fails: 2, name_fails: 0 });
+    disk.set_faults(super::sim::Faults { write_full: 2, sync_fails: 2, ..Default::default() });
     for _ in 0..200 {
         if log.write(2).is_ok() {
             log.begin(true).unwrap();

@@ -1,11 +1,11 @@
 //! The store at work: the thread that writes, and what callers see of it.
 
 use std::io::ErrorKind::{Other, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use super::sim::SimDisk;
+use super::sim::{Faults, SimDisk};
 use super::{Model, OPTIONS, key, open, rows};
 use crate::store::{
     Changes, Commit, DiskStore, Health, Hooks, Notice, Options, Store, Trouble, Urgency,
@@ -71,6 +71,12 @@ impl Place {
 fn put(id: u64) -> Changes {
     let mut changes = Changes::new();
     changes.put(key(0, id, 0), b"value").unwrap();
+    changes
+}
+
+fn put_long(id: u64) -> Changes {
+    let mut changes = Changes::new();
+    changes.put(key(0, id, 0), &[1; 1000]).unwrap();
     changes
 }
 
@@ -176,6 +182,45 @@ fn a_store_that_cannot_be_written_is_closed_nevertheless_and_says_so() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_for_a_time_stops_nothing() {
+    let place = Place::new(&OPTIONS);
+    for id in 0..400 {
+        let last = place.store.commit(put_long(id), Urgency::Now);
+        if id % 10 == 9 {
+            place.wait_for(last);
+        }
+    }
+    place.disk.set_faults(Faults { read_fails: 1, ..Faults::default() });
+    let mut changes = Changes::new();
+    (0..400).for_each(|id| changes.delete(key(0, id, 0)).unwrap());
+    let last = place.store.commit(changes, Urgency::Now);
+    place.wait_for(last);
+    while place.store.figures().errors[Trouble::Io as usize - 1] == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(place.store.health(), Health::Good);
+    let last = place.commit(1000, Urgency::Now);
+    place.wait_for(last);
+    place.disk.set_faults(Faults::default());
+    while place.store.figures().segments > 4 {
+        place.batch();
+    }
+    assert_eq!(place.found().len(), 1);
+}
+
+#[test]
+fn a_listener_that_panics_is_no_silent_end() {
+    let listener = Box::new(|_| panic!("a mistake"));
+    let hooks = Hooks { rows: &mut |_, _| {}, progress: &mut |_| {}, listener };
+    let store = DiskStore::open(Arc::new(SimDisk::new(1)), &OPTIONS, hooks).unwrap();
+    store.commit(put(1), Urgency::Now);
+    while store.health() == Health::Good {
+        std::thread::yield_now();
+    }
+    assert!(!store.close(PATIENCE));
+}
+
+#[test]
 fn closing_writes_what_waits_and_numbers_go_on() {
     let place = Place::new(&OPTIONS);
     let last = (0..50).map(|id| place.commit(id, Urgency::Lazy)).last().unwrap();
@@ -195,9 +240,7 @@ fn closing_writes_what_waits_and_numbers_go_on() {
 fn what_is_too_long_is_cleaned_though_nothing_is_committed() {
     let place = Place::new(&OPTIONS);
     for id in 0..400 {
-        let mut changes = Changes::new();
-        changes.put(key(0, id, 0), &[1; 1000]).unwrap();
-        let last = place.store.commit(changes, Urgency::Now);
+        let last = place.store.commit(put_long(id), Urgency::Now);
         if id % 10 == 9 {
             place.wait_for(last); // so that not all is one batch
         }
