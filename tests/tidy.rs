@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
     ("audit", &["ids", "clock", "config", "log"]),
-    ("store", &["ids", "units", "clock"]),
+    ("store", &["ids", "clock"]),
     ("pki", &["ids"]),
     ("client", &["ids", "clock", "pki"]),
     (
