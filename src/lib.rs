@@ -21,7 +21,8 @@
 //! `ids`, `mqtt`, `session`, `route`, `rsp` and `auth` are pure: no socket, no lock, no clock;
 //! time is an argument. Imports point downwards only, and `session`, `route`, `rsp` and `auth` do
 //! not know each other (`tests/tidy.rs` checks it). `client` is the reference device and the
-//! reference SM-SR: it meets the broker over the wire alone.
+//! reference SM-SR: it meets the broker over the wire alone. `store` is the log on disk from which
+//! the broker comes back after a crash.
 
 pub mod admin;
 pub mod audit;

@@ -155,6 +155,8 @@ impl Service {
         let broker = Broker::new(options, control, clock, Arc::clone(&metrics), audit, writes);
         let broker = Arc::new(broker);
         let store = opened.map(|opened| restore(opened, &broker, &acls));
+        // What ended meanwhile is over before anybody can come back to it.
+        broker.sweep().await;
         let (shared, stop) = Shared::new(Arc::clone(&broker), &config);
         let mut ports = Vec::new();
         for (index, listener) in config.listeners.iter().enumerate() {

@@ -78,7 +78,9 @@ include_dir conf.d
 async fn debians_file_with_a_local_one_beside_it_is_served() {
     // case O14
     let desk = Desk::new();
-    desk.put("mosquitto.conf", DEBIAN);
+    let data = desk.path("data").display().to_string();
+    desk.put("data/mosquitto.db", "not ours");
+    desk.put("mosquitto.conf", &DEBIAN.replace("/var/lib/mosquitto", &data));
     desk.put("conf.d/README", "Files ending with .conf are included.\n");
     let alone = desk.config();
     assert_eq!(alone.listeners[0].bind, Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
@@ -93,8 +95,9 @@ async fn debians_file_with_a_local_one_beside_it_is_served() {
     assert!(!granted.is_error());
     assert!(client.publish("x", "hello", QoS::AtLeastOnce).await.is_ok());
     assert_eq!(client.expect_payload().await, "hello");
+    assert!(desk.path("data/simcast-data").is_dir());
     let output = desk.convert(&["mosquitto.conf"]);
-    let named = ["mosquitto.conf:1: not taken over: pid_file: ", "mosquitto.conf:2: not taken"];
+    let named = ["mosquitto.conf:1: not taken over: pid_file: ", "mosquitto.conf:4: not taken"];
     assert!(named.iter().all(|text| stderr(&output).contains(text)), "{}", stderr(&output));
 }
 

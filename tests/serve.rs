@@ -5,136 +5,18 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
+use common::process::{Broker, TWO_PORTS, address_after, registry, serve, write};
 use common::program::{Program, is_here, say_skipped};
-use common::rig::registry_line;
-use common::{Client, Dial, TO_EUICC, in_time, nid};
+use common::{Client, Dial, TO_EUICC, in_time};
 use simcast::mqtt::{QoS, ReasonCode};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A listener for anybody, and one where the client id says which device the client is.
-const TWO_PORTS: &str = r#"
-    [[listener]]
-    bind = "127.0.0.1:0"
-    allow_anonymous = true
-
-    [[listener]]
-    bind = "127.0.0.1:0"
-    insecure_identity_from_client_id = true
-
-    [admin]
-    bind = "127.0.0.1:0"
-
-    [rsp]
-    registry = "registry.csv"
-"#;
-
-fn serve(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_simcast"));
-    command.arg("serve").args(arguments).current_dir(dir).env_remove("SIMCAST_LOG");
-    command
-}
-
-fn write(dir: &TempDir, name: &str, text: &str) -> PathBuf {
-    let path = dir.path().join(name);
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-fn registry(devices: &[u128]) -> String {
-    devices.iter().map(|number| registry_line(nid(*number), "7")).collect()
-}
-
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// A broker in a process of its own.
-struct Broker {
-    program: Program,
-    dir: TempDir,
-    anybody: SocketAddr,
-    devices: SocketAddr,
-    /// The lines of its log so far.
-    log: Vec<String>,
-}
-
-impl Broker {
-    /// Device 1 is registered; `more` is added to the configuration.
-    async fn start(more: &str) -> Self {
-        Self::start_with(more, "info").await
-    }
-
-    async fn start_with(more: &str, log_level: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), more, log_level).await
-    }
-
-    async fn start_in(dir: TempDir, more: &str, log_level: &str) -> Self {
-        write(&dir, "registry.csv", &registry(&[1]));
-        write(&dir, "simcast.toml", &format!("{TWO_PORTS}\n{more}"));
-        let mut command = serve(dir.path(), &["-c", "simcast.toml"]);
-        let mut program = Program::start(command.env("SIMCAST_LOG", log_level));
-        let (mut log, mut addresses) = (Vec::new(), Vec::new());
-        loop {
-            let line = program.until("").await;
-            addresses.extend(address_after("listening on ", &line));
-            let last = address_after("health, metrics and API on http://", &line).is_some();
-            log.push(line);
-            if last {
-                break;
-            }
-        }
-        let [anybody, devices] = addresses[..] else { panic!("two addresses: {log:?}") };
-        Self { program, dir, anybody, devices, log }
-    }
-
-    async fn client(&self, dial: Dial) -> Client {
-        self.connect(self.anybody, dial).await
-    }
-
-    async fn device(&self, number: u128) -> Client {
-        self.connect(self.devices, Dial::v5(&nid(number).to_string())).await
-    }
-
-    /// Whether this device may read its mail.
-    async fn knows(&self, number: u128) -> bool {
-        let mut device = self.device(number).await;
-        let reason = device.subscribe(TO_EUICC, QoS::AtLeastOnce).await;
-        device.disconnect().await;
-        !reason.is_error()
-    }
-
-    async fn connect(&self, address: SocketAddr, dial: Dial) -> Client {
-        let stream = in_time("a TCP connection", TcpStream::connect(address)).await.unwrap();
-        Client::open(stream, &dial).await.expect("a connection")
-    }
-
-    /// The next lines of its log, to one with this text in it.
-    async fn lines_until(&mut self, text: &str) -> Vec<String> {
-        let mut lines = Vec::new();
-        while lines.last().is_none_or(|line: &String| !line.contains(text)) {
-            lines.push(self.program.line().await.expect("it runs"));
-        }
-        lines
-    }
-
-    /// Ends it with SIGTERM: its exit code, and its whole log.
-    async fn stop(mut self) -> (Option<i32>, Vec<String>) {
-        self.program.signal("TERM");
-        let (status, lines) = self.program.end().await;
-        self.log.extend(lines);
-        (status.code(), self.log)
-    }
-}
-
-fn address_after(words: &str, line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once(words)?;
-    let is_part = |c: &char| c.is_ascii_digit() || matches!(c, '.' | ':');
-    rest.chars().take_while(is_part).collect::<String>().parse().ok()
 }
 
 #[tokio::test]

@@ -27,20 +27,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &["ids", "mqtt"]),
     ("log", &["ids", "clock", "config"]),
     ("audit", &["ids", "clock", "config", "log"]),
+    ("store", &["ids", "clock"]),
     ("pki", &["ids"]),
     ("client", &["ids", "clock", "pki"]),
     (
         "broker",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "audit",
+            "metrics", "log", "audit", "store",
         ],
     ),
     (
         "net",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "broker",
+            "metrics", "log", "store", "broker",
         ],
     ),
     (
@@ -54,14 +55,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "service",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "audit", "broker", "net", "admin",
+            "metrics", "log", "audit", "store", "broker", "net", "admin",
         ],
     ),
     (
         "cli",
         &[
             "ids", "units", "clock", "mqtt", "session", "route", "rsp", "auth", "config",
-            "metrics", "log", "audit", "broker", "net", "admin", "service", "client", "pki",
+            "metrics", "log", "audit", "store", "broker", "net", "admin", "service", "client",
+            "pki",
         ],
     ),
 ];

@@ -50,6 +50,17 @@ pub(crate) fn broker() -> Broker {
 
 /// The same with another control unit.
 fn broker_with(control: ControlOptions) -> Broker {
+    broker_on(control, None)
+}
+
+/// One whose sessions may outlive their connections, and which writes into this store.
+pub(crate) fn broker_with_store(store: Arc<dyn Store>) -> Broker {
+    let mut broker = broker_on(ControlOptions::default(), Some(store));
+    broker.options.session.expiry_max = Duration::from_secs(60);
+    broker
+}
+
+fn broker_on(control: ControlOptions, store: Option<Arc<dyn Store>>) -> Broker {
     let (messages_max, bytes_max) = (10, 10_000);
     let options = BrokerOptions {
         session: session_limits(),
@@ -75,7 +86,7 @@ fn broker_with(control: ControlOptions) -> Broker {
     let clock = Clock::start();
     let audit = AuditLog::open(&crate::config::Audit::default(), clock).unwrap();
     let metrics = Arc::new(Metrics::new(&[], &[]));
-    Broker::new(options, control, clock, metrics, audit, None)
+    Broker::new(options, control, clock, metrics, audit, store)
 }
 
 async fn member(broker: &Broker, client_id: &'static str) -> Attached {

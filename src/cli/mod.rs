@@ -23,6 +23,7 @@ mod endpoint;
 pub mod passwd;
 pub mod serve;
 pub mod server;
+pub mod store;
 pub mod version;
 
 /// The command line.
@@ -43,6 +44,7 @@ enum Command {
     Convert(convert::Convert),
     Ctl(ctl::Ctl),
     Audit(audit::Audit),
+    Store(store::Store),
     Device(device::Device),
     Server(server::Server),
     Version(version::Version),
@@ -56,6 +58,7 @@ impl Command {
             Self::Convert(command) => command.run(),
             Self::Ctl(command) => command.run().await,
             Self::Audit(command) => command.run().map_err(Failure::failed),
+            Self::Store(command) => command.run().map_err(Failure::failed),
             Self::Certs(command) => command.run().map_err(Failure::failed),
             Self::Passwd(command) => command.run(),
             Self::Device(command) => command.run().await.map_err(Failure::failed),
@@ -92,6 +95,7 @@ First steps:
   simcast convert /etc/mosquitto/mosquitto.conf
                                           a configuration for mosquitto becomes one for simcast
   simcast audit verify audit.log          has anybody changed the audit log?
+  simcast store check simcast-data        is the store in order?
   simcast COMMAND --help                  more on each command
 
 Environment:

@@ -8,6 +8,7 @@
 
 pub mod certificate;
 mod conn;
+mod end;
 mod failures;
 mod gate;
 mod greeting;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::conn::End;
+use super::end::End;
 use crate::config::{DropOrDisconnect, Listener, Mqtt};
 use crate::mqtt::{Publish, QoS, Subscribe, Unsubscribe, Version, topic};
 use crate::rsp::TopicNames;

@@ -43,6 +43,11 @@ impl Catalog {
         self.index.len()
     }
 
+    /// Gives back memory, once all rows are there.
+    pub(super) fn pack(&mut self) {
+        self.index.pack();
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -106,7 +106,8 @@ impl DiskStore {
             trouble: AtomicU8::new(0),
             figures: Mutex::new(Figures::default()),
         });
-        let writer = Writer { shared: Arc::clone(&shared), log, listener, paused: None };
+        let writer =
+            Writer { shared: Arc::clone(&shared), log, listener, paused: None, unreadable: false };
         writer.note_figures(|_| {});
         let (done, ended) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("store".to_owned());
@@ -188,8 +189,10 @@ struct Writer {
     shared: Arc<Shared>,
     log: Log,
     listener: Listener,
-    /// Since the oldest segment could not be read.
+    /// Since the oldest segment could not be read; it is tried again after [`RETRY_DELAY`].
     paused: Option<Stopwatch>,
+    /// That was so at the last attempt.
+    unreadable: bool,
 }
 
 impl Writer {
@@ -199,7 +202,10 @@ impl Writer {
         while durable && self.wait() {
             durable = self.round(&mut taken);
         }
-        durable = durable && self.log.finish().inspect_err(complain).is_ok();
+        if durable && let Err(error) = self.log.finish() {
+            // Everything is durable; only the word that it is one is missing.
+            tracing::warn!("the store cannot be closed in order: {error}");
+        }
         drop(self); // whoever hears it may open the store again
         // Nobody listens any more if it took too long.
         let _heard_or_not = done.send(durable);
@@ -237,9 +243,10 @@ impl Writer {
 
     /// Writes one batch. `false`: it is not written, and will not be.
     fn round(&mut self, taken: &mut Vec<Changes>) -> bool {
-        if let Err(error) = self.log.begin(self.paused.is_none()) {
-            self.paused = Some(Stopwatch::start());
-            complain(&error);
+        match self.log.begin(self.paused.is_none()) {
+            Ok(()) if self.paused.is_some() => {}
+            Ok(()) => self.unreadable = false,
+            Err(error) => self.cannot_clean(&error),
         }
         let commit = self.take(taken);
         let (commits, mut committed) = (taken.len(), 0);
@@ -299,6 +306,18 @@ impl Writer {
         }
     }
 
+    /// What is committed is written nevertheless; the log grows until it can be read again.
+    fn cannot_clean(&mut self, error: &io::Error) {
+        self.paused = Some(Stopwatch::start());
+        self.note_figures(|figures| figures.errors[Trouble::of(error) as usize - 1] += 1);
+        if !std::mem::replace(&mut self.unreadable, true) {
+            tracing::error!(
+                "the oldest segment of the store cannot be read: {error}; no space is given back \
+                 until it can"
+            );
+        }
+    }
+
     fn failed(&mut self, error: &io::Error) {
         let trouble = Trouble::of(error);
         self.note_figures(|figures| figures.errors[trouble as usize - 1] += 1);
@@ -336,8 +355,13 @@ impl Writer {
     }
 }
 
-fn complain(error: &io::Error) {
-    tracing::error!("the store cannot be read or closed: {error}");
+impl Drop for Writer {
+    /// Nothing is durable any more after a panic: of the listener, or a mistake here.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.trouble.store(Trouble::Io as u8, Ordering::Release);
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -127,7 +127,10 @@ impl RealDisk {
         let failed = |source| StoreError::file(folder, source);
         match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(failed)?,
+            // Whatever the umask: it has to be listed.
+            made => made
+                .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE)))
+                .map_err(failed)?,
         }
         let disk = Self { folder: folder.to_owned(), _lock: None };
         let names = disk.names().map_err(failed)?;
@@ -143,7 +146,7 @@ impl RealDisk {
     ///
     /// # Errors
     /// [`StoreError::File`], [`StoreError::NotAStore`].
-    pub fn look(folder: &Path) -> Result<Self, StoreError> {
+    pub(super) fn look(folder: &Path) -> Result<Self, StoreError> {
         let disk = Self { folder: folder.to_owned(), _lock: None };
         let names = disk.names().map_err(|source| StoreError::file(folder, source))?;
         if !names.iter().any(|name| is_ours(name)) {

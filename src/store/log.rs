@@ -24,7 +24,7 @@ const SPARE_SEGMENTS: u64 = 2;
 /// not leave thousands of short ones.
 const SEGMENT_SHARE_MIN: u64 = 8;
 /// With each batch, so many bytes of the oldest segment are cleaned at least, or a quarter of it …
-const SLICE_BYTES_MIN: usize = 256 << 10;
+const SLICE_BYTES_MIN: usize = 64 << 10;
 /// … and so many for each that was committed. Half of what is cleaned lives, in the long run, and
 /// is written again: with 2 the log would only just keep its length.
 const SLICE_BYTES_PER_BYTE: usize = 3;
@@ -91,7 +91,8 @@ impl Log {
         now: &str,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, StoreError> {
-        let (survey, catalog, commit) = repair::read(&*disk, options.on_damage, now, progress)?;
+        let (survey, mut catalog, commit) = repair::read(&*disk, options.on_damage, now, progress)?;
+        catalog.pack();
         let mut log = Self {
             disk,
             segment_bytes: options.segment_bytes.min(Options::SEGMENT_BYTES_MAX),

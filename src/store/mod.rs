@@ -21,8 +21,8 @@
 //!
 //! # The log
 //!
-//! Segments `00000001.log`, `00000002.log`, … of about [`Options::segment_bytes`], each with a header
-//! and batches of records (see `segment.rs` and `record.rs`). A batch is written and synced as a
+//! Segments `00000001.log`, `00000002.log`, … of about [`Options::segment_bytes`], each with a
+//! header and batches of records (see `segment.rs` and `record.rs`). A batch is written and synced as a
 //! whole, and at recovery it counts as a whole or not at all: so do the transactions in it. Nothing
 //! is ever overwritten: after any failure to write or sync, the segment is given up, and the next
 //! one says where it ended. What was not synced is still in memory and is written again.
@@ -36,8 +36,8 @@
 //!
 //! # Durability
 //!
-//! [`Durability::Fsync`]: what [`Store::durable`] covers survives a power cut. [`Durability::Flush`]:
-//! it survives a crash of the process. [`Durability::Memory`]: nothing is kept, see [`memory()`].
+//! [`Durability::Fsync`]: what [`Store::durable`] covers survives a power cut.
+//! [`Durability::Flush`]: it survives a crash of the process. [`Durability::Memory`]: nothing is kept, see [`memory()`].
 
 mod backup;
 mod catalog;
@@ -262,7 +262,7 @@ pub struct Figures {
     pub queued_bytes: u64,
     /// Batches written since the store was opened.
     pub batches: u64,
-    /// Failures to write since then, by [`Trouble::ALL`].
+    /// Failures to write, and to read what is to be cleaned, since then, by [`Trouble::ALL`].
     pub errors: [u64; Trouble::ALL.len()],
     /// Rows of which the disk has lost the value since then; found when a segment was cleaned.
     pub lost_rows: u64,
@@ -335,8 +335,8 @@ pub enum StoreError {
     /// Some of it is not what was written.
     #[error(
         "store {folder}: damaged in {count} {places}; the first is {first}\n\
-         `simcast store check` tells all of them. Bring back a backup with `simcast store restore`, \
-         or go on without what is damaged with on_damage = \"salvage\": the files are kept. \
+         `simcast store check` tells all of them. Bring back a backup with `simcast store \
+         restore`, or go on without what is damaged with on_damage = \"salvage\": the files are kept. \
          Nothing was changed",
         folder = folder.display(),
         count = damages.count,
@@ -361,4 +361,4 @@ impl StoreError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

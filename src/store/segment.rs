@@ -136,15 +136,16 @@ pub(super) struct Scanner {
     salt: Salt,
     at: u32,
     end: u32,
-    /// What the file holds from `buffer_at` on.
+    /// Its first `filled` bytes are what the file holds from `buffer_at` on.
     buffer: Vec<u8>,
+    filled: usize,
     buffer_at: u32,
 }
 
 impl Scanner {
     /// Over what the file holds from one offset to another.
     pub(super) fn new(file: Box<dyn DiskFile>, salt: Salt, from: u32, end: u32) -> Self {
-        Self { file, salt, at: from, end, buffer: Vec::new(), buffer_at: from }
+        Self { file, salt, at: from, end, buffer: Vec::new(), filled: 0, buffer_at: from }
     }
 
     /// Where the next item begins.
@@ -229,22 +230,23 @@ impl Scanner {
         let bytes = bytes.min((self.end - at) as usize);
         let known = at.checked_sub(self.buffer_at).map(|skip| skip as usize);
         let skip = match known {
-            Some(skip) if skip + bytes <= self.buffer.len() => skip,
+            Some(skip) if skip + bytes <= self.filled => skip,
             _ => {
                 self.fill(at, bytes)?;
                 0
             }
         };
-        Ok(&self.buffer[skip..(skip + bytes).min(self.buffer.len())])
+        Ok(&self.buffer[skip..(skip + bytes).min(self.filled)])
     }
 
     fn fill(&mut self, at: u32, bytes: usize) -> io::Result<()> {
         let bytes = bytes.max(CHUNK_BYTES).min((self.end - at) as usize);
-        self.buffer.resize(bytes, 0);
-        self.buffer_at = at;
-        let read = self.file.read_at(&mut self.buffer, u64::from(at));
-        self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-        read.map(drop)
+        if self.buffer.len() < bytes {
+            self.buffer.resize(bytes, 0);
+        }
+        (self.filled, self.buffer_at) = (0, at);
+        self.filled = self.file.read_at(&mut self.buffer[..bytes], u64::from(at))?;
+        Ok(())
     }
 }
 

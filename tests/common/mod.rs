@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub mod client;
+pub mod process;
 pub mod program;
 pub mod rig;
 

@@ -315,10 +315,8 @@ fn habits(plan: &mut Plan, d: &Directive) -> Answer {
                 other => other.map(drop),
             }
         }
-        "persistence" => match yes_no(d) {
-            Ok(true) => return None,
-            other => other.map(drop),
-        },
+        "persistence" => yes_no(d).map(|yes| plan.persistence = yes.then(|| d.place.clone())),
+        "persistence_location" => text(d).map(|folder| plan.persistence_location = Some(folder)),
         _ => return None,
     };
     taken(result)

@@ -28,7 +28,7 @@ pub(super) const BRIDGE_KEYS: &[&str] = &[
     "username",
 ];
 
-const STORE: &str = "sessions and messages are in memory, for now: a restart forgets them";
+const STORE: &str = "simcast writes down each message before it acknowledges it";
 const LOG: &str = "simcast writes its log to standard error: leave the rest to journald, or to \
                    whatever starts it";
 const SERVICE: &str = "leave it to systemd, or to whatever starts simcast";
@@ -61,15 +61,13 @@ const LEFT: &[(&str, &str)] = &[
     ("log_timestamp_format", LOG),
     ("max_inflight_bytes", "messages under way are bounded by number: `[limits] max_inflight`"),
     ("memory_limit", "use MemoryMax= of systemd; each queue has its own bound in `[limits]`"),
-    ("persistence", STORE),
-    ("persistence_file", STORE),
-    ("persistence_location", STORE),
+    ("persistence_file", "the store is a directory: `[store] path`"),
     ("pid_file", SERVICE),
     ("plugin_use", PLUGIN),
     ("psk_file", "simcast has no pre-shared keys: give the devices certificates"),
     ("queue_qos0_messages", "QoS 0 does not wait for clients that are away: publish with QoS 1"),
     ("retain_expiry_interval", "publish with a Message Expiry Interval (MQTT 5)"),
-    ("retained_persistence", STORE),
+    ("retained_persistence", "what is retained is kept wherever anything is: see `[store]`"),
     ("retry_interval", NOTHING),
     ("set_tcp_nodelay", "always on"),
     ("tls_engine_kpass_sha1", ENGINE),

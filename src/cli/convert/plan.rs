@@ -105,6 +105,9 @@ pub(super) struct Plan {
     pub(super) keys: BTreeMap<(&'static str, &'static str), Set<String>>,
     pub(super) client_id_prefix: Option<Set<String>>,
     pub(super) log_types: Vec<String>,
+    /// Where it is switched on.
+    pub(super) persistence: Option<Place>,
+    pub(super) persistence_location: Option<String>,
     pub(super) bridge: Option<String>,
     pub(super) left: Vec<Note>,
     /// What mosquitto itself would not start with.

@@ -220,15 +220,25 @@ fn bounds_are_mosquittos() {
 }
 
 #[test]
+fn what_mosquitto_keeps_is_kept_beside_its_own_file() {
+    let kept = convert("persistence true\npersistence_location /var/lib/mosquitto/\n").text;
+    let expected = "path = \"/var/lib/mosquitto/simcast-data\" # mosquitto.conf:1";
+    assert!(kept.contains(expected), "{kept}");
+    assert!(convert("persistence true\n").text.contains("\"/somewhere/simcast-data\""));
+    for text in ["", "persistence false\npersistence_location /var/lib/mosquitto/\n"] {
+        assert_eq!(config(text).store.folder(), None, "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_taken_is_named_with_its_line() {
-    let text = "# a comment\n\npersistence true\npersistence_location /var/lib/mosquitto/\n\
+    let text = "# a comment\n\npersistence true\npersistence_file mosquitto.db\n\
                 log_dest file /var/log/mosquitto.log\nlog_dest stderr\nmax_queued_messages 5\n\
                 queue_qos0_messages true\nupgrade_outgoing_qos false\nciphers DEFAULT\n\
                 memory_limit 0\nset_tcp_nodelay true\nconnection site\naddress example.org\n\
                 remote_password hunter2\ntopic # out\nbridge_insecure true\n";
     let expected = [
-        "3 persistence",
-        "4 persistence_location",
+        "4 persistence_file",
         "5 log_dest",
         "8 queue_qos0_messages",
         "10 ciphers",
@@ -241,7 +251,7 @@ fn what_is_not_taken_is_named_with_its_line() {
     assert_eq!(left(text), expected);
     let converted = convert(text);
     assert!(!converted.text.contains("hunter2"), "a password is nobody's business");
-    assert!(converted.text.contains("# mosquitto.conf:3: persistence: "));
+    assert!(converted.text.contains("# mosquitto.conf:4: persistence_file: "));
 }
 
 #[test]

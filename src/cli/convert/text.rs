@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::doors::{self, Machine};
-use super::keys::{ENDLESS_BYTES, LARGEST_PACKET_BYTES, LONGEST_EXPIRY_SECS};
+use super::keys::{ENDLESS_BYTES, LARGEST_PACKET_BYTES, LONGEST_EXPIRY_SECS, quoted};
 use super::plan::{Note, Plan};
 
 /// The converted file, and what people have to be told.
@@ -65,6 +65,7 @@ pub(super) fn write(plan: &Plan, source: &Path, machine: &Machine) -> Converted 
         text.push_str(&section_text(plan, section));
     }
     text.push_str(&rsp(plan));
+    text.push_str(&store(plan, machine));
     text.push_str(&log(plan));
     notes.sort_by_key(|note| (note.place.file.to_path_buf(), note.place.line));
     if !notes.is_empty() {
@@ -112,6 +113,17 @@ fn rsp(plan: &Plan) -> String {
 
 /// The default of `[rsp] body_bytes_max`.
 const RSP_BODY_BYTES: u64 = 256 << 10;
+
+/// `[store]`: beside mosquitto's own file, which is not read.
+fn store(plan: &Plan, machine: &Machine) -> String {
+    let Some(place) = &plan.persistence else {
+        let why = "mosquitto: nothing is kept where `persistence` is not true";
+        return format!("\n[store]\ndurability = \"memory\" # {why}\n");
+    };
+    let folder = plan.persistence_location.as_deref().unwrap_or_default();
+    let path = machine.cwd.join(folder).join("simcast-data");
+    format!("\n[store]\npath = {} # {}\n", quoted(&path.to_string_lossy()), place.short())
+}
 
 /// `[log]`, where mosquitto's is other than ours.
 fn log(plan: &Plan) -> String {

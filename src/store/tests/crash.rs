@@ -103,7 +103,7 @@ impl World {
 #[test]
 fn what_was_acknowledged_survives_power_cuts() {
     // cases C2, C3, C4, C13
-    for_seeds(1_500, |seed| {
+    for_seeds(500, |seed| {
         let mut world = World::new(seed, Durability::Fsync);
         let mut cleaned = 0;
         for _ in 0..6 {
@@ -112,7 +112,9 @@ fn what_was_acknowledged_survives_power_cuts() {
             while world.work(&mut log, 10).is_some() {}
             cleaned += log.catalog().oldest().map_or(0, |oldest| oldest.number());
             drop(log);
-            world.disk.power_on();
+            // Or the process alone dies: then what was not synced is there, and what is built on
+            // it has to survive the next power cut.
+            if world.random.one_in(3) { world.disk.restart() } else { world.disk.power_on() }
         }
         world.recover(false);
         assert!(cleaned > 0);
@@ -122,12 +124,17 @@ fn what_was_acknowledged_survives_power_cuts() {
 #[test]
 fn what_was_acknowledged_survives_power_cuts_on_a_disk_that_fails() {
     // cases C5, C6
-    for_seeds(1_500, |seed| {
+    for_seeds(500, |seed| {
         let mut world = World::new(seed, Durability::Fsync);
         for _ in 0..6 {
             let mut log = world.recover(false);
             let one_in = 2 + world.random.below(8);
-            let faults = Faults { write_full: one_in, sync_fails: one_in, name_fails: one_in };
+            let faults = Faults {
+                write_full: one_in,
+                sync_fails: one_in,
+                name_fails: one_in,
+                read_fails: one_in,
+            };
             world.disk.set_faults(faults);
             world.disk.cut_power_after(world.random.below(200));
             while world.work(&mut log, 10).is_some() {}
@@ -183,7 +190,7 @@ fn without_sync_a_crash_of_the_process_loses_nothing() {
 
 #[test]
 fn without_sync_a_power_cut_leaves_how_it_was_at_one_moment() {
-    for_seeds(500, |seed| {
+    for_seeds(300, |seed| {
         let mut world = World::new(seed, Durability::Flush);
         for _ in 0..6 {
             let mut log = world.recover(true);

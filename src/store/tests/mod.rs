@@ -1,7 +1,11 @@
 //! The store against a disk that fails in every way, and on a real one.
 
 mod crash;
-mod sim;
+mod damage;
+mod real;
+pub(crate) mod sim;
+mod space;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,10 +13,10 @@ const SECTOR: usize = 512;
 
 /// Numbers that look random: SplitMix64.
 #[derive(Clone, Debug)]
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,11 +24,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 }
@@ -81,10 +81,11 @@ type Naming = Vec<(String, Option<usize>)>;
 
 /// How likely what goes wrong: one call in so many; 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Faults {
-    pub(super) write_full: u64,
-    pub(super) sync_fails: u64,
-    pub(super) name_fails: u64,
+pub(crate) struct Faults {
+    pub(crate) write_full: u64,
+    pub(crate) sync_fails: u64,
+    pub(crate) name_fails: u64,
+    pub(crate) read_fails: u64,
 }
 
 #[derive(Debug)]
@@ -105,7 +106,11 @@ struct State {
 
 /// The disk. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk {
+    state: Arc<Mutex<State>>,
+    /// Held by a test that wants syncs to wait.
+    gate: Arc<Mutex<()>>,
+}
 
 struct SimFile {
     disk: SimDisk,
@@ -174,8 +179,8 @@ impl State {
 }
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    pub(crate) fn new(seed: u64) -> Self {
+        let state = State {
             random: Random(seed ^ 0x5eed),
             nodes: Vec::new(),
             names: BTreeMap::new(),
@@ -186,24 +191,30 @@ impl SimDisk {
             fuse: None,
             dark: false,
             syncs: 0,
-        })))
+        };
+        Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
+    }
+
+    /// As long as it is held, no sync of a file ends.
+    pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap()
     }
 
     /// The power goes after so many calls.
-    pub(super) fn cut_power_after(&self, calls: u64) {
+    pub(crate) fn cut_power_after(&self, calls: u64) {
         self.state().fuse = Some(calls);
     }
 
-    pub(super) fn is_dark(&self) -> bool {
+    pub(crate) fn is_dark(&self) -> bool {
         self.state().dark
     }
 
     /// The power is back: what was not synced may be there or not.
-    pub(super) fn power_on(&self) {
+    pub(crate) fn power_on(&self) {
         let mut state = self.state();
         for node in 0..state.nodes.len() {
             state.lose(node);
@@ -231,40 +242,40 @@ impl SimDisk {
     }
 
     /// The process has died, not the machine: everything is as it was seen.
-    pub(super) fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let mut state = self.state();
         (state.fuse, state.dark) = (None, false);
     }
 
-    pub(super) fn set_faults(&self, faults: Faults) {
+    pub(crate) fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
     /// Every call that changes something fails, or none.
-    pub(super) fn set_broken(&self, broken: Option<io::ErrorKind>) {
+    pub(crate) fn set_broken(&self, broken: Option<io::ErrorKind>) {
         self.state().broken = broken;
     }
 
-    pub(super) fn syncs(&self) -> u64 {
+    pub(crate) fn syncs(&self) -> u64 {
         self.state().syncs
     }
 
     /// The segments, in their order.
-    pub(super) fn segments(&self) -> Vec<String> {
+    pub(crate) fn segments(&self) -> Vec<String> {
         self.state().names.keys().filter(|name| name.ends_with(".log")).cloned().collect()
     }
 
-    pub(super) fn all_names(&self) -> Vec<String> {
+    pub(crate) fn all_names(&self) -> Vec<String> {
         self.state().names.keys().cloned().collect()
     }
 
-    pub(super) fn contents(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn contents(&self, name: &str) -> Vec<u8> {
         let state = self.state();
         state.nodes[state.names[name]].seen.clone()
     }
 
     /// Puts something else there, for good.
-    pub(super) fn replace(&self, name: &str, contents: &[u8]) {
+    pub(crate) fn replace(&self, name: &str, contents: &[u8]) {
         let mut state = self.state();
         let node = Node { seen: contents.to_vec(), kept: contents.to_vec(), pending: Vec::new() };
         state.nodes.push(node);
@@ -273,15 +284,23 @@ impl SimDisk {
         state.kept_names.insert(name.to_owned(), node);
     }
 
+    /// Changes what a file holds, for good, also for those who have it open.
+    pub(crate) fn write_over(&self, name: &str, contents: &[u8]) {
+        let mut state = self.state();
+        let node = state.names[name];
+        state.nodes[node].seen = contents.to_vec();
+        state.nodes[node].kept = contents.to_vec();
+    }
+
     /// Takes a file away, for good.
-    pub(super) fn take_away(&self, name: &str) {
+    pub(crate) fn take_away(&self, name: &str) {
         let mut state = self.state();
         state.names.remove(name);
         state.kept_names.remove(name);
     }
 
     /// Another disk that holds the same.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let copy = Self::new(0);
         for name in self.all_names() {
             copy.replace(&name, &self.contents(&name));
@@ -379,6 +398,10 @@ impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
         state.tick()?;
+        let one_in = state.faults.read_fails;
+        if state.fails(one_in) {
+            return Err(io::ErrorKind::Other.into());
+        }
         let seen = &state.nodes[self.node].seen;
         let from = seen.len().min(at as usize);
         let read = buffer.len().min(seen.len() - from);
@@ -416,6 +439,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        drop(self.disk.gate.lock().unwrap());
         let mut state = self.disk.state();
         let one_in = state.faults.sync_fails;
         let result = state.changing(one_in, io::ErrorKind::Other);
