@@ -397,7 +397,7 @@ fn read_registry(path: &PathBuf) -> Result<String, RegistryError> {
 fn control_unit(rsp: &Rsp) -> Result<ControlUnit, RegistryError> {
     let mut control = ControlUnit::new(control_options(rsp));
     if let Some(path) = &rsp.registry {
-        let report = control.import(&read_registry(path)?);
+        let report = control.load(&read_registry(path)?);
         if report.rejected > 0 {
             return Err(RegistryError::Broken { path: path.clone(), report });
         }

@@ -172,10 +172,15 @@ impl ControlUnit {
         &self.options
     }
 
-    /// Adds the devices of the registry file to those that are known; a known device gets the
-    /// groups and labels of its line, unless an operator has changed it.
-    pub fn import(&mut self, csv: &str) -> ImportReport {
+    /// Reads the registry file for the first time. What an operator changes counts more than it.
+    pub fn load(&mut self, csv: &str) -> ImportReport {
         Intake::load(csv, &self.options).finish(self)
+    }
+
+    /// Adds the devices of a file to those that are known; a known device gets the groups and
+    /// labels of its line.
+    pub fn import(&mut self, csv: &str) -> ImportReport {
+        Intake::add(csv, &self.options).finish(self)
     }
 
     /// Puts a registry file in the place of what is known. Devices that vanished lose their mail

@@ -67,6 +67,19 @@ impl Roll {
         self.pages.note_all(if done > 0 { self.members.len() } else { 0 });
     }
 
+    /// Those who stand at these places are done now; `false` where they were.
+    pub(super) fn finish_all(&mut self, places: std::ops::Range<usize>) -> bool {
+        let before = self.remaining;
+        for place in places {
+            let remaining = self.remaining;
+            self.restore_done(place);
+            if self.remaining < remaining {
+                self.pages.note(place);
+            }
+        }
+        self.remaining < before
+    }
+
     /// The member at this place is done, as it was before a restart.
     pub(super) fn restore_done(&mut self, place: usize) {
         let Some(word) = self.done.get_mut(place / 64).filter(|_| place < self.members.len())

@@ -173,6 +173,15 @@ impl Track {
         self.pages.note_all(self.states.len());
     }
 
+    /// The member at this place is gone; gives where it was, if it was not gone before.
+    pub(super) fn lose(&mut self, place: usize) -> Option<DeviceState> {
+        let byte = self.states.get(place)?;
+        let from = Some(DeviceState::from_byte(*byte)).filter(|from| *from != DeviceState::Gone)?;
+        self.pages.note(place);
+        self.restore(place, DeviceState::Gone);
+        Some(from)
+    }
+
     /// The member at this place is so far, as it was before a restart.
     pub(super) fn restore(&mut self, place: usize, state: DeviceState) {
         let Some(byte) = self.states.get_mut(place) else { return };

@@ -13,7 +13,7 @@ use super::super::mail::MailRows;
 use super::super::merging::MergingRow;
 use super::super::registry::{PutRow, Registry, ReplacedRow};
 use super::super::rows::{
-    Book, Changed, Devices, Past, Pen, RosterRow, Rosters, Sheet, Table, part,
+    Book, Changed, Devices, GONE, Past, Pen, RosterRow, Rosters, Sheet, Table, part,
 };
 use super::super::settings::{self, GroupSettings, Settings, SettingsTable};
 use super::super::spent::SpentRow;
@@ -269,7 +269,8 @@ impl ControlUnit {
     /// Those who are not in the group any more.
     fn strangers(&self, gid: Gid, all: &[u32]) -> Vec<u32> {
         let members = self.registry.members(gid).map_or(&[][..], |members| members);
-        all.iter().copied().filter(|index| members.binary_search(index).is_err()).collect()
+        let is_stranger = |index: &u32| *index != GONE && members.binary_search(index).is_err();
+        all.iter().copied().filter(is_stranger).collect()
     }
 
     /// What the configuration says now, with what operators have changed. What does not work any

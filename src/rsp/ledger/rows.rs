@@ -12,7 +12,7 @@ use super::super::mail::Publication;
 use super::super::parts::Parts;
 use super::super::request::{Asked, Draft, Request, Roster, Whom};
 use super::super::rows::{
-    Book, Changed, MEMBERS_PER_PAGE, NidRow, Past, Rosters, Sheet, Table, TidRow,
+    Book, Changed, GONE, MEMBERS_PER_PAGE, NidRow, Past, Rosters, Sheet, Table, TidRow,
 };
 use super::super::track::{DeviceState, Track};
 use super::Ledger;
@@ -133,6 +133,15 @@ struct VerdictRow {
     releases: Option<bool>,
 }
 
+impl VerdictRow {
+    fn verdict(self) -> Option<Verdict> {
+        self.releases.map(|releases| match releases {
+            true => Verdict::Release,
+            false => Verdict::Halt,
+        })
+    }
+}
+
 /// The rows of the ledger that were read.
 #[derive(Debug, Default)]
 pub(in crate::rsp) struct LedgerRows {
@@ -141,9 +150,6 @@ pub(in crate::rsp) struct LedgerRows {
     verdicts: HashMap<u64, VerdictRow>,
     states: HashMap<u64, Vec<(u32, Box<[u8]>)>>,
 }
-
-/// Index and place of a device of a first wave that is gone: it counts, and is named by nobody.
-const GONE: u32 = u32::MAX;
 
 /// A name that many requests have.
 type Askers = HashMap<Box<str>, Arc<str>>;
@@ -303,29 +309,26 @@ impl Ledger {
                 }
             }
         }
+        let mut first: Vec<usize> = Vec::new();
         let counts = rows.verdicts.remove(&id).unwrap_or_default();
-        let mut missing = 0;
         let wave = rows.waves.remove(&id).map(|wave| {
-            let index = |place: &u32| {
-                let here = roster.place(*place as usize).and_then(|at| roster.members.get(at));
-                let was_open = *place != GONE && state_at(&pages, *place as usize).is_open();
-                missing += u32::from(here.is_none() && was_open);
-                // Who is gone is counted, and named by nobody.
-                here.copied().unwrap_or(GONE)
-            };
-            let first = wave.first.iter().map(index).collect();
-            let verdict = counts.releases.map(|releases| match releases {
-                true => Verdict::Release,
-                false => Verdict::Halt,
-            });
-            let done = (counts.done, counts.failed);
-            FirstWave::restored(first, wave.failures_max_permille, done, verdict)
+            let places = wave.first.iter().filter_map(|place| roster.place(*place as usize));
+            first.extend(places);
+            let devices = first.iter().map(|place| roster.members[*place]).collect();
+            FirstWave::restored(
+                devices,
+                wave.failures_max_permille,
+                (counts.done, counts.failed),
+                counts.verdict(),
+            )
         });
         let mut new = Roster { gid, track, pace: Pace::default(), wave, parts: None, row: 0 };
         let is_moved = roster.is_moved();
-        for _ in 0..missing {
-            let (from, to) = (DeviceState::Queued, DeviceState::Gone);
-            let verdict = new.wave.as_mut().and_then(|wave| wave.note(GONE, from, to));
+        for place in roster.gone() {
+            let Some(from) = new.track.lose(place) else { continue };
+            self.notes.change(id);
+            let wave = new.wave.as_mut().filter(|_| first.contains(&place));
+            let verdict = wave.and_then(|wave| wave.note(GONE, from, DeviceState::Gone));
             self.verdicts.extend(verdict.map(|verdict| (id, verdict)));
         }
         if is_moved {
@@ -366,12 +369,6 @@ impl Ledger {
 fn whom_one(row: &RequestRow<'_>, past: &Past<'_>) -> Option<Whom> {
     let (_, key) = past.device(row.to?)?;
     Some(Whom::One { index: key.index, state: DeviceState::of_number(row.state)? })
-}
-
-fn state_at(pages: &[(u32, Box<[u8]>)], place: usize) -> DeviceState {
-    let page = pages.iter().find(|(page, _)| *page as usize == place / MEMBERS_PER_PAGE);
-    let number = page.and_then(|(_, states)| states.get(place % MEMBERS_PER_PAGE));
-    number.and_then(|number| DeviceState::of_number(*number)).unwrap_or(DeviceState::Queued)
 }
 
 fn request(
@@ -433,8 +430,8 @@ fn write_head(id: u64, request: &mut Request, book: &mut Book<'_, '_>) {
         roster.row = book.rosters.use_of(roster.track.members(), book.registry, book.sheet);
         if let Some(wave) = &roster.wave {
             let members = roster.track.members();
-            let place = |index: &u32| members.binary_search(index).map_or(GONE, |at| at as u32);
-            let first = wave.devices().iter().map(place).collect();
+            let place = |index: &u32| u32::try_from(members.binary_search(index).ok()?).ok();
+            let first = wave.devices().iter().filter_map(place).collect();
             let failures_max_permille = wave.view().failures_max_permille;
             let row = WaveRow { first, failures_max_permille };
             book.sheet.put(Table::Request, id, part::WAVE, &row);

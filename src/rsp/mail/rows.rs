@@ -284,6 +284,9 @@ impl Mail {
             let places = Roll::done_on(page, &bits).filter_map(|place| roster.place(place));
             places.for_each(|place| roll.restore_done(place));
         }
+        if roll.finish_all(roster.gone()) {
+            self.notes.roll(gid, id);
+        }
         let parts = if row.has_parts {
             Some(Arc::new(Parts::read(&message.payload, scheme).ok()?))
         } else {

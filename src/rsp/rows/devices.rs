@@ -78,12 +78,15 @@ pub(in crate::rsp) struct Past<'a> {
     pub(in crate::rsp) useless: Vec<(Table, u64, Option<u32>)>,
 }
 
-/// The members of a roster, as far as they are there.
+/// The members of a roster. Who is gone comes behind all others.
 pub(in crate::rsp) struct PastRoster {
     pub(in crate::rsp) members: Arc<Vec<u32>>,
     /// Where each place of the rows is now, if that is not where it was.
-    places: Option<Vec<Option<u32>>>,
+    places: Option<Vec<u32>>,
 }
+
+/// The index of a device that is gone: none has it.
+pub(in crate::rsp) const GONE: u32 = u32::MAX;
 
 impl Past<'_> {
     pub(in crate::rsp) fn device(&self, nid: super::NidRow) -> Option<(Nid, DeviceKey)> {
@@ -113,24 +116,23 @@ impl Past<'_> {
 
 impl PastRoster {
     fn new(row: &RosterRow, registry: &Registry) -> Self {
-        let index = |nid: &Option<Nid>| Some(registry.key((*nid)?)?.index);
-        let found: Vec<Option<u32>> = row.0.iter().map(index).collect();
-        let mut members: Vec<u32> = found.iter().flatten().copied().collect();
-        if members.len() == found.len() && members.is_sorted() {
-            return Self { members: Arc::new(members), places: None };
+        let key = |nid: &Option<Nid>| registry.key((*nid)?);
+        let index = |nid: &Option<Nid>| key(nid).map_or(GONE, |key| key.index);
+        let written: Vec<u32> = row.0.iter().map(index).collect();
+        if written.is_sorted() {
+            return Self { members: Arc::new(written), places: None };
         }
-        members.sort_unstable();
-        members.dedup();
-        members.shrink_to_fit();
-        let place = |index: &Option<u32>| {
-            let place = members.binary_search(index.as_ref()?).ok()?;
-            u32::try_from(place).ok()
-        };
-        let places = Some(found.iter().map(place).collect());
-        Self { members: Arc::new(members), places }
+        let mut order: Vec<u32> = (0..).take(written.len()).collect();
+        order.sort_by_key(|place| written[*place as usize]);
+        let mut places = vec![0; order.len()];
+        for (now, before) in (0..).zip(&order) {
+            places[*before as usize] = now;
+        }
+        let members = order.iter().map(|place| written[*place as usize]).collect();
+        Self { members: Arc::new(members), places: Some(places) }
     }
 
-    /// Members stand in other places than in the rows, or are missing.
+    /// Members stand in other places than in the rows.
     pub(in crate::rsp) fn is_moved(&self) -> bool {
         self.places.is_some()
     }
@@ -139,7 +141,12 @@ impl PastRoster {
     pub(in crate::rsp) fn place(&self, written: usize) -> Option<usize> {
         match &self.places {
             None => (written < self.members.len()).then_some(written),
-            Some(places) => places.get(written)?.map(|place| place as usize),
+            Some(places) => places.get(written).map(|place| *place as usize),
         }
+    }
+
+    /// The places of those who are gone.
+    pub(in crate::rsp) fn gone(&self) -> std::ops::Range<usize> {
+        self.members.partition_point(|index| *index < GONE)..self.members.len()
     }
 }

@@ -3,6 +3,7 @@
 mod campaigns;
 mod chunk;
 mod consent;
+mod disk;
 mod envelope;
 mod exchanges;
 mod gathered;
@@ -14,6 +15,7 @@ mod options;
 mod parts;
 mod pieces;
 mod registry;
+mod rows;
 mod rules;
 mod whole;
 mod wire;

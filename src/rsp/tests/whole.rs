@@ -3,14 +3,19 @@
 //!
 //! Servers publish A1, B1 and C1, in waves and not, under strict and lenient flow; devices come,
 //! go, read, acknowledge, put back, answer and refuse; they change groups and vanish; operators
-//! send again, withdraw and release; and time passes.
+//! send again, withdraw and release; time passes; and now and then all that is left is what was
+//! written down.
+
+mod ops;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::super::mailbox::READERS_MAX;
+use super::disk::Disk;
 use super::*;
+use ops::{Op, Settled, ops};
 
 const DEVICES: usize = 5;
 const GROUPS: usize = 2;
@@ -18,64 +23,6 @@ const MAIL: Duration = Duration::from_secs(170);
 const TTL_TRIGGER: Duration = Duration::from_secs(200);
 const TTL_MSG: Duration = Duration::from_secs(90);
 const TOLERATED_PERMILLE: u16 = 500;
-
-#[derive(Clone, Debug)]
-enum Op {
-    /// A1 or B1 to a device.
-    Single(bool, usize),
-    /// A1 or C1 to a group, with so many at first.
-    Group(bool, usize, Option<u32>),
-    Attach(usize),
-    Detach(usize, usize),
-    Pull(usize, usize),
-    /// What becomes of one of the letters a device was given.
-    Settle(usize, usize, Settled),
-    /// By a device, to a campaign counted from the newest; in its group's name; with this result.
-    Answer(usize, usize, bool, i64),
-    Retry(usize, bool),
-    Cancel(usize),
-    Release(usize),
-    Move(usize, u8),
-    Remove(usize),
-    Wait(u64),
-    Sweep,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Settled {
-    Acknowledged,
-    PutBack,
-    Discarded,
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let device = || 0..DEVICES;
-    let latest = || 0..6_usize;
-    let settled = prop_oneof![
-        6 => Just(Settled::Acknowledged),
-        1 => Just(Settled::PutBack),
-        1 => Just(Settled::Discarded),
-    ];
-    let op = prop_oneof![
-        4 => (any::<bool>(), device()).prop_map(|(msg, d)| Op::Single(msg, d)),
-        6 => (any::<bool>(), 0..GROUPS, proptest::option::of(1..4_u32))
-            .prop_map(|(msg, g, wave)| Op::Group(msg, g, wave)),
-        3 => device().prop_map(Op::Attach),
-        2 => (device(), 0..3_usize).prop_map(|(d, at)| Op::Detach(d, at)),
-        8 => (device(), 0..5_usize).prop_map(|(d, room)| Op::Pull(d, room)),
-        8 => (device(), 0..4_usize, settled).prop_map(|(d, at, how)| Op::Settle(d, at, how)),
-        9 => (device(), latest(), any::<bool>(), 0..2_i64)
-            .prop_map(|(d, at, group, rc)| Op::Answer(d, at, group, rc)),
-        3 => (latest(), any::<bool>()).prop_map(|(at, failed)| Op::Retry(at, failed)),
-        1 => latest().prop_map(Op::Cancel),
-        1 => latest().prop_map(Op::Release),
-        2 => (device(), 0..4_u8).prop_map(|(d, groups)| Op::Move(d, groups)),
-        1 => device().prop_map(Op::Remove),
-        2 => (0..120_u64).prop_map(Op::Wait),
-        2 => Just(Op::Sweep),
-    ];
-    proptest::collection::vec(op, 0..150)
-}
 
 /// What was posted once, as one device has it.
 #[derive(Clone, Debug)]
@@ -177,6 +124,8 @@ struct World {
     verdicts: Vec<usize>,
     posted: u32,
     sessions: u32,
+    options: ControlOptions,
+    disk: Disk,
 }
 
 fn group_gid(group: usize) -> Gid {
@@ -201,7 +150,7 @@ impl World {
         let options =
             ControlOptions { settings, limits, mail_ttl: MAIL, ..ControlOptions::default() };
         let mut world = Self {
-            unit: ControlUnit::new(options),
+            unit: ControlUnit::new(options.clone()),
             now: Timestamp(1),
             strict,
             devices: (0..DEVICES).map(|_| Device::default()).collect(),
@@ -209,8 +158,12 @@ impl World {
             verdicts: Vec::new(),
             posted: 0,
             sessions: 0,
+            options,
+            disk: Disk::default(),
         };
+        world.unit.keep_rows();
         (0..DEVICES).for_each(|device| world.put(device, device as u8 & 3));
+        world.disk.write(&mut world.unit);
         world
     }
 
@@ -230,8 +183,25 @@ impl World {
             Op::Remove(device) => self.remove(device),
             Op::Wait(secs) => self.now = self.now.after(Duration::from_secs(secs)),
             Op::Sweep => self.sweep(),
+            Op::Restart => self.restart(),
         }
+        self.disk.write(&mut self.unit);
         self.check();
+    }
+
+    /// Nobody is connected any more, and what first waves have decided is done.
+    fn restart(&mut self) {
+        let unit = self.disk.restored(&self.options, "");
+        let (seen, before) =
+            (self.disk.seen(&unit, self.now), self.disk.seen(&self.unit, self.now));
+        seen.lines().zip(before.lines()).for_each(|(now, before)| assert_eq!(now, before));
+        assert_eq!(seen, before);
+        self.unit = unit;
+        for device in &mut self.devices {
+            device.readers.clear();
+            device.taken.clear();
+        }
+        self.heed();
     }
 
     /// The request that is the `at`th from the newest.
