@@ -114,6 +114,8 @@ impl Gathering {
     pub(super) fn put_back(&mut self, pending: Pending, due: Timestamp) {
         let gid = pending.batch.gid;
         self.gone.retain(|gone| *gone != pending.batch.id);
+        // Its first row says when it is due.
+        self.changed.note((gid, pending.batch.id, 0));
         self.calendar.insert((due, gid));
         self.pending.insert(gid, Pending { due, ..pending });
     }
@@ -126,6 +128,7 @@ impl Gathering {
         let Some(pending) = self.pending.get_mut(&gid) else { return };
         self.calendar.remove(&(pending.due, gid));
         pending.due = pending.due.min(now);
+        self.changed.note((gid, pending.batch.id, 0));
         self.calendar.insert((pending.due, gid));
     }
 }

@@ -136,6 +136,9 @@ impl Merging {
             let its = batch.each.iter().filter(|(other, _)| *other == index);
             its.for_each(|(_, message)| self.changed.bury(message));
             batch.each.retain(|(other, _)| *other != index);
+            if batch.each.is_empty() {
+                self.take(id);
+            }
         }
     }
 

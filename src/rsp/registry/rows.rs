@@ -53,8 +53,9 @@ impl Registry {
     /// An operator has put this device.
     pub(in crate::rsp) fn put(&mut self, nid: Nid) {
         if let Some(index) = self.index(nid) {
-            self.slots[index as usize].is_put = true;
-            self.banished.remove(&nid);
+            let slot = &mut self.slots[index as usize];
+            slot.is_put = true;
+            slot.is_filed |= self.banished.remove(&nid);
             self.notes.put(nid);
         }
     }

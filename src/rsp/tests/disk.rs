@@ -47,7 +47,9 @@ impl Pen for Disk {
     }
 
     fn delete_all(&mut self, table: Table, id: u64) {
-        self.rows.retain(|(other, number, _), _| (*other, *number) != (table, id));
+        let parts = (table, id, 0)..=(table, id, u32::MAX);
+        let parts: Vec<_> = self.rows.range(parts).map(|(key, _)| *key).collect();
+        parts.iter().for_each(|key| drop(self.rows.remove(key)));
     }
 
     fn message(&mut self, message: &Arc<Message>) -> u64 {
@@ -71,9 +73,14 @@ impl Pen for Disk {
 impl Disk {
     /// Writes what has changed: one transaction.
     pub(super) fn write(&mut self, unit: &mut ControlUnit) {
+        self.write_unchecked(unit);
+        assert_eq!(self.messages_missing(), 0, "no row refers to a message that is gone");
+    }
+
+    /// The same for many rows.
+    pub(super) fn write_unchecked(&mut self, unit: &mut ControlUnit) {
         unit.write(self);
         self.buried.clear();
-        assert_eq!(self.messages_missing(), 0, "no row refers to a message that is gone");
     }
 
     /// How many rows there are.
@@ -108,7 +115,7 @@ impl Disk {
         unit.load(file);
         unit.restore(self.read(), |id| loaded.get(&id).cloned());
         drop(loaded);
-        self.write(&mut unit);
+        self.write_unchecked(&mut unit);
         unit
     }
 
