@@ -8,14 +8,14 @@ use super::*;
 use crate::ids::{Kept, Row};
 
 #[derive(Clone, Default)]
-pub(super) struct Disk {
+pub(in crate::rsp) struct Disk {
     rows: BTreeMap<(Table, u64, u32), Vec<u8>>,
     messages: Messages,
     last_message: u64,
     buried: Vec<Arc<Message>>,
     /// Rows and bytes written.
-    pub(super) puts: usize,
-    pub(super) bytes: usize,
+    pub(in crate::rsp) puts: usize,
+    pub(in crate::rsp) bytes: usize,
 }
 
 type Messages = Arc<Mutex<HashMap<u64, Arc<Message>>>>;
@@ -72,30 +72,59 @@ impl Pen for Disk {
 
 impl Disk {
     /// Writes what has changed: one transaction.
-    pub(super) fn write(&mut self, unit: &mut ControlUnit) {
+    pub(in crate::rsp) fn write(&mut self, unit: &mut ControlUnit) {
         self.write_unchecked(unit);
         assert_eq!(self.messages_missing(), 0, "no row refers to a message that is gone");
     }
 
     /// The same for many rows.
-    pub(super) fn write_unchecked(&mut self, unit: &mut ControlUnit) {
+    pub(in crate::rsp) fn write_unchecked(&mut self, unit: &mut ControlUnit) {
         unit.write(self);
         self.buried.clear();
     }
 
     /// How many rows there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::rsp) fn len(&self) -> usize {
         self.rows.len() + self.messages.lock().unwrap().len()
     }
 
-    pub(super) fn tables(&self) -> BTreeMap<Table, usize> {
+    pub(in crate::rsp) fn tables(&self) -> BTreeMap<Table, usize> {
         let mut tables = BTreeMap::new();
         self.rows.keys().for_each(|(table, _, _)| *tables.entry(*table).or_default() += 1);
         tables
     }
 
     /// What comes back of it, with this registry file. The same rows are written from then on.
-    pub(super) fn restored(&mut self, options: &ControlOptions, file: &str) -> ControlUnit {
+    pub(in crate::rsp) fn restored(&mut self, options: &ControlOptions, file: &str) -> ControlUnit {
+        let loaded = self.reload();
+        let mut unit = ControlUnit::new(options.clone());
+        unit.load(file);
+        unit.restore(self.read(), |id| loaded.get(&id).cloned());
+        drop(loaded);
+        self.write_unchecked(&mut unit);
+        unit
+    }
+
+    /// What comes back of the inbox of these servers, where nobody has subscribed yet.
+    pub(in crate::rsp) fn restored_inbox(&mut self, mut inbox: Inbox) -> Inbox {
+        let loaded = self.reload();
+        let mut rows = InboxRows::default();
+        for ((table, id, part), value) in &self.rows {
+            assert!(InboxRows::has(*table, *id));
+            rows.take(*table, *id, *part, value).expect("what was written can be read");
+        }
+        inbox.restore(rows, |id| loaded.get(&id).cloned());
+        inbox
+    }
+
+    /// Writes what has changed in an inbox.
+    pub(in crate::rsp) fn write_inbox(&mut self, inbox: &mut Inbox) {
+        inbox.write(self);
+        self.buried.clear();
+    }
+
+    /// All messages, each with its row.
+    fn reload(&mut self) -> HashMap<u64, Arc<Message>> {
         // The messages of before are gone with the process.
         let saved = self.messages.lock().unwrap().clone();
         let saved: HashMap<u64, Arc<Message>> = saved
@@ -103,20 +132,14 @@ impl Disk {
             .map(|(id, message)| (*id, Arc::new(message.with_expiry(message.expires))))
             .collect();
         self.messages = Arc::new(Mutex::new(saved.clone()));
-        let loaded: HashMap<u64, Arc<Message>> = saved
+        saved
             .iter()
             .map(|(id, message)| {
                 let message = message.with_expiry(message.expires);
                 message.kept(|| Kept::new(Arc::new(Guard(*id, Arc::clone(&self.messages)))));
                 (*id, Arc::new(message))
             })
-            .collect();
-        let mut unit = ControlUnit::new(options.clone());
-        unit.load(file);
-        unit.restore(self.read(), |id| loaded.get(&id).cloned());
-        drop(loaded);
-        self.write_unchecked(&mut unit);
-        unit
+            .collect()
     }
 
     fn read(&self) -> ControlRows {
@@ -128,7 +151,7 @@ impl Disk {
     }
 
     /// What can be seen of a control unit without changing it.
-    pub(super) fn seen(&self, unit: &ControlUnit, now: Timestamp) -> String {
+    pub(in crate::rsp) fn seen(&self, unit: &ControlUnit, now: Timestamp) -> String {
         let mut seen = Vec::new();
         for device in unit.registry().devices() {
             seen.push(format!("{device:?}"));

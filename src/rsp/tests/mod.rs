@@ -3,7 +3,7 @@
 mod campaigns;
 mod chunk;
 mod consent;
-mod disk;
+pub(in crate::rsp) mod disk;
 mod envelope;
 mod exchanges;
 mod gathered;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::rsp::tests::disk::Disk;
 
 const GROUPS: u64 = 3;
 /// Groups by bits; `None` for every device. Server 4 is another machine for the work of server 0.
@@ -14,6 +15,7 @@ const SCOPES: [Option<u8>; 5] = [Some(0b001), Some(0b010), Some(0b011), None, So
 const ABSENTEE: usize = 5;
 /// Two of each server.
 const SESSIONS: usize = 2 * SCOPES.len();
+const WIDE: InboxLimits = InboxLimits { messages_max: 10_000, bytes_max: 1 << 20, ..LIMITS };
 const LIFETIME: Duration = Duration::from_secs(200);
 
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ enum Op {
     Return(usize),
     Wait(u64),
     Sweep,
+    /// All that is left is what was written down; one of two sessions had QoS 2.
+    Restart(bool),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -52,6 +56,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => session.prop_map(Op::Return),
         1 => (0..200_u64).prop_map(Op::Wait),
         1 => Just(Op::Sweep),
+        1 => any::<bool>().prop_map(Op::Restart),
     ];
     proptest::collection::vec(op, 0..150)
 }
@@ -99,6 +104,8 @@ struct Letter {
     copies: Vec<Copied>,
     /// Desks that were given it.
     given: BTreeSet<usize>,
+    /// They were several at once.
+    copied: bool,
     acknowledged: bool,
 }
 
@@ -127,6 +134,7 @@ struct World {
     /// Sessions that will look for messages without being told once more.
     woken: BTreeSet<usize>,
     expired: u64,
+    disk: Disk,
 }
 
 impl Letter {
@@ -165,9 +173,10 @@ impl DeskModel {
 
 impl World {
     fn new() -> Self {
-        let limits = InboxLimits { messages_max: 10_000, bytes_max: 1 << 20, ..LIMITS };
+        let mut inbox = Inbox::new(WIDE, scopes());
+        inbox.keep_rows();
         Self {
-            inbox: Inbox::new(limits, scopes()),
+            inbox,
             now: NOW,
             desks: Vec::new(),
             last_desk: 0,
@@ -176,6 +185,7 @@ impl World {
             away: BTreeSet::new(),
             woken: BTreeSet::new(),
             expired: 0,
+            disk: Disk::default(),
         }
     }
 
@@ -196,8 +206,10 @@ impl World {
             }
             Op::Wait(secs) => self.now = self.now.after(Duration::from_secs(secs)),
             Op::Sweep => self.sweep(),
+            Op::Restart(odd) => self.restart(odd),
             Op::Pull(..) | Op::Acknowledge(..) => {}
         }
+        self.disk.write_inbox(&mut self.inbox);
         let copies: usize = self.letters.values().map(|letter| letter.copies.len()).sum();
         assert_eq!(self.inbox.len(), copies);
         assert_eq!(self.inbox.bytes(), copies * "x".len());
@@ -230,7 +242,7 @@ impl World {
         let server = server_of(session);
         let share = group.map(|group| format!("g{group}"));
         let key = session_key(session);
-        self.inbox.subscribe(key, share.as_deref(), &name(server), None);
+        self.inbox.subscribe(key, share.as_deref(), &name(server), Some(key.slot.into()));
         self.woken.insert(session);
         if self.desks.iter().any(|desk| desk.group == group && desk.has(session)) {
             return;
@@ -317,7 +329,8 @@ impl World {
         self.wake(posted.wake);
         let number = self.letters.last_key_value().map_or(0, |(number, _)| *number) + 1;
         let (copies, given) = (Vec::new(), BTreeSet::new());
-        let letter = Letter { asker, groups, expires, copies, given, acknowledged: false };
+        let (copied, acknowledged) = (false, false);
+        let letter = Letter { asker, groups, expires, copies, given, copied, acknowledged };
         self.letters.insert(number, letter);
         self.place(number);
     }
@@ -348,11 +361,66 @@ impl World {
 
     fn put(&mut self, number: u64, places: &[Where]) {
         let letter = self.letters.get_mut(&number).unwrap();
+        letter.copied = places.len() > 1;
         for at in places {
             letter.copies.push(Copied { at: *at, holder: None });
             if let Where::Desk(id) = at {
                 letter.given.insert(*id);
             }
+        }
+    }
+
+    /// All sessions are there again, and nobody is connected. Of those that had QoS 2, each has in
+    /// hands what it had; what was in one place goes to the oldest desk that may have it.
+    fn restart(&mut self, odd: bool) {
+        self.disk.write_inbox(&mut self.inbox);
+        self.inbox = self.disk.restored_inbox(Inbox::new(WIDE, scopes()));
+        self.expired = 0;
+        // In another order than they came.
+        self.desks.reverse();
+        let mut members = Vec::new();
+        for desk in &self.desks {
+            members.extend(desk.members.iter().map(|member| (member.session, desk.group)));
+        }
+        for (session, group) in members {
+            let (key, share) = (session_key(session), group.map(|group| format!("g{group}")));
+            let row = Some(key.slot.into());
+            self.inbox.subscribe(key, share.as_deref(), &name(server_of(session)), row);
+            assert!(self.inbox.away(key).is_empty());
+            self.note_room(session, false);
+            self.away.insert(session);
+        }
+        for session in 0..SESSIONS {
+            for number in self.held_by(session) {
+                let again = (session % 2 == usize::from(odd))
+                    .then(|| self.inbox.take_again(session_key(session), number, self.now));
+                assert!(again.is_none_or(|again| again.is_some()), "{session} {number}");
+                let copies = &mut self.letters.get_mut(&number).unwrap().copies;
+                for copy in copies.iter_mut().filter(|copy| copy.holder == Some(session)) {
+                    copy.holder = copy.holder.filter(|session| session % 2 == usize::from(odd));
+                }
+            }
+        }
+        self.inbox.place_restored(self.now);
+        let in_one_place = |letter: &Letter| {
+            !letter.copied && letter.copies.iter().any(|copy| copy.holder.is_none())
+        };
+        let letters = self.letters.iter_mut().filter(|(_, letter)| in_one_place(letter));
+        let numbers = letters.map(|(number, letter)| {
+            letter.copies.clear();
+            letter.given.clear();
+            *number
+        });
+        for number in numbers.collect::<Vec<_>>() {
+            self.place(number);
+            let letter = self.letters.get_mut(&number).unwrap();
+            letter.copied = false;
+            letter.copies.sort_by_key(|copy| match copy.at {
+                Where::Desk(id) => id,
+                Where::Absent(_) | Where::Unclaimed => 0,
+            });
+            letter.copies.truncate(1);
+            letter.given = letter.given.first().copied().into_iter().collect();
         }
     }
 
