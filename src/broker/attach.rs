@@ -48,6 +48,9 @@ pub enum Rejected {
     /// The ACL does not let the client publish its Will.
     #[error("the Will is not permitted by the ACL")]
     WillDenied,
+    /// The disk cannot be written, and too much waits for it.
+    #[error("the store cannot be written")]
+    NotKept,
     /// `[mqtt] check_payload_format`
     #[error("the Will is not the UTF-8 it is said to be")]
     WillPayload,
@@ -61,6 +64,7 @@ impl Rejected {
             Self::OtherIdentity => ReasonCode::ClientIdentifierNotValid,
             Self::TooManySessions => ReasonCode::QuotaExceeded,
             Self::StillBusy => ReasonCode::ServerBusy,
+            Self::NotKept => ReasonCode::ServerUnavailable,
             Self::Will(refusal) => refusal.reason_code(),
             Self::WillTopic => ReasonCode::TopicNameInvalid,
             Self::WillDenied => ReasonCode::NotAuthorized,
@@ -94,6 +98,9 @@ impl Broker {
         let permit = acl.map(|acl| Arc::new(Permit::new(acl, who)));
         if let Some(will) = &opening.will {
             self.check_will(who, permit.as_deref(), will)?;
+        }
+        if !opening.expiry.is_zero() && self.keeper.is_swamped() {
+            return Err(Rejected::NotKept);
         }
         let identity = who.identity;
         let client_id = ClientId::from(&*opening.client_id);

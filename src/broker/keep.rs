@@ -70,6 +70,9 @@ impl Drop for Guard {
     }
 }
 
+/// What may wait for the disk altogether. Messages are refused long before.
+const QUEUED_BYTES_MAX: u64 = 256 << 20;
+
 /// Larger messages are written down in parts, in bytes.
 const PART_BYTES: usize = 1 << 20;
 
@@ -124,6 +127,12 @@ impl Keeper {
                 Trouble::Io => "store_failing",
             }),
         }
+    }
+
+    /// So much waits for a disk that cannot be written that nothing more is taken on, not even a
+    /// session.
+    pub(super) fn is_swamped(&self) -> bool {
+        self.trouble().is_some() && self.store.figures().queued_bytes > QUEUED_BYTES_MAX
     }
 
     /// Numbers for gauges.

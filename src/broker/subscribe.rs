@@ -91,7 +91,8 @@ impl Broker {
         grant: Grant,
     ) -> Result<(ReasonCode, Commit), Denied> {
         let mut interests = lock(&handle.interests);
-        if !interests.has_room(&asked.filter, &self.options) {
+        let is_swamped = handle.row().is_some() && self.keeper.is_swamped();
+        if is_swamped || !interests.has_room(&asked.filter, &self.options) {
             return Ok((ReasonCode::QuotaExceeded, NOTHING));
         }
         let too_long = asked.filter.len() > FIELD_BYTES_MAX;

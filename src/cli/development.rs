@@ -82,7 +82,7 @@ impl Development {
              \x20 127.0.0.1:1883  plain, anonymous: ordinary topics only\n\
              \x20 127.0.0.1:8883  mutual TLS; certificates and registry in {dir}/\n\
              \x20 127.0.0.1:9883  http: /metrics /livez /readyz\n\
-             Everything is kept in memory and gone at the end.\n\n\
+             What clients leave behind is kept in simcast-data/.\n\n\
              Ordinary MQTT, in two terminals:\n\
              \x20 mosquitto_sub -t hello -v\n\
              \x20 mosquitto_pub -t hello -m world\n"

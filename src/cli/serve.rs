@@ -16,8 +16,9 @@ use crate::service::Service;
 /// Run the broker
 ///
 /// Without a configuration file it runs in development mode: a plain, anonymous listener on
-/// 127.0.0.1:1883, mutual TLS on 127.0.0.1:8883 with certificates made for you in certs/dev/, and
-/// health, metrics and the API on http://127.0.0.1:9883. Where another broker has one of these
+/// 127.0.0.1:1883, mutual TLS on 127.0.0.1:8883 with certificates made for you in certs/dev/,
+/// health, metrics and the API on http://127.0.0.1:9883, and what must outlive it in
+/// simcast-data/. Where another broker has one of these
 /// ports, stop that, or write a configuration with others.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -93,7 +94,9 @@ fn kind(listener: &Listener) -> &'static str {
 }
 
 /// Everything that start-up would do, and nothing that clients would notice.
-async fn test(config: Config) -> Result<(), Failure> {
+async fn test(mut config: Config) -> Result<(), Failure> {
+    // To open a store is to go on with what is in it.
+    config.store.path = None;
     let service = Service::start(config).await?;
     service.stop().await;
     println!("the configuration is in order");

@@ -211,6 +211,7 @@ impl Unwelcome {
             Self::Rejected(_, rejected) => match rejected {
                 Rejected::OtherIdentity => ConnectResult::ClientIdTaken,
                 Rejected::TooManySessions | Rejected::StillBusy => ConnectResult::QuotaExceeded,
+                Rejected::NotKept => ConnectResult::Busy,
                 Rejected::Will(_)
                 | Rejected::WillTopic
                 | Rejected::WillDenied

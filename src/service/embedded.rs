@@ -381,6 +381,9 @@ impl Seat {
             payload,
         };
         let Self { broker, handle, .. } = self;
+        if broker.store_trouble().is_some() {
+            return Err(Refused::ByRule(Refusal::OverQuota));
+        }
         let received = broker.now();
         broker.metrics().message_in(publish.qos, publish.payload.len());
         let submitted = broker.submit(&handle.publisher(), RspTopic::ToEuicc, publish);
