@@ -90,6 +90,27 @@ impl Rig {
         Self { service, authority, plain, tls, admin, dir }
     }
 
+    /// A broker that writes down what it must not lose, beside its other files.
+    pub async fn durable() -> Self {
+        Self::with(durable).await
+    }
+
+    /// The broker is gone as if it had crashed; another one goes on with what it has written down.
+    pub async fn crash(self) -> Self {
+        self.crash_and(|_config| {}).await
+    }
+
+    /// The same, with a changed configuration.
+    pub async fn crash_and(self, change: impl FnOnce(&mut Config)) -> Self {
+        let Self { service, authority, dir, .. } = self;
+        drop(service);
+        let change = |config: &mut Config| {
+            durable(config);
+            change(config);
+        };
+        Self::with_authority(dir, authority, change).await
+    }
+
     /// An anonymous client.
     pub async fn client(&self, dial: Dial) -> Client {
         self.try_client(dial).await.expect("a connection")
@@ -232,6 +253,11 @@ pub fn servers(config: &mut Config, scopes: &[(&str, &[u64])]) {
             config.rsp.servers.insert((*name).to_owned(), Server { groups });
         }
     }
+}
+
+fn durable(config: &mut Config) {
+    let registry = config.rsp.registry.as_ref();
+    config.store.path = registry.map(|registry| registry.with_file_name("store"));
 }
 
 fn add_copy(config: &mut Config, of: usize, change: impl FnOnce(&mut Listener)) {

@@ -8,6 +8,7 @@ mod common;
 mod crashes;
 mod disk;
 mod ordinary;
+mod provisioning;
 
 use common::process::Broker;
 
