@@ -139,7 +139,7 @@ impl Broker {
             self.change_together(rsp_topic == RspTopic::ToSmSr, |inbox, control, step| {
                 let decision = control.decide(&submission, now)?;
                 let to = addressee(control, &submission, &decision);
-                // Before anything changes: an answer that cannot be kept must not close its request.
+                // Before anything changes: what cannot be kept must not close its request.
                 let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
                 if inbox.as_deref().is_some_and(is_full) {
                     return Err(Refusal::OverQuota);

@@ -12,6 +12,8 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
+#[cfg(test)]
+mod agreement;
 mod rows;
 
 use std::collections::{BTreeSet, HashMap};
@@ -785,19 +787,6 @@ impl Mail {
     fn tidy_log(&mut self, gid: Gid) {
         if self.logs.get(&gid).is_some_and(Log::is_empty) {
             self.logs.remove(&gid);
-        }
-    }
-
-    /// What rolls and mailboxes know of letters on their way is the same.
-    #[cfg(test)]
-    pub(super) fn expect_agreement(&self) {
-        for (index, mailbox) in self.boxes.iter().enumerate() {
-            let index = u32::try_from(index).unwrap();
-            let has_taken = |id| mailbox.as_ref().is_some_and(|mailbox| mailbox.has_taken(id));
-            for letter in self.logs.values().flat_map(|log| &log.letters) {
-                let expected = letter.roll.is_pending(index) && has_taken(letter.id);
-                assert_eq!(letter.roll.is_out_to(index), expected, "{index} {}", letter.id);
-            }
         }
     }
 }

@@ -243,7 +243,8 @@ impl ControlUnit {
         self.catch_up();
     }
 
-    /// What the registry file has changed while nobody was there, and what was decided and not done.
+    /// What the registry file has changed while nobody was there, and what was decided but not
+    /// done.
     fn catch_up(&mut self) {
         for gid in self.mail.groups() {
             for members in self.mail.rolls_of(gid) {

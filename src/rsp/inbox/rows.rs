@@ -270,8 +270,11 @@ impl Inbox {
     }
 
     /// The session was given this message before a restart and may have it: it is given it again.
-    /// `None`: it has acknowledged it, or the message is gone. To be called when all have subscribed
-    /// again, and before [`Self::place_restored`].
+    /// `None`: it has acknowledged it, or the message is gone. To be called when all have
+    /// subscribed again, and before [`Self::place_restored`].
+    ///
+    /// Where a session sits in several share groups, it may be given the copy of another one of
+    /// them than before.
     pub fn take_again(
         &mut self,
         key: SessionKey,
@@ -280,13 +283,17 @@ impl Inbox {
     ) -> Option<Arc<Message>> {
         self.place_one(number, Some(key), now);
         let item = self.items.get(number)?;
-        let mut desks = self.desks.iter_mut();
-        let is_given = desks.any(|desk| desk.take_again(key, number, item));
+        let mut desks: Vec<_> = self.desks.iter_mut().filter(|desk| desk.has(key)).collect();
+        // Nobody else could take it from a desk of the session's own.
+        desks.sort_unstable_by_key(|desk| (desk.group.is_some(), desk.id));
+        let is_given = desks.into_iter().any(|desk| desk.take_again(key, number, item));
         is_given.then(|| Arc::clone(&item.message))
     }
 
     /// All have subscribed again that had before: what was read finds its place.
     pub fn place_restored(&mut self, now: Timestamp) {
+        // Whoever sits at several desks takes from the oldest first.
+        self.desks.sort_unstable_by_key(|desk| desk.id);
         let unplaced = self.written.as_ref().map(|written| &written.unplaced);
         let numbers: Vec<u64> = unplaced.into_iter().flat_map(BTreeMap::keys).copied().collect();
         numbers.into_iter().for_each(|number| self.place_one(number, None, now));
@@ -333,14 +340,19 @@ impl Inbox {
         (!given.is_empty()).then_some((given, waiting))
     }
 
-    /// The one place where it was: with who had it in hands, or on the oldest desk that may have it.
+    /// The one place where it was: with who had it in hands, or on the oldest desk that may have
+    /// it.
     fn only_place(&self, label: &Label, holder: Option<SessionKey>, now: Timestamp) -> Place {
-        let held_at = holder.and_then(|key| self.desks.iter().position(|desk| desk.has(key)));
+        let oldest = |desks: SmallVec<[usize; 4]>| {
+            desks
+                .into_iter()
+                .min_by_key(|at| (!self.desks[*at].may_have(label), self.desks[*at].id))
+        };
+        let held_at = holder.and_then(|key| oldest(self.positions(|desk| desk.has(key))));
         match (held_at, self.place_for(label, now)) {
             (Some(at), _) => Place::Desks(smallvec![at]),
             (None, Place::Desks(desks)) => {
-                let oldest = desks.iter().copied().min_by_key(|at| self.desks[*at].id);
-                oldest.map_or(Place::Unclaimed, |at| Place::Desks(smallvec![at]))
+                oldest(desks).map_or(Place::Unclaimed, |at| Place::Desks(smallvec![at]))
             }
             (None, place) => place,
         }

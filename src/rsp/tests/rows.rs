@@ -443,32 +443,3 @@ fn what_was_on_its_way_is_given_again_the_very_same() {
         }
     }
 }
-
-#[test]
-#[ignore = "a measurement: run it in release, alone"]
-fn a_million_letters_are_read() {
-    const DEVICES: u128 = 100_000;
-    let csv: String = (1..=DEVICES).map(|number| format!("{},42,\n", eid(number))).collect();
-    let mut rig = Rig { unit: ControlUnit::new(options()), now: Timestamp(1_000_000) };
-    rig.unit.load(&csv);
-    rig.unit.keep_rows();
-    let mut disk = Disk::default();
-    let before = resident_mib();
-    for _ in 0..10 {
-        for number in 1..=DEVICES {
-            rig.server(number, 0, "msg").unwrap();
-        }
-        disk.write_unchecked(&mut rig.unit);
-    }
-    let live = resident_mib();
-    println!("written: {} rows, {live} MiB with the rows, {before} MiB before", disk.len());
-    let clock = crate::clock::Stopwatch::start();
-    let unit = disk.restored(&options(), &csv);
-    println!("read in {:?}; {} MiB with both", clock.elapsed(), resident_mib());
-    assert_eq!(unit.stats().mail_messages, 1_000_000);
-}
-
-fn resident_mib() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / (1 << 20)
-}

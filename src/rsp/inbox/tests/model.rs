@@ -371,7 +371,8 @@ impl World {
     }
 
     /// All sessions are there again, and nobody is connected. Of those that had QoS 2, each has in
-    /// hands what it had; what was in one place goes to the oldest desk that may have it.
+    /// hands what it had; what was in one place goes to the
+    /// oldest desk that may have it.
     fn restart(&mut self, odd: bool) {
         self.disk.write_inbox(&mut self.inbox);
         self.inbox = self.disk.restored_inbox(Inbox::new(WIDE, scopes()));
@@ -390,18 +391,35 @@ impl World {
             self.note_room(session, false);
             self.away.insert(session);
         }
+        let mut held = Vec::new();
         for session in 0..SESSIONS {
-            for number in self.held_by(session) {
-                let again = (session % 2 == usize::from(odd))
-                    .then(|| self.inbox.take_again(session_key(session), number, self.now));
-                assert!(again.is_none_or(|again| again.is_some()), "{session} {number}");
-                let copies = &mut self.letters.get_mut(&number).unwrap().copies;
-                for copy in copies.iter_mut().filter(|copy| copy.holder == Some(session)) {
-                    copy.holder = copy.holder.filter(|session| session % 2 == usize::from(odd));
-                }
+            let copies = self.letters.iter_mut().flat_map(|(number, letter)| {
+                letter.copies.iter_mut().map(move |copy| (*number, copy))
+            });
+            for (number, copy) in copies.filter(|(_, copy)| copy.holder == Some(session)) {
+                copy.holder = None;
+                held.push((session, number));
             }
         }
+        let shares = |session: usize| {
+            self.desks.iter().filter(|desk| desk.group.is_some() && desk.has(session)).count()
+        };
+        held.retain(|(session, _)| session % 2 == usize::from(odd) && shares(*session) < 2);
+        for (session, number) in held {
+            let again = self.inbox.take_again(session_key(session), number, self.now);
+            assert!(again.is_some(), "{session} {number}");
+            let mut desks: Vec<_> = self.desks.iter().filter(|desk| desk.has(session)).collect();
+            desks.sort_by_key(|desk| (desk.group.is_some(), desk.id));
+            let copies = &mut self.letters.get_mut(&number).unwrap().copies;
+            let mut places = desks.iter().filter_map(|desk| {
+                let here = |c: &Copied| c.at == Where::Desk(desk.id) && c.holder.is_none();
+                copies.iter().position(here)
+            });
+            let at = places.next().unwrap();
+            copies[at].holder = Some(session);
+        }
         self.inbox.place_restored(self.now);
+        self.desks.sort_by_key(|desk| desk.id);
         let in_one_place = |letter: &Letter| {
             !letter.copied && letter.copies.iter().any(|copy| copy.holder.is_none())
         };
