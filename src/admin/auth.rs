@@ -13,6 +13,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -170,7 +171,8 @@ pub(super) async fn guard(
     let mut response = match state.access.check(&peer, &method, request.headers()) {
         Ok(()) => {
             request.extensions_mut().insert(state.access.actor(&peer));
-            next.run(request).await
+            let response = next.run(request).await;
+            if changes(&method) { when_written(&state, response).await } else { response }
         }
         Err(problem) => {
             let response = problem.into_response();
@@ -194,6 +196,23 @@ fn note_refused(state: &AdminState, peer: &Peer, method: &Method, path: &str, st
         tracing::warn!(peer = %peer.address, %method, %path, status, repeats, "admin: refused");
     }
 }
+
+/// What an operator has changed is there after a crash, as soon as that is said.
+async fn when_written(state: &AdminState, response: Response) -> Response {
+    match tokio::time::timeout(STORE_PATIENCE, state.broker.all_written()).await {
+        Ok(()) => response,
+        Err(_elapsed) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Not written",
+            "It is done, but the store cannot be written: it may be undone by a restart before \
+             that. See /readyz?verbose.",
+        )
+        .into_response(),
+    }
+}
+
+/// How long an operator waits for the disk.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 fn changes(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD)

@@ -428,6 +428,14 @@ impl Broker {
         }
     }
 
+    /// Waits until everything is written down that has changed by now.
+    pub async fn all_written(&self) {
+        if self.keeper.is_on() {
+            let last = self.keeper.store.commit(Changes::default(), Urgency::Now);
+            self.durable(last).await;
+        }
+    }
+
     /// The store is further than before.
     pub fn on_durable(&self) {
         let ready = self.keeper.take_waiting(self.keeper.store.durable());

@@ -2,9 +2,9 @@
 
 mod rows;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -49,8 +49,18 @@ pub struct ControlUnit {
     pub(super) device_rates: Buckets<u32>,
     pub(super) group_rates: Buckets<Gid>,
     pub(super) events: Events,
+    /// Of groups with devices that gave their profiles away, the others, as they were last.
+    participants: HashMap<Gid, Participants>,
     /// What is written down, if anything is.
     written: Option<Box<Written>>,
+}
+
+/// The members of a group without some.
+#[derive(Debug)]
+struct Participants {
+    all: Weak<Vec<u32>>,
+    without: Vec<u32>,
+    members: Arc<Vec<u32>>,
 }
 
 /// What a published message did.
@@ -155,6 +165,7 @@ impl ControlUnit {
             device_rates: Buckets::default(),
             group_rates: Buckets::default(),
             events: Events::new(limits.events_max),
+            participants: HashMap::new(),
             written: None,
             options,
         }
@@ -487,6 +498,7 @@ impl ControlUnit {
             self.device_rates.forget(index);
         }
         self.registry.settle();
+        self.participants.retain(|gid, _| self.registry.members(*gid).is_some());
         nids.iter().for_each(|nid| self.spent.forget(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
@@ -546,13 +558,22 @@ impl ControlUnit {
 
     /// The members of a group that a message is for: all, but in case of C1 for those that gave
     /// their profile away, and those for which there is nothing in it.
-    fn addressees(&self, gid: Gid, ask: &Ask) -> Option<Arc<Vec<u32>>> {
+    ///
+    /// The same devices are the same list, so that they are written down once.
+    fn addressees(&mut self, gid: Gid, ask: &Ask) -> Option<Arc<Vec<u32>>> {
         let members = self.registry.members(gid)?;
         let parts = ask.parts.as_ref().filter(|parts| parts.common().is_none());
         let without =
             if ask.asked == Asked::Msg { self.registry.replaced_in(members) } else { Vec::new() };
         if parts.is_none() && without.is_empty() {
             return Some(Arc::clone(members));
+        }
+        let all = Arc::downgrade(members);
+        let known = self.participants.get(&gid).filter(|known| {
+            parts.is_none() && Weak::ptr_eq(&known.all, &all) && known.without == without
+        });
+        if let Some(known) = known {
+            return Some(Arc::clone(&known.members));
         }
         let mut addressed: Vec<u32> = match parts {
             Some(parts) => {
@@ -563,7 +584,12 @@ impl ControlUnit {
         };
         addressed.sort_unstable();
         addressed.retain(|index| without.binary_search(index).is_err());
-        Some(Arc::new(addressed))
+        let addressed = Arc::new(addressed);
+        if parts.is_none() {
+            let members = Arc::clone(&addressed);
+            self.participants.insert(gid, Participants { all, without, members });
+        }
+        Some(addressed)
     }
 
     /// Opens a request to these members of a group, who are some, and sends it on its way.

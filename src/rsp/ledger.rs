@@ -151,7 +151,7 @@ impl Ledger {
         let (pace, wave) = (Pace::starting(now), draft.wave.take());
         let parts = draft.publication.parts.take();
         let track = Track::new(members);
-        let track = if self.notes.on() { track.to_be_kept() } else { track };
+        let track = if self.notes.on() { track.kept() } else { track };
         let roster = Roster { gid, track, pace, wave, parts, row: 0 };
         let has_wave = roster.wave.is_some();
         let id = self.open(Whom::All(Box::new(roster)), draft, now);

@@ -12,9 +12,9 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
-#[cfg(test)]
-mod agreement;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
@@ -219,7 +219,7 @@ impl Mail {
             Some(first) => wake.extend(log.readers_of(first)),
             None => wake.extend(log.readers()),
         }
-        let roll = if self.notes.on() { letter.roll.to_be_kept() } else { letter.roll };
+        let roll = if self.notes.on() { letter.roll.kept() } else { letter.roll };
         log.letters.push_back(GroupLetter { id, roll, ..letter });
         self.notes.head(gid, id);
     }

@@ -23,7 +23,7 @@ mod roster;
 mod sheet;
 
 pub(super) use devices::{Book, Devices, GONE, Past, part};
-pub(super) use pages::{MEMBERS_PER_PAGE, Pages};
+pub(super) use pages::{MEMBERS_PER_PAGE, PageRows, Pages};
 pub(super) use roster::{RosterRow, Rosters};
 pub(super) use sheet::{NidRow, Sheet, TidRow};
 

@@ -152,7 +152,7 @@ impl Track {
     }
 
     /// The same, of which what changes has to be written down.
-    pub(super) fn to_be_kept(self) -> Self {
+    pub(super) fn kept(self) -> Self {
         Self { pages: Pages::new(true), ..self }
     }
 

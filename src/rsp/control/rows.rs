@@ -193,7 +193,7 @@ impl ControlUnit {
             };
             match patch {
                 Some(patch) => {
-                    sheet.put_bytes(Table::Settings, id, 0, patch.to_string().as_bytes())
+                    sheet.put_bytes(Table::Settings, id, 0, patch.to_string().as_bytes());
                 }
                 None => sheet.delete_all(Table::Settings, id),
             }

@@ -12,7 +12,7 @@ use super::super::mail::Publication;
 use super::super::parts::Parts;
 use super::super::request::{Asked, Draft, Request, Roster, Whom};
 use super::super::rows::{
-    Book, Changed, GONE, MEMBERS_PER_PAGE, NidRow, Past, Rosters, Sheet, Table, TidRow,
+    Book, Changed, GONE, MEMBERS_PER_PAGE, NidRow, PageRows, Past, Rosters, Sheet, Table, TidRow,
 };
 use super::super::track::{DeviceState, Track};
 use super::Ledger;
@@ -148,7 +148,7 @@ pub(in crate::rsp) struct LedgerRows {
     requests: BTreeMap<u64, Box<[u8]>>,
     waves: HashMap<u64, WaveRow>,
     verdicts: HashMap<u64, VerdictRow>,
-    states: HashMap<u64, Vec<(u32, Box<[u8]>)>>,
+    states: HashMap<u64, PageRows>,
 }
 
 /// A name that many requests have.
@@ -298,7 +298,7 @@ impl Ledger {
     ) -> Option<Whom> {
         let roster = past.rosters.get(&row.roster)?;
         let pages = rows.states.remove(&id).unwrap_or_default();
-        let mut track = Track::new(Arc::clone(&roster.members)).to_be_kept();
+        let mut track = Track::new(Arc::clone(&roster.members)).kept();
         for (page, states) in &pages {
             let from = *page as usize * MEMBERS_PER_PAGE;
             for (place, number) in (from..).zip(states.iter()) {

@@ -13,7 +13,7 @@ use super::super::mailbox::{Mailbox, OwnLetter, ProfileChange, Progress};
 use super::super::parts::Parts;
 use super::super::policy::Form;
 use super::super::roll::Roll;
-use super::super::rows::{Book, Changed, NidRow, Past, Rosters, Sheet, Table, part};
+use super::super::rows::{Book, Changed, NidRow, PageRows, Past, Rosters, Sheet, Table, part};
 use super::super::shape;
 use super::{Mail, Publication};
 use crate::ids::{Gid, Nid, NidScheme, SessionKey, Timestamp};
@@ -161,7 +161,7 @@ struct ProgressRow {
 pub(in crate::rsp) struct MailRows {
     letters: Vec<(u64, u32, LetterRow)>,
     groups: BTreeMap<u64, GroupLetterRow>,
-    done: HashMap<u64, Vec<(u32, Box<[u8]>)>>,
+    done: HashMap<u64, PageRows>,
     progress: Vec<ProgressRow>,
 }
 
@@ -272,14 +272,14 @@ impl Mail {
         &mut self,
         id: u64,
         row: &GroupLetterRow,
-        pages: Vec<(u32, Box<[u8]>)>,
+        pages: PageRows,
         rosters: &mut Rosters,
         past: &mut Past<'_>,
         scheme: NidScheme,
     ) -> Option<()> {
         let (gid, message) = (Gid::new(row.gid)?, past.message(row.message)?);
         let roster = past.rosters.get(&row.roster)?;
-        let mut roll = Roll::new(Arc::clone(&roster.members)).to_be_kept();
+        let mut roll = Roll::new(Arc::clone(&roster.members)).kept();
         for (page, bits) in pages {
             let places = Roll::done_on(page, &bits).filter_map(|place| roster.place(place));
             places.for_each(|place| roll.restore_done(place));

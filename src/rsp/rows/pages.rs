@@ -10,6 +10,9 @@ fn page_of(place: usize) -> u32 {
     u32::try_from(place / MEMBERS_PER_PAGE).unwrap_or(u32::MAX)
 }
 
+/// Pages as they were read, by their numbers.
+pub(in crate::rsp) type PageRows = Vec<(u32, Box<[u8]>)>;
+
 /// Pages that have changed since they were written; none are noted unless they are to be.
 #[derive(Debug, Default)]
 pub(in crate::rsp) struct Pages {

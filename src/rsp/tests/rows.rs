@@ -443,3 +443,22 @@ fn what_was_on_its_way_is_given_again_the_very_same() {
         }
     }
 }
+
+#[test]
+fn who_takes_no_part_any_more_does_not_have_the_others_written_each_time() {
+    let mut rig = Rig { unit: ControlUnit::new(options()), now: Timestamp(1_000_000) };
+    rig.unit.load(&file());
+    rig.unit.keep_rows();
+    let mut disk = Disk::default();
+    rig.unit.registry.replace(eid(2)).unwrap();
+    for expected in [1, 1, 2] {
+        rig.server(0, 42, "msg").unwrap();
+        disk.write(&mut rig.unit);
+        assert_eq!(disk.tables()[&Table::Roster], expected);
+        if expected == 1 && disk.tables()[&Table::GroupLetter] == 2 {
+            rig.unit.registry.replace(eid(3)).unwrap();
+        }
+    }
+    let campaign = rig.unit.campaigns(None, rig.now).next().unwrap();
+    assert_eq!(campaign.tally.total(), 1);
+}
