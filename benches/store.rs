@@ -4,6 +4,8 @@
 //! and neighbours are the same for both sides of each. The directory is that of the system's temporary
 //! files, or `SIMCAST_BENCH_DIR`.
 
+#![allow(clippy::print_stdout, reason = "the report")]
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -301,7 +301,7 @@ impl SimDisk {
 
     /// Another disk that holds the same.
     pub(crate) fn copy(&self) -> Self {
-        let copy = Self::new(0);
+        let copy = Self::new(self.state().random.next());
         for name in self.all_names() {
             copy.replace(&name, &self.contents(&name));
         }
