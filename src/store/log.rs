@@ -444,7 +444,11 @@ fn read_value<'a>(
     buffer: &'a mut Vec<u8>,
 ) -> io::Result<&'a [u8]> {
     let changed = || io::Error::new(io::ErrorKind::InvalidData, "changed while it was read");
-    buffer.resize(place.bytes() as usize, 0);
+    let bytes = place.bytes() as usize;
+    if buffer.len() < bytes {
+        *buffer = vec![0; bytes];
+    }
+    let buffer = &mut buffer[..bytes];
     let read = file.read_at(buffer, u64::from(place.at()))?;
     let head = salt.head(&buffer[..read], place.at()).ok_or_else(changed)?;
     let whole = read == buffer.len() && head.record_bytes() == read;

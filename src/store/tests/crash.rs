@@ -149,7 +149,7 @@ fn what_was_acknowledged_survives_power_cuts_on_a_disk_that_fails() {
 #[test]
 fn a_power_cut_while_a_store_is_compacted_leaves_the_same_rows() {
     // case C13
-    for_seeds(500, |seed| {
+    for_seeds(300, |seed| {
         let mut world = World::new(seed, Durability::Fsync);
         for _ in 0..4 {
             let mut log = world.recover(false);
