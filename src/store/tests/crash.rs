@@ -103,7 +103,7 @@ impl World {
 #[test]
 fn what_was_acknowledged_survives_power_cuts() {
     // cases C2, C3, C4, C13
-    for_seeds(500, |seed| {
+    for_seeds(400, |seed| {
         let mut world = World::new(seed, Durability::Fsync);
         let mut cleaned = 0;
         for _ in 0..6 {
@@ -124,7 +124,7 @@ fn what_was_acknowledged_survives_power_cuts() {
 #[test]
 fn what_was_acknowledged_survives_power_cuts_on_a_disk_that_fails() {
     // cases C5, C6
-    for_seeds(500, |seed| {
+    for_seeds(400, |seed| {
         let mut world = World::new(seed, Durability::Fsync);
         for _ in 0..6 {
             let mut log = world.recover(false);
@@ -149,7 +149,7 @@ fn what_was_acknowledged_survives_power_cuts_on_a_disk_that_fails() {
 #[test]
 fn a_power_cut_while_a_store_is_compacted_leaves_the_same_rows() {
     // case C13
-    for_seeds(300, |seed| {
+    for_seeds(200, |seed| {
         let mut world = World::new(seed, Durability::Fsync);
         for _ in 0..4 {
             let mut log = world.recover(false);
@@ -173,7 +173,7 @@ fn a_power_cut_while_a_store_is_compacted_leaves_the_same_rows() {
 
 #[test]
 fn without_sync_a_crash_of_the_process_loses_nothing() {
-    for_seeds(300, |seed| {
+    for_seeds(200, |seed| {
         let mut world = World::new(seed, Durability::Flush);
         for _ in 0..6 {
             let mut log = world.recover(false);
@@ -190,7 +190,7 @@ fn without_sync_a_crash_of_the_process_loses_nothing() {
 
 #[test]
 fn without_sync_a_power_cut_leaves_how_it_was_at_one_moment() {
-    for_seeds(300, |seed| {
+    for_seeds(200, |seed| {
         let mut world = World::new(seed, Durability::Flush);
         for _ in 0..6 {
             let mut log = world.recover(true);
