@@ -111,13 +111,17 @@ impl Log {
         Ok(log)
     }
 
-    /// What was read may be in the system's memory alone: from now on others build on it.
+    /// What was read may be in the system's memory alone. It is synced before anything builds on
+    /// it: also before that is removed which it says is cleaned.
     fn go_on(&mut self, survey: &Survey) -> io::Result<()> {
-        self.remove_leftovers();
-        let Some(newest) = survey.segments.last() else { return Ok(()) };
+        let Some(newest) = survey.segments.last() else {
+            self.remove_leftovers();
+            return Ok(());
+        };
         let file = self.disk.reopen(&segment::name(newest.number))?;
         file.sync()?;
         self.disk.sync_names()?;
+        self.remove_leftovers();
         if newest.is_open() {
             self.open = Some(Open { file, synced: newest.end });
         } else if self.catalog.newest().is_some_and(Segment::is_empty) {
