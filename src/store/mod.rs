@@ -15,7 +15,7 @@
 //! * Nothing is read while the broker runs, so the levels, filters and caches of an LSM tree (or
 //!   the pages of a B-tree) would be paid for and buy nothing.
 //! * What a disk does wrong (errors, no space, torn, reordered and forgotten writes, flipped bits)
-//!   has to be put in below the log, thousands of times a second: [`Disk`] is eight calls.
+//!   has to be put in below the log, thousands of times a second: [`Disk`] is a dozen calls.
 //! * Damage has to be confined to a record, be told by file, offset and row, and be got over
 //!   ([`OnDamage`]).
 //!
