@@ -1,8 +1,10 @@
 //! The store: durable commits per second against what the disk can do, and how long a start takes.
 //!
 //! `cargo bench --bench store` prints a report first, whose ratios say more than its rates: disk
-//! and neighbours are the same for both sides of each. The directory is that of the system's temporary
-//! files, or `SIMCAST_BENCH_DIR`.
+//! and neighbours are the same for both sides of each. The directory is that of the system's
+//! temporary files, or `SIMCAST_BENCH_DIR`.
+
+#![allow(clippy::print_stdout, reason = "the report")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -200,7 +202,7 @@ fn start(dir: &Path) {
     let opened = watch.elapsed();
     assert_eq!(rows, MESSAGES + SESSIONS);
     println!(
-        "\n{rows} rows of {ROW_BYTES} B: written in {:.2} s, opened in {:.2} s, {} B of memory each",
+        "\n{rows} rows of {ROW_BYTES} B: written in {:.2} s, opened in {:.2} s, {} B in memory",
         written.as_secs_f64(),
         opened.as_secs_f64(),
         resident().saturating_sub(before) / rows

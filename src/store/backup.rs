@@ -51,25 +51,34 @@ pub fn restore(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Check, StoreError> {
     whole(backup, progress)?;
-    let (from, to) = (RealDisk::look(backup)?, empty(folder)?);
-    let mut numbers = numbers(&from)?;
+    bring_back(&RealDisk::look(backup)?, &empty(folder)?, progress)?;
+    whole(folder, progress)
+}
+
+/// Copies a whole log. The oldest segment gets its name last: a log without it is not taken for a
+/// whole one, so a crash in between leaves nothing that a broker would begin with.
+pub(super) fn bring_back(
+    from: &dyn Disk,
+    to: &dyn Disk,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), StoreError> {
+    let mut numbers = numbers(from)?;
     numbers.reverse();
     let total = numbers.len() as u64;
     let unfinished = |name: &str| format!("{name}{UNFINISHED_SUFFIX}");
     for (done, number) in (1..).zip(&numbers) {
         let name = segment::name(*number);
-        copy_file(&from, &to, &name, &unfinished(&name))
+        copy_file(from, to, &name, &unfinished(&name))
             .map_err(|source| StoreError::file(&to.path(&name), source))?;
         progress(Progress { stage: Stage::Rows, done, total });
     }
-    // The oldest gets its name last: a log without it is not taken for a whole one.
     for number in &numbers {
         let name = segment::name(*number);
         to.rename(&unfinished(&name), &name)
             .and_then(|()| to.sync_names())
             .map_err(|source| StoreError::file(&to.path(&name), source))?;
     }
-    whole(folder, progress)
+    Ok(())
 }
 
 /// Writes what lives into new segments and removes the others. Nobody may have the store open. A
@@ -110,7 +119,7 @@ fn whole(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Check, Sto
     Ok(checked)
 }
 
-fn numbers(disk: &RealDisk) -> Result<Vec<u32>, StoreError> {
+fn numbers(disk: &dyn Disk) -> Result<Vec<u32>, StoreError> {
     let names = disk.names().map_err(|source| StoreError::file(&disk.path(""), source))?;
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
@@ -132,7 +141,7 @@ fn copy_log(from: &RealDisk, to: &RealDisk) -> Result<(), StoreError> {
     to.sync_names().map_err(|source| StoreError::file(&to.path(""), source))
 }
 
-fn copy_file(from: &RealDisk, to: &RealDisk, name: &str, new_name: &str) -> io::Result<()> {
+fn copy_file(from: &dyn Disk, to: &dyn Disk, name: &str, new_name: &str) -> io::Result<()> {
     let (file, copy) = (from.open(name)?, to.create(new_name)?);
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = 0;

@@ -111,13 +111,17 @@ impl Log {
         Ok(log)
     }
 
-    /// What was read may be in the system's memory alone: from now on others build on it.
+    /// What was read may be in the system's memory alone. It is synced before anything builds on
+    /// it: also before that is removed which it says is cleaned.
     fn go_on(&mut self, survey: &Survey) -> io::Result<()> {
-        self.remove_leftovers();
-        let Some(newest) = survey.segments.last() else { return Ok(()) };
+        let Some(newest) = survey.segments.last() else {
+            self.remove_leftovers();
+            return Ok(());
+        };
         let file = self.disk.reopen(&segment::name(newest.number))?;
         file.sync()?;
         self.disk.sync_names()?;
+        self.remove_leftovers();
         if newest.is_open() {
             self.open = Some(Open { file, synced: newest.end });
         } else if self.catalog.newest().is_some_and(Segment::is_empty) {
@@ -444,7 +448,11 @@ fn read_value<'a>(
     buffer: &'a mut Vec<u8>,
 ) -> io::Result<&'a [u8]> {
     let changed = || io::Error::new(io::ErrorKind::InvalidData, "changed while it was read");
-    buffer.resize(place.bytes() as usize, 0);
+    let bytes = place.bytes() as usize;
+    if buffer.len() < bytes {
+        *buffer = vec![0; bytes];
+    }
+    let buffer = &mut buffer[..bytes];
     let read = file.read_at(buffer, u64::from(place.at()))?;
     let head = salt.head(&buffer[..read], place.at()).ok_or_else(changed)?;
     let whole = read == buffer.len() && head.record_bytes() == read;

@@ -15,17 +15,17 @@
 //! * Nothing is read while the broker runs, so the levels, filters and caches of an LSM tree (or
 //!   the pages of a B-tree) would be paid for and buy nothing.
 //! * What a disk does wrong (errors, no space, torn, reordered and forgotten writes, flipped bits)
-//!   has to be put in below the log, thousands of times a second: [`Disk`] is eight calls.
+//!   has to be put in below the log, thousands of times a second: [`Disk`] is a dozen calls.
 //! * Damage has to be confined to a record, be told by file, offset and row, and be got over
 //!   ([`OnDamage`]).
 //!
 //! # The log
 //!
 //! Segments `00000001.log`, `00000002.log`, … of about [`Options::segment_bytes`], each with a
-//! header and batches of records (see `segment.rs` and `record.rs`). A batch is written and synced as a
-//! whole, and at recovery it counts as a whole or not at all: so do the transactions in it. Nothing
-//! is ever overwritten: after any failure to write or sync, the segment is given up, and the next
-//! one says where it ended. What was not synced is still in memory and is written again.
+//! header and batches of records (see `segment.rs` and `record.rs`). A batch is written and synced
+//! as a whole, and at recovery it counts as a whole or not at all: so do the transactions in it.
+//! Nothing is ever overwritten: after any failure to write or sync, the segment is given up, and
+//! the next one says where it ended. What was not synced is still in memory and is written again.
 //!
 //! Segments are cleaned oldest first: what lives of the oldest one is written again at the end of
 //! the log, a slice with each batch, and then the file goes. Deletions in it are simply dropped,
@@ -37,7 +37,8 @@
 //! # Durability
 //!
 //! [`Durability::Fsync`]: what [`Store::durable`] covers survives a power cut.
-//! [`Durability::Flush`]: it survives a crash of the process. [`Durability::Memory`]: nothing is kept, see [`memory()`].
+//! [`Durability::Flush`]: it survives a crash of the process. [`Durability::Memory`]: nothing is
+//! kept, see [`memory()`].
 
 mod backup;
 mod catalog;
@@ -336,8 +337,8 @@ pub enum StoreError {
     #[error(
         "store {folder}: damaged in {count} {places}; the first is {first}\n\
          `simcast store check` tells all of them. Bring back a backup with `simcast store \
-         restore`, or go on without what is damaged with on_damage = \"salvage\": the files are kept. \
-         Nothing was changed",
+         restore`, or go on without what is damaged with on_damage = \"salvage\": the files are \
+         kept. Nothing was changed",
         folder = folder.display(),
         count = damages.count,
         places = if damages.count == 1 { "place" } else { "places" },

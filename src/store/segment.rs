@@ -242,7 +242,7 @@ impl Scanner {
     fn fill(&mut self, at: u32, bytes: usize) -> io::Result<()> {
         let bytes = bytes.max(CHUNK_BYTES).min((self.end - at) as usize);
         if self.buffer.len() < bytes {
-            self.buffer.resize(bytes, 0);
+            self.buffer = vec![0; bytes];
         }
         (self.filled, self.buffer_at) = (0, at);
         self.filled = self.file.read_at(&mut self.buffer[..bytes], u64::from(at))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::sim::{Random, SimDisk};
 use super::{Model, NOW, OPTIONS, key, open, random_changes, rows};
+use crate::store::backup::bring_back;
 use crate::store::record::{ALIGN, Batch, HEAD_BYTES, Head, Kind, Salt};
 use crate::store::segment::{self, HEADER_BYTES, Header, Item, Scanner};
 use crate::store::{
@@ -296,27 +297,46 @@ fn a_power_cut_during_a_repair_leaves_something_to_repair() {
 #[test]
 fn a_power_cut_while_a_store_is_set_aside_never_leaves_a_part_of_it() {
     let place = Place::new(10, 60);
-    for calls in 0..60 {
-        let disk = place.disk.copy();
-        let newest = place.disk.segments().pop().unwrap();
-        let mut contents = disk.contents(&segment::name(2));
-        contents[3000] ^= 1;
-        disk.replace(&segment::name(2), &contents);
+    let newest = place.disk.segments().pop().unwrap();
+    for calls in (0..60).flat_map(|calls| [calls; 10]) {
+        let disk = place.flipped(&segment::name(2), 3000, 1);
         disk.cut_power_after(calls);
+        // Nobody begins with it before it is done.
         let opened = open(&disk, &SET_ASIDE).is_ok();
         disk.power_on();
         match open(&disk, &OPTIONS) {
             Ok(log) => assert_eq!(rows(&log).unwrap(), Model::new()),
-            Err(StoreError::Damaged { .. }) => assert!(disk.segments().contains(&newest)),
+            Err(StoreError::Damaged { .. }) => {
+                assert!(!opened && disk.segments().contains(&newest));
+            }
             Err(error) => panic!("{error}"),
         }
         let log = open(&disk, &SET_ASIDE).unwrap();
         assert_eq!(rows(&log).unwrap(), Model::new());
-        if opened {
-            return;
+    }
+}
+
+#[test]
+fn a_power_cut_while_a_backup_is_brought_back_leaves_no_part_of_it_to_begin_with() {
+    let place = Place::new(13, 60);
+    let mut whole = 0;
+    for calls in (0..60).flat_map(|calls| [calls; 10]) {
+        let (backup, disk) = (place.disk.copy(), place.disk.copy());
+        disk.all_names().iter().for_each(|name| disk.take_away(name));
+        disk.cut_power_after(calls);
+        let brought = bring_back(&backup, &disk, &mut |_| {}).is_ok();
+        disk.power_on();
+        match open(&disk, &OPTIONS) {
+            Ok(log) if log.catalog().segments() > 0 => {
+                assert_eq!(rows(&log).unwrap(), place.model);
+                whole += 1;
+            }
+            Ok(_) => assert!(!brought && disk.segments().is_empty()),
+            Err(StoreError::Damaged { .. }) => assert!(!brought),
+            Err(error) => panic!("{error}"),
         }
     }
-    panic!("it takes fewer calls");
+    assert!((10..590).contains(&whole), "{whole}");
 }
 
 #[test]

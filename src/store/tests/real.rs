@@ -171,6 +171,15 @@ fn a_check_tells_what_there_is_and_changes_nothing() {
     assert_eq!((names(&path), fs::read(&newest).unwrap()), (before, contents));
 }
 
+/// Ends the writer when the test does, also where it fails.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_backup_of_a_store_at_work_is_how_it_was_at_one_moment() {
     // case C15
@@ -191,6 +200,7 @@ fn a_backup_of_a_store_at_work_is_how_it_was_at_one_moment() {
                 }
             }
         });
+        let _stops = Stops(&stop);
         for i in 0..10 {
             let durable = store.durable();
             let copy = place.path(&format!("backup{i}"));
@@ -204,7 +214,6 @@ fn a_backup_of_a_store_at_work_is_how_it_was_at_one_moment() {
             let (first, count) = (ids(0).next().unwrap_or(0), ids(0).count() as u64);
             assert!(ids(0).eq(first..first + count) && count <= 41, "{first} {count}");
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(store.close(PATIENCE));
 }

@@ -52,6 +52,7 @@ enum Change {
 impl Change {
     fn apply(&self, to: &mut Vec<u8>) {
         match self {
+            Self::Write(at, bytes) if *at == to.len() => to.extend_from_slice(bytes),
             Self::Write(at, bytes) => {
                 if to.len() < at + bytes.len() {
                     to.resize(at + bytes.len(), 0);
@@ -101,7 +102,10 @@ struct State {
     /// Calls until the power goes.
     fuse: Option<u64>,
     dark: bool,
+    calls: u64,
     syncs: u64,
+    /// At which calls files were removed.
+    removals: Vec<u64>,
 }
 
 /// The disk. Clones are the same one.
@@ -124,6 +128,7 @@ fn dark() -> io::Error {
 impl State {
     /// Called by every call.
     fn tick(&mut self) -> io::Result<()> {
+        self.calls += 1;
         if let Some(fuse) = &mut self.fuse {
             if *fuse == 0 {
                 self.dark = true;
@@ -190,7 +195,9 @@ impl SimDisk {
             broken: None,
             fuse: None,
             dark: false,
+            calls: 0,
             syncs: 0,
+            removals: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
@@ -256,6 +263,17 @@ impl SimDisk {
         self.state().broken = broken;
     }
 
+    /// How many calls there were.
+    pub(crate) fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// At which of them files were removed.
+    pub(crate) fn removals(&self) -> Vec<u64> {
+        self.state().removals.clone()
+    }
+
+    /// How many files were synced.
     pub(crate) fn syncs(&self) -> u64 {
         self.state().syncs
     }
@@ -301,7 +319,8 @@ impl SimDisk {
 
     /// Another disk that holds the same.
     pub(crate) fn copy(&self) -> Self {
-        let copy = Self::new(0);
+        let seed = self.state().random.next();
+        let copy = Self::new(seed);
         for name in self.all_names() {
             copy.replace(&name, &self.contents(&name));
         }
@@ -370,6 +389,8 @@ impl Disk for SimDisk {
         let one_in = state.faults.name_fails;
         state.changing(one_in, io::ErrorKind::Other)?;
         state.node(name)?;
+        let call = state.calls;
+        state.removals.push(call);
         state.name(vec![(name.to_owned(), None)]);
         Ok(())
     }

@@ -31,7 +31,7 @@ impl Place {
         let hooks = Hooks {
             rows: &mut |_, _| {},
             progress: &mut |_| {},
-            listener: Box::new(move |notice| drop(tell.send(notice))),
+            listener: Box::new(move |notice| tell.send(notice).unwrap_or_default()),
         };
         let store = DiskStore::open(Arc::new(disk.clone()), options, hooks).unwrap();
         Self { disk, store, notices }
