@@ -2,12 +2,13 @@
 //! comes twice.
 
 use serde_json::json;
+use simcast::clock::Stopwatch;
 use simcast::ids::PacketId;
 use simcast::mqtt::{Packet, Publish, QoS};
 use simcast::rsp::{CampaignId, CampaignState, DeviceState, ExchangeState, Mode};
 
 use super::common::client::success;
-use super::common::rig::Rig;
+use super::common::rig::{Rig, registry_line};
 use super::common::{Client, Dial, TO_EUICC, TO_SM_SR, envelope, envelope_with, gid, kind_of, nid};
 
 /// The SM-SR with a session that outlives its connection.
@@ -299,4 +300,37 @@ async fn an_exchange_goes_on_and_its_notice_waits_for_the_server() {
     assert_eq!(sm_sr.expect_payload().await, envelope(1, 0, "ret(msg)"));
     let exchanges = rig.service.broker().exchanges_page(None, 10).items;
     assert_eq!(exchanges[0].state, ExchangeState::Confirmed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: run it in release, alone, with --nocapture"]
+#[allow(clippy::print_stdout, reason = "a measurement")]
+async fn a_million_letters_are_loaded() {
+    const DEVICES: u128 = 100_000;
+    let rig = Rig::durable().await;
+    let csv: String = (1..=DEVICES).map(|number| registry_line(nid(number), "7")).collect();
+    rig.service.broker().add_to_registry("test", &csv);
+    let (clock, before) = (Stopwatch::start(), resident_mib());
+    let mut sm_sr = server(&rig, QoS::AtLeastOnce).await;
+    for _ in 0..10 {
+        for number in 1..=DEVICES {
+            sm_sr.throw(TO_EUICC, envelope(number, 0, "msg")).await;
+            if number % 1_000 == 0 {
+                tell(&mut sm_sr, TO_EUICC, &envelope(6, 0, "trigger")).await;
+            }
+        }
+    }
+    let written = resident_mib();
+    println!("published in {:?}: {} MiB", clock.elapsed(), written - before);
+    sm_sr.vanish().await;
+    let clock = Stopwatch::start();
+    let rig = rig.crash().await;
+    println!("back in {:?}: {} MiB more", clock.elapsed(), resident_mib() - written);
+    let stats = rig.service.broker().with_control(|control| control.stats());
+    assert_eq!(stats.mail_messages, 1_001_000);
+}
+
+fn resident_mib() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / (1 << 20)
 }
