@@ -317,7 +317,7 @@ async fn a_million_letters_are_loaded() {
         for number in 1..=DEVICES / 2 {
             let number = number + part % 2 * (DEVICES / 2);
             sm_sr.throw(TO_EUICC, envelope(number, 0, "msg")).await;
-            if number % 2_000 == 0 {
+            if number.is_multiple_of(2_000) {
                 tell(&mut sm_sr, TO_EUICC, &envelope(6, 0, "trigger")).await;
             }
         }
