@@ -358,13 +358,19 @@ impl ControlUnit {
     }
 
     /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
-    /// E2 changes nothing. `None` when the reader was not given it.
+    /// E2 changes nothing: it may be asked for again. `None` when the reader was not given it.
     pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Form> {
         self.registry.nid(device)?;
         let gids = self.registry.gids(device);
         let arrival = self.mail.discard(device.index, gids, letter)?;
         if let Some(campaign) = arrival.campaign {
             self.ledger.settle(campaign, device.index, DeviceState::Failed, now);
+        }
+        if let Some(ProfileChange { from, to, gid }) = arrival.change {
+            let pair = Pair { from, to };
+            if self.exchanges.fail(pair, now) {
+                self.events.push(Event::Exchange(pair, gid, ExchangeState::Expired));
+            }
         }
         Some(arrival.form)
     }

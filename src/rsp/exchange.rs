@@ -183,6 +183,22 @@ impl Exchanges {
         self.move_to(pair, ExchangeState::Transferred, until);
     }
 
+    /// Whether the profile is on its way from the one to the other.
+    pub(super) fn is_on_its_way(&self, pair: Pair) -> bool {
+        let exchange = self.by_pair.get(&pair);
+        exchange.is_some_and(|exchange| exchange.state == ExchangeState::Transferred)
+    }
+
+    /// The profile cannot be given to the new device, which may ask again. `false`: it is not on
+    /// its way.
+    pub(super) fn fail(&mut self, pair: Pair, now: Timestamp) -> bool {
+        let fails = self.is_on_its_way(pair);
+        if fails {
+            self.move_on(pair, ExchangeState::Expired, now);
+        }
+        fails
+    }
+
     /// The new device has the profile, and owes its report for so long.
     pub(super) fn deliver(&mut self, change: &ProfileChange, ttl: Duration, now: Timestamp) {
         let pair = Pair { from: change.from, to: change.to };

@@ -396,6 +396,10 @@ impl ControlUnit {
         if self.registry.key(other).is_some_and(|key| self.registry.is_replaced(key)) {
             return Err(Refusal::DeviceReplaced);
         }
+        // To ask anew would hide that the profile is on its way, see `has_given_away`.
+        if self.options.retire && self.exchanges.is_on_its_way(pair) {
+            return Err(Refusal::ExchangeAlreadyOpen);
+        }
         self.exchanges.may_open(pair, now)?;
         if !self.rate_wait(own.key, &[gid], now).is_zero() {
             return Err(Refusal::TriggerRate);
