@@ -208,6 +208,10 @@ impl ControlUnit {
                 }
             }
             Whom::All(roster) => {
+                // Who has left the group meanwhile took along what waited for it.
+                for index in roster.track.in_states(|state| state == DeviceState::Gone) {
+                    self.mail.withdraw_from(index, id.0);
+                }
                 let on_their_way = self.mail.withdraw_from_group(roster.gid, id.0);
                 let waits = |index| on_their_way.binary_search(&index).is_err();
                 self.ledger.settle_queued(id.0, waits, DeviceState::Cancelled);

@@ -166,3 +166,15 @@ fn all_of_a_first_wave_that_expires_at_once_are_through() {
     let wave = rig.campaign(id).wave.unwrap();
     assert_eq!((wave.done, wave.failed), (0, 0));
 }
+
+#[test]
+fn a_withdrawal_reaches_members_that_have_left_the_group_meanwhile() {
+    let mut rig = Rig::new();
+    let id = rig.c1("");
+    rig.unit.put_device(eid(2), &[gid(77)], "").unwrap();
+    let other = rig.c1("");
+    assert!(rig.unit.cancel(id).is_some());
+    assert_eq!(rig.mail(2).len(), 0, "the message was withdrawn");
+    assert_eq!(rig.mail(1).len(), 1, "the other one was not");
+    assert_eq!(rig.states(other).len(), 2);
+}
