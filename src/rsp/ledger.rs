@@ -287,9 +287,11 @@ impl Ledger {
         self.classify(ids, index, tid, now, |request| request.merged)
     }
 
-    /// Whether an A1 to the device, alone or with one of these groups, is in its time.
+    /// Whether an A1 to the device, alone or with one of these groups, is in its time and was not
+    /// withdrawn.
     pub(super) fn is_triggered(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        self.triggers(index, gids).any(|(_, request, _)| request.expires > now)
+        let mut standing = self.triggers(index, gids);
+        standing.any(|(_, request, state)| state != DeviceState::Cancelled && request.expires > now)
     }
 
     /// Whether the device agrees to be provisioned, as it has said last: to an A1 to itself or to

@@ -178,3 +178,14 @@ fn a_withdrawal_reaches_members_that_have_left_the_group_meanwhile() {
     assert_eq!(rig.mail(1).len(), 1, "the other one was not");
     assert_eq!(rig.states(other).len(), 2);
 }
+
+#[test]
+fn a_withdrawn_trigger_permits_nothing() {
+    let settings = Settings { peer: Peer::ServerTriggered, ..Settings::default() };
+    let mut rig = Rig::with_settings(settings);
+    let id = rig.server(1, 0, "trigger").unwrap().campaign.unwrap();
+    rig.unit.cancel(id);
+    assert_eq!(rig.peer(1, 2, 42, "req(1)"), Err(Refusal::PeerNotPermitted));
+    rig.server(1, 0, "trigger").unwrap();
+    rig.peer(1, 2, 42, "req(1)").unwrap();
+}
