@@ -588,7 +588,7 @@ impl World {
         for (at, device) in self.devices.iter_mut().enumerate() {
             let taken = &device.taken;
             device.letters.retain(|number, letter| {
-                let is_mine = letter.campaign == campaign && letter.group == group;
+                let is_mine = letter.campaign == campaign;
                 if is_mine && taken.contains_key(number) {
                     under_way.insert(at);
                 } else if is_mine {
