@@ -50,6 +50,8 @@ pub(super) enum Answerable {
     Answered,
     /// An answer after its time.
     Late,
+    /// An answer to what was withdrawn: to nothing else, but of no name of its own.
+    Withdrawn,
     /// Nobody asked.
     Never,
 }
@@ -63,6 +65,7 @@ impl Answerable {
             (_, Self::Open(_)) => other,
             (Self::Answered, _) | (_, Self::Answered) => Self::Answered,
             (Self::Late, _) | (_, Self::Late) => Self::Late,
+            (Self::Withdrawn, _) | (_, Self::Withdrawn) => Self::Withdrawn,
             (Self::Never, Self::Never) => Self::Never,
         }
     }
@@ -683,7 +686,8 @@ impl Request {
     /// What an answer of the device, now, is to this request.
     fn answerable(&self, id: u64, index: u32, by_tid: bool, now: Timestamp) -> Answerable {
         match self.state(index) {
-            None | Some(DeviceState::Cancelled | DeviceState::Gone) => Answerable::Never,
+            None | Some(DeviceState::Gone) => Answerable::Never,
+            Some(DeviceState::Cancelled) => Answerable::Withdrawn,
             Some(DeviceState::Queued | DeviceState::Delivered) if self.expires > now => {
                 Answerable::Open(Found { id, index, by_tid })
             }

@@ -479,7 +479,7 @@ fn answer(found: Answerable, head: &Head) -> Result<Effect, Refusal> {
         Answerable::Open(found) => Ok(Effect::Answer { found, rc }),
         Answerable::Answered => Err(Refusal::DuplicateAnswer),
         Answerable::Late => Err(Refusal::LateAnswer),
-        Answerable::Never => Err(Refusal::UnsolicitedAnswer),
+        Answerable::Withdrawn | Answerable::Never => Err(Refusal::UnsolicitedAnswer),
     }
 }
 

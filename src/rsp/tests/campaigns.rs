@@ -189,3 +189,15 @@ fn a_withdrawn_trigger_permits_nothing() {
     rig.server(1, 0, "trigger").unwrap();
     rig.peer(1, 2, 42, "req(1)").unwrap();
 }
+
+#[test]
+fn an_answer_to_what_was_withdrawn_answers_nothing_else() {
+    let mut rig = Rig::new();
+    let id = rig.server(1, 0, r#"msg ,"tid":7"#).unwrap().campaign.unwrap();
+    assert_eq!(rig.fetch(1), 1);
+    rig.unit.retry(id, false, rig.now).unwrap();
+    assert_eq!(rig.unit.cancel(id), Some(1));
+    rig.server(1, 0, "msg").unwrap();
+    assert_eq!(rig.device(1, 1, 0, r#"ret(msg) ,"tid":7"#), Err(Refusal::UnsolicitedAnswer));
+    rig.device(1, 1, 0, "ret(msg)").unwrap();
+}
