@@ -380,6 +380,13 @@ impl Ledger {
         Ok((missing, publication))
     }
 
+    /// The first wave, where the others have to wait for what it says, or for an operator.
+    pub(super) fn first_alone(&self, id: u64) -> Option<Box<[u32]>> {
+        let Whom::All(roster) = &self.requests.get(&id)?.whom else { return None };
+        let wave = roster.wave.as_ref()?;
+        (wave.verdict() != Some(Verdict::Release)).then(|| wave.devices().into())
+    }
+
     /// These devices are sent the message again, and may answer until then.
     pub(super) fn reopen(&mut self, id: u64, devices: &[u32], expires: Timestamp) {
         let Some(request) = self.requests.get_mut(&id) else { return };
@@ -397,6 +404,9 @@ impl Ledger {
         self.expiries.remove(&(request.expires, id));
         request.expires = request.expires.max(expires);
         self.expiries.insert((request.expires, id));
+        if matches!(&request.whom, Whom::All(roster) if roster.wave.is_some()) {
+            self.in_waves.insert(id);
+        }
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
         }

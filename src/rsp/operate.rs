@@ -136,7 +136,7 @@ impl ControlUnit {
 
     /// Sends a campaign's message again to the devices that had it and did not answer, or did not
     /// come for it in time, and only to those; on demand to those that reported a failure, too.
-    /// Gives how many, and the readers to wake.
+    /// Who waits for the first wave goes on waiting. Gives how many, and the readers to wake.
     ///
     /// # Errors
     /// [`RetryError`]; then nothing has changed.
@@ -171,12 +171,13 @@ impl ControlUnit {
             return Err(RetryError::NoRoom);
         }
         let until = now.after(ttl);
+        let served_first = self.ledger.first_alone(id.0);
         self.ledger.reopen(id.0, &missing, until);
         let (count, expires) = (missing.len(), self.expiry(&publication.message, now).min(until));
         let wake = match gid {
             Some(gid) => {
                 let roll = Roll::new(Arc::new(missing));
-                self.mail.post_group(gid, roll, publication, expires, Some(id.0), None)
+                self.mail.post_group(gid, roll, publication, expires, Some(id.0), served_first)
             }
             None => {
                 let form = Form::Single;

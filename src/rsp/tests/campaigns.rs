@@ -201,3 +201,22 @@ fn an_answer_to_what_was_withdrawn_answers_nothing_else() {
     assert_eq!(rig.device(1, 1, 0, r#"ret(msg) ,"tid":7"#), Err(Refusal::UnsolicitedAnswer));
     rig.device(1, 1, 0, "ret(msg)").unwrap();
 }
+
+#[test]
+fn a_retry_does_not_get_around_the_first_wave() {
+    let brief = Duration::from_secs(10);
+    let mut rig = Rig::with_ttl(Ttl { trigger: brief, msg: brief, exchange: brief });
+    let id = rig.c1(r#","wave":1"#);
+    assert_eq!([rig.fetch(1), rig.fetch(2)], [1, 0]);
+    rig.c2(1, 7);
+    rig.wait(10);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.unit.retry(id, true, rig.now).unwrap().0, 3);
+    assert_eq!(rig.campaign(id).state, CampaignState::Halted);
+    assert_eq!(rig.unit.stats().campaigns_halted, 1);
+    assert_eq!([rig.fetch(1), rig.fetch(2), rig.fetch(3)], [1, 0, 0], "the others wait still");
+    rig.c2(1, 0);
+    assert_eq!(rig.fetch(2), 0);
+    rig.unit.release(id).unwrap();
+    assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
+}

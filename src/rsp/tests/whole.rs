@@ -577,7 +577,8 @@ impl World {
         }
         request.expires = request.expires.max(self.now.after(request.ttl()));
         let needs_consent = self.strict && request.is_msg && request.group.is_some();
-        self.post(campaign, &missing, needs_consent, false);
+        let gated = request.wave.as_ref().is_some_and(|wave| wave.verdict != Some(true));
+        self.post(campaign, &missing, needs_consent, gated);
     }
 
     fn cancel(&mut self, at: usize) {
