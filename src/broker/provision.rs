@@ -18,9 +18,9 @@ use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    Acknowledged, Addressee, ControlUnit, Decision, ForServers, Form, Handout, Head, Identity,
-    Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
-    envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, ForServers, Form, Handout, Head,
+    Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic,
+    Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -301,11 +301,9 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                let mut control = lock(&self.control);
-                let acknowledged = control.acknowledge(device, number, now);
-                let news = News::of(&mut control);
-                drop(control);
-                self.record(news);
+                let acknowledged = self.settle(handle, device, number, |control| {
+                    control.acknowledge(device, number, now)
+                });
                 match acknowledged {
                     None => {}
                     // The next piece waits.
@@ -331,13 +329,36 @@ impl Broker {
             Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
-                match lock(&self.control).discard(device, number, self.now()) {
+                let now = self.now();
+                let discarded = self
+                    .settle(handle, device, number, |control| control.discard(device, number, now));
+                match discarded {
                     Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
                     // A piece is cut anew, for a client that takes less than before.
                     None => handle.signal.raise(Calls::MAIL),
                 }
             }
         }
+    }
+
+    /// Has the control unit take a letter out of the mail that this session was given. `None`:
+    /// another session of the device has taken over from it, and may have been given other pieces.
+    fn settle<T>(
+        &self,
+        handle: &Handle,
+        device: DeviceKey,
+        letter: u64,
+        settle: impl FnOnce(&mut ControlUnit) -> Option<T>,
+    ) -> Option<T> {
+        let mut control = lock(&self.control);
+        if !control.holds(device, handle.key, letter) {
+            return None;
+        }
+        let settled = settle(&mut control);
+        let news = News::of(&mut control);
+        drop(control);
+        self.record(news);
+        settled
     }
 
     /// The connection ended before this mail had left for the client. Its session may go on, and
