@@ -268,7 +268,11 @@ impl ControlUnit {
             return Err(Refusal::TriggerRate);
         }
         let window = |gid: &Gid| (*gid, self.options.settings.of_group(*gid).coalesce);
-        let gather = gids.iter().map(window).find(|(_, window)| !window.is_zero());
+        // With others of a group it reaches the servers of that group, and may concern more.
+        let scopes = &self.options.scopes;
+        let is_for_all = |gid| scopes.covering(&[gid]) == scopes.covering(gids);
+        let mut windows = gids.iter().map(window);
+        let gather = windows.find(|(gid, window)| !window.is_zero() && is_for_all(*gid));
         if gather.is_some_and(|(gid, _)| !self.gathering.has_room(gid)) {
             return Err(Refusal::OverQuota);
         }

@@ -1,11 +1,14 @@
 //! Several SM-SR servers: each hears from the devices of its own groups alone and may address no
 //! others (section 1); a share group divides the work; what nobody is there for waits in order.
 
+use std::time::Duration;
+
 use simcast::config::UnscopedServers;
 use simcast::mqtt::{Publish, PublishProperties, QoS, ReasonCode, Version};
+use simcast::rsp::GroupSettings;
 
 use crate::common::rig::servers;
-use crate::common::{Client, Denied, Dial, Rig, TO_EUICC, TO_SM_SR, envelope, kind_of};
+use crate::common::{Client, Denied, Dial, Rig, TO_EUICC, TO_SM_SR, envelope, gid, kind_of, nid};
 use crate::stage::VERSIONS;
 
 const SHARED: &str = "$share/g/To_SM-SR";
@@ -185,6 +188,30 @@ async fn triggers_wait_in_order_for_the_server_in_charge() {
     let mut a = listener(&rig, "a.test", TO_SM_SR, Dial::v311("a")).await;
     assert_eq!(a.expect_payloads(of_7.len()).await, of_7);
     a.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_concerns_another_server_too_does_not_wait_for_others_of_one_group() {
+    let coalesce = Some(Duration::from_millis(300));
+    let rig = Rig::with(|config| {
+        servers(config, &SERVERS);
+        config.rsp.groups.insert(gid(7), GroupSettings { coalesce, ..GroupSettings::default() });
+    })
+    .await;
+    let mut a = listener(&rig, "a.test", TO_SM_SR, Dial::v5("a")).await;
+    let mut b = listener(&rig, "b.test", TO_SM_SR, Dial::v5("b")).await;
+    let mut devices =
+        [rig.device(1, Dial::v5("device-1")).await, rig.device(5, Dial::v5("device-5")).await];
+    speak(&mut devices[0], &envelope(1, 0, "trigger")).await;
+    speak(&mut devices[1], &envelope(5, 0, "trigger")).await;
+    assert_eq!(a.expect_payload().await, envelope(5, 0, "trigger"));
+    assert_eq!(b.expect_payload().await, envelope(5, 0, "trigger"));
+    // In the name of that group it is like the others.
+    speak(&mut devices[1], &envelope(0, 7, "trigger")).await;
+    let both = a.expect_payload().await;
+    assert!(both.contains("coalesced-trigger"), "{both}");
+    assert!([1, 5].iter().all(|number| both.contains(&nid(*number).to_string())), "{both}");
+    b.expect_nothing().await;
 }
 
 #[tokio::test]
