@@ -172,5 +172,6 @@ fn a_full_inbox_says_so_before_anything_is_posted() {
         post(&mut inbox, "x", None);
     }
     assert!(!has_room(&inbox, 1, None));
-    assert!(!has_room(&empty(LIMITS), 101, None));
+    assert!(!has_room(&empty(LIMITS), 101, Some(Nid::FIRST)));
+    assert!(has_room(&empty(LIMITS), 101, None), "what the control unit writes is not lost");
 }
