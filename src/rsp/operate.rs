@@ -322,8 +322,11 @@ impl ControlUnit {
     fn send_merged(&mut self, batch: EqualMessages, wake: &mut Vec<SessionKey>, now: Timestamp) {
         let EqualMessages { gid, envelope, ask, each, .. } = batch;
         // Who has left the group meanwhile would not find it there.
-        let is_member = |(index, _): &(u32, _)| self.registry.gids_at(*index).contains(&gid);
-        let (mut each, others): (Vec<_>, Vec<_>) = each.into_iter().partition(is_member);
+        let takes_part = |(index, _): &(u32, _)| {
+            let is_member = self.registry.gids_at(*index).contains(&gid);
+            is_member && !self.registry.is_replaced_at(*index)
+        };
+        let (mut each, others): (Vec<_>, Vec<_>) = each.into_iter().partition(takes_part);
         self.send_each(others, &ask, wake, now);
         let count = u32::try_from(each.len()).unwrap_or(u32::MAX);
         let Some((_, first)) = each.first() else { return };
@@ -353,8 +356,12 @@ impl ControlUnit {
     ) {
         for (index, message) in each {
             let ask = Ask { merge: None, ..ask.clone() };
-            let (_, reader) = self.send_to_device(index, ask, &message, now);
+            let (id, reader) = self.send_to_device(index, ask, &message, now);
             wake.extend(reader);
+            if self.registry.is_replaced_at(index) {
+                // It has given its profile away meanwhile.
+                self.cancel(id);
+            }
         }
     }
 
