@@ -158,12 +158,20 @@ impl Wishes {
         }
     }
 
-    /// The device is no member any more: its D1s in the group's name are void.
+    /// The device is no member any more: its D1s in the group's name are void. One in its own name
+    /// stands, but is not answered with others of the group.
     pub(super) fn leave(&mut self, index: u32, gid: Gid) {
         let wishes = self.by_device.get(&index).into_iter().flatten();
-        let void: Vec<u64> =
-            wishes.filter(|w| w.groups().any(|other| other == gid)).map(|w| w.id).collect();
-        void.into_iter().for_each(|id| self.forget(index, id));
+        let of_group = wishes.filter(|wish| wish.groups().any(|other| other == gid));
+        let of_group: Vec<(u64, bool)> = of_group.map(|w| (w.id, w.gid.is_some())).collect();
+        for (id, is_void) in of_group {
+            if is_void {
+                self.forget(index, id);
+            } else {
+                self.forget_in_group(gid, id, index);
+                self.wish_mut(index, id).into_iter().for_each(|wish| wish.batch = None);
+            }
+        }
     }
 
     /// The device is gone, and its D1s with it.
@@ -202,13 +210,14 @@ impl Wishes {
             self.by_device.remove(&index);
         }
         self.expiries.remove(&(wish.expires, (id, index)));
-        for gid in wish.groups() {
-            if let Some(of_group) = self.by_group.get_mut(&gid) {
-                of_group.remove(&(id, index));
-                if of_group.is_empty() {
-                    self.by_group.remove(&gid);
-                }
-            }
+        wish.groups().for_each(|gid| self.forget_in_group(gid, id, index));
+    }
+
+    fn forget_in_group(&mut self, gid: Gid, id: u64, index: u32) {
+        let Some(of_group) = self.by_group.get_mut(&gid) else { return };
+        of_group.remove(&(id, index));
+        if of_group.is_empty() {
+            self.by_group.remove(&gid);
         }
     }
 }
