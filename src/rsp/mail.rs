@@ -450,8 +450,10 @@ impl Mail {
         let behind = |cursor| -> SmallVec<[Option<Next<'_>>; 3]> {
             (0..=pulling.gids.len()).map(|source| next(source, cursor)).collect()
         };
-        // What has begun goes on, whatever has become free before it.
-        let begun = mailbox.progress.as_deref().map(|progress| progress.letter);
+        // What has begun goes on, whatever has become free before it. What the device has no piece
+        // of has not: it may come whole this time, and then nobody would look for those before it.
+        let begun = mailbox.progress.as_deref().filter(|progress| progress.pieces > 0);
+        let begun = begun.map(|progress| progress.letter);
         let going_on = begun.map(|id| (id, behind(id - 1)));
         let going_on = going_on.filter(|(id, heads)| heads.iter().flatten().any(|h| h.id == *id));
         let mut heads = going_on.map_or_else(|| behind(mailbox.cursor), |(_, heads)| heads);

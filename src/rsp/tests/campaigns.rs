@@ -220,3 +220,22 @@ fn a_retry_does_not_get_around_the_first_wave() {
     rig.unit.release(id).unwrap();
     assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
 }
+
+#[test]
+fn what_was_given_whole_in_the_end_leaves_nothing_behind_that_became_free_meanwhile() {
+    let mut rig = Rig::with_settings(Settings { chunk: 256, ..Settings::default() });
+    rig.c1(r#","wave":1"#);
+    assert_eq!(rig.fetch(1), 1);
+    let body = "x".repeat(600);
+    let b1 = letter(2, 0, "msg").replace("null", &format!(r#""{body}","chunks":true"#));
+    rig.publish(&Identity::server("sm-sr"), TO_EUICC, &b1).unwrap();
+    let device = rig.attach(2, 1);
+    assert!(text(&rig.pull(device, 1)[0]).contains("chunk"), "a piece, on its way");
+    rig.unit.detach(device, session(1));
+    rig.unit.set_settings(Settings::default()).unwrap();
+    rig.c2(1, 0);
+    let device = rig.attach(2, 2);
+    let letters: Vec<String> = rig.pull(device, 2).iter().map(text).collect();
+    assert_eq!(letters.len(), 2, "nothing wakes the reader again");
+    assert_eq!((letters[0].contains("wave"), &letters[1]), (true, &b1));
+}
