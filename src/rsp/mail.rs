@@ -15,6 +15,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
@@ -586,7 +587,7 @@ impl Mail {
 
     /// Puts away expired letters, at most `budget` of them; returns how many, and the campaigns
     /// they belong to. A letter its reader has taken is spared until it is acknowledged or goes
-    /// back.
+    /// back; one to a group is looked at again after [`SPARED_FOR`].
     pub(super) fn sweep(
         &mut self,
         now: Timestamp,
@@ -597,9 +598,11 @@ impl Mail {
             self.expiries.remove(&(at, (id, place)));
             let (campaign, whom) = match place {
                 Place::Group(gid) => {
-                    let Some(letter) = self.remove_group_letter(gid, id) else { continue };
+                    let Some((campaign, roll)) = self.expire_in_group(gid, id, now) else {
+                        continue;
+                    };
                     expired.to_groups += 1;
-                    (letter.campaign, Receivers::All(letter.roll))
+                    (campaign, Receivers::All(roll))
                 }
                 Place::Device(index) => {
                     if self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
@@ -614,6 +617,37 @@ impl Mail {
             campaigns.extend(campaign.map(|c| Bereft { campaign: c.get(), whom }));
         }
         (expired, campaigns)
+    }
+
+    /// Takes an expired letter from all members but those who have it on their way, for whom it
+    /// stays a while. Gives those who have lost it, if there are some.
+    fn expire_in_group(
+        &mut self,
+        gid: Gid,
+        id: u64,
+        now: Timestamp,
+    ) -> Option<(Option<NonZeroU64>, Roll)> {
+        let log = self.logs.get_mut(&gid)?;
+        let letter = log.position(id).ok().and_then(|at| log.letters.get_mut(at))?;
+        let (members, online) = (letter.roll.members(), log.online.keys().copied());
+        let few: Vec<u32> =
+            if members.len() < online.len() { members.to_vec() } else { online.collect() };
+        let holds = |index: &u32| {
+            let mailbox = self.boxes.get(*index as usize).and_then(Option::as_deref);
+            letter.roll.is_pending(*index) && mailbox.is_some_and(|m| m.has_taken(id))
+        };
+        let holders: Vec<u32> = few.into_iter().filter(holds).collect();
+        if holders.is_empty() {
+            let letter = self.remove_group_letter(gid, id)?;
+            return Some((letter.campaign, letter.roll));
+        }
+        let theirs = Roll::new(Arc::new(holders.clone()));
+        let mut lost = std::mem::replace(&mut letter.roll, theirs);
+        for index in holders {
+            lost.finish(index);
+        }
+        self.expiries.insert((now.after(SPARED_FOR), (id, Place::Group(gid))));
+        (lost.remaining() > 0).then_some((letter.campaign, lost))
     }
 
     /// It was sent again, and waits anew.
@@ -756,3 +790,6 @@ impl Mail {
         }
     }
 }
+
+/// After this time it is looked who still has an expired group letter on its way.
+const SPARED_FOR: Duration = Duration::from_secs(1);

@@ -21,6 +21,11 @@ impl Roll {
         Self { members, done, remaining }
     }
 
+    /// Who was addressed, ascending.
+    pub(super) fn members(&self) -> &[u32] {
+        &self.members
+    }
+
     /// Whether the device was addressed and is not done.
     pub(super) fn is_pending(&self, index: u32) -> bool {
         self.members.binary_search(&index).is_ok_and(|at| self.done[at / 64] & bit(at) == 0)

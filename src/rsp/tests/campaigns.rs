@@ -239,3 +239,23 @@ fn what_was_given_whole_in_the_end_leaves_nothing_behind_that_became_free_meanwh
     assert_eq!(letters.len(), 2, "nothing wakes the reader again");
     assert_eq!((letters[0].contains("wave"), &letters[1]), (true, &b1));
 }
+
+#[test]
+fn a_member_that_had_the_message_on_its_way_when_it_expired_answers_in_time() {
+    let mut rig = Rig::new();
+    let text = letter(0, 42, "msg");
+    let head = crate::rsp::envelope::read(text.as_bytes(), NidScheme::Eid).unwrap();
+    let from = Identity::server("sm-sr");
+    let submission = Submission::new(&from, TO_EUICC, &head, text.len());
+    let brief = message(&text, rig.now.after(Duration::from_secs(1)));
+    let id = rig.unit.publish(&submission, &brief, rig.now).unwrap().campaign.unwrap();
+    let device = rig.attach(1, 1);
+    let letters = rig.pull(device, 1);
+    rig.wait(2);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.states(id)[1..], [DeviceState::Expired; 2]);
+    assert!(rig.unit.acknowledge(device, letters[0].id, rig.now).is_some());
+    assert_eq!(rig.states(id)[0], DeviceState::Delivered);
+    rig.c2(1, 0);
+    assert_eq!(rig.unit.stats().mail_messages, 0);
+}
