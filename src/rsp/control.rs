@@ -403,7 +403,10 @@ impl ControlUnit {
         }
         let requests =
             bereft + self.ledger.sweep(now, &mut budget) + self.wishes.sweep(now, &mut budget);
-        let ended = self.exchanges.sweep(now, &mut budget);
+        let ended = self.exchanges.sweep(now, &mut budget, |pair| {
+            let mailbox = self.registry.key(pair.to).and_then(|key| self.mail.mailbox(key.index));
+            mailbox.is_some_and(|mailbox| mailbox.has_profile_of(pair.from))
+        });
         self.device_rates.sweep(now, &mut budget);
         self.group_rates.sweep(now, &mut budget);
         for (pair, gid) in &ended.expired {

@@ -242,8 +242,14 @@ impl Exchanges {
         });
     }
 
-    /// Closes exchanges whose time is over and forgets old ones, at most `budget` of them.
-    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> EndedExchanges {
+    /// Closes exchanges whose time is over and forgets old ones, at most `budget` of them. None is
+    /// forgotten whose profile `is_under_way` still, however short its own time was.
+    pub(super) fn sweep(
+        &mut self,
+        now: Timestamp,
+        budget: &mut usize,
+        is_under_way: impl Fn(Pair) -> bool,
+    ) -> EndedExchanges {
         let mut ended = EndedExchanges::default();
         while let Some((_, pair)) = due(&self.awaited, now, budget) {
             let Some(exchange) = self.by_pair.get(&pair).copied() else { continue };
@@ -256,7 +262,11 @@ impl Exchanges {
             }
         }
         while let Some((_, pair)) = due(&self.closed, now, budget) {
-            self.forget(pair);
+            if self.is_on_its_way(pair) && is_under_way(pair) {
+                self.move_to(pair, ExchangeState::Transferred, now.after(SPARED_FOR));
+            } else {
+                self.forget(pair);
+            }
         }
         ended
     }
@@ -310,6 +320,9 @@ impl Exchanges {
         }
     }
 }
+
+/// After this time it is looked whether an expired profile is still on its way.
+const SPARED_FOR: Duration = Duration::from_secs(1);
 
 /// Before all pairs.
 const FIRST_PAIR: Pair = Pair { from: Nid::FIRST, to: Nid::FIRST };

@@ -656,7 +656,7 @@ impl Mail {
         letters.any(|letter| letter.campaign == Some(campaign))
     }
 
-    fn mailbox(&self, index: u32) -> Option<&Mailbox> {
+    pub(super) fn mailbox(&self, index: u32) -> Option<&Mailbox> {
         self.boxes.get(index as usize)?.as_deref()
     }
 
