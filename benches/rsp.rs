@@ -49,7 +49,7 @@ fn fleet(devices: usize) -> ControlUnit {
     let limits = RspLimits {
         mail_messages_max: usize::MAX,
         mail_bytes_max: usize::MAX,
-        group_messages_max: 16,
+        group_messages_max: 1_000,
         group_bytes_max: usize::MAX,
         ..RspLimits::default()
     };
@@ -96,7 +96,7 @@ fn address_each_of_a_million(bencher: Bencher<'_, '_>) {
 }
 
 /// Decide, commit, pull, acknowledge: the whole way of a B1 to one device of many.
-#[divan::bench(args = [1_000, FLEET])]
+#[divan::bench(args = [1_000, FLEET], sample_size = 1000)]
 fn single_publish_among(bencher: Bencher<'_, '_>, devices: usize) {
     let mut unit = fleet(devices);
     let reader = SessionKey { slot: 7, generation: 0 };
@@ -111,8 +111,29 @@ fn single_publish_among(bencher: Bencher<'_, '_>, devices: usize) {
     });
 }
 
+/// The same with the device's answer, which ends it.
+#[divan::bench(args = [1_000, FLEET], sample_size = 1000)]
+fn single_flow_among(bencher: Bencher<'_, '_>, devices: usize) {
+    let mut unit = fleet(devices);
+    let reader = SessionKey { slot: 7, generation: 0 };
+    let nid = nid(devices / 2);
+    let device = unit.attach(nid, reader).expect("is registered");
+    let (to, answer) = (Head::new(Kind::Msg), Head::new(Kind::RetMsg));
+    let (head, answer) = (Head { nid: Some(nid), ..to }, Head { nid: Some(nid), ..answer });
+    let (message, from) = (message(), Identity::device(nid));
+    bencher.bench_local(|| {
+        publish(&mut unit, &head, &message);
+        for letter in unit.pull(device, reader, 1, NOW) {
+            unit.acknowledge(device, letter.id, NOW);
+        }
+        let submission = Submission::new(&from, RspTopic::ToSmSr, &answer, 256);
+        let decision = unit.decide(&submission, NOW).expect("was asked for");
+        unit.commit(decision, &message, NOW);
+    });
+}
+
 /// Decide and commit a C1 to a million devices with this many of them online.
-#[divan::bench(args = [100, 10_000], sample_count = 16, sample_size = 1)]
+#[divan::bench(args = [100, 10_000], sample_count = 200, sample_size = 1)]
 fn group_publish_with_online(bencher: Bencher<'_, '_>, online: usize) {
     let mut unit = fleet(FLEET);
     for number in 0..online {

@@ -29,7 +29,9 @@ pub struct Message {
     /// When the broker took it.
     pub published: Timestamp,
     kept_bytes: usize,
-    heads: [OnceLock<PublishHead>; 4],
+    /// One for each layout. Boxed: most of the messages that wait for their only receiver have
+    /// none yet.
+    heads: OnceLock<Box<[OnceLock<PublishHead>; 4]>>,
 }
 
 impl Message {
@@ -44,7 +46,7 @@ impl Message {
         properties: Option<Box<PublishProperties>>,
         expires: Timestamp,
     ) -> Self {
-        let (published, heads) = (Timestamp::default(), Default::default());
+        let (published, heads) = (Timestamp::default(), OnceLock::new());
         let kept_bytes = payload.len() + properties.as_ref().map_or(0, |p| p.kept_bytes());
         Self { topic, payload, qos, retain, properties, expires, published, kept_bytes, heads }
     }
@@ -99,7 +101,7 @@ impl Message {
     pub fn head(&self, version: Version, with_packet_id: bool) -> &PublishHead {
         // 3.1 and 3.1.1 share their layouts.
         let index = usize::from(version == Version::V5) * 2 + usize::from(with_packet_id);
-        self.heads[index].get_or_init(|| {
+        self.heads.get_or_init(Box::default)[index].get_or_init(|| {
             let properties = self.properties.as_deref();
             PublishHead::new(version, with_packet_id, &self.topic, properties, self.payload.len())
         })

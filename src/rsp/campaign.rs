@@ -148,7 +148,14 @@ impl FirstWave {
         from: DeviceState,
         to: DeviceState,
     ) -> Option<Verdict> {
-        if self.devices.binary_search(&index).is_err() || !from.is_open() || to.is_open() {
+        if self.devices.binary_search(&index).is_err() || from.is_open() == to.is_open() {
+            return None;
+        }
+        if to.is_open() {
+            // It is sent the message again, and counts when it is through with that. A verdict
+            // stands: who has halted waits for an operator.
+            self.done -= 1;
+            self.failed -= u32::from(from.is_failure());
             return None;
         }
         self.done += 1;
@@ -166,15 +173,6 @@ impl FirstWave {
             None
         };
         self.verdict
-    }
-
-    /// A device that was through is sent the message again, and counts when it is through again.
-    /// A verdict stands: who has halted waits for an operator.
-    pub(super) fn reopen(&mut self, index: u32, from: DeviceState) {
-        if self.devices.binary_search(&index).is_ok() && !from.is_open() {
-            self.done -= 1;
-            self.failed -= u32::from(from.is_failure());
-        }
     }
 
     /// Ascending.
@@ -286,6 +284,18 @@ mod tests {
         assert_eq!(wave.verdict(), Some(Verdict::Halt));
         wave.release();
         assert_eq!(wave.verdict(), Some(Verdict::Release));
+    }
+
+    #[test]
+    fn who_is_sent_the_message_again_is_not_through() {
+        let mut wave = FirstWave::new(vec![1, 2, 3, 4], 250);
+        assert_eq!(wave.note(1, QUEUED, DeviceState::Failed), None);
+        assert_eq!(wave.note(1, DeviceState::Failed, QUEUED), None);
+        assert_eq!((wave.view().done, wave.view().failed), (0, 0));
+        assert_eq!(wave.note(1, QUEUED, DeviceState::Ok), None);
+        assert_eq!(wave.note(2, QUEUED, DeviceState::Ok), None);
+        assert_eq!(wave.note(3, QUEUED, DeviceState::Ok), None, "one is not through");
+        assert_eq!(wave.note(4, QUEUED, DeviceState::Failed), Some(Verdict::Release));
     }
 
     #[test]

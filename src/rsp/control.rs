@@ -1,6 +1,7 @@
 //! The control unit: registry, ledger, exchanges and mail behind one door.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,9 +10,10 @@ use super::campaign::{CampaignId, FirstWave, Verdict};
 use super::event::{CampaignStep, Event, Events};
 use super::exchange::{ExchangeState, Exchanges, Pair};
 use super::gathering::Gathering;
+use super::group_log::GroupLetter;
 use super::import::{self, ImportReport, LineReason};
 use super::intake::Intake;
-use super::ledger::{Asked, Draft, Found, Ledger, Whom};
+use super::ledger::Ledger;
 use super::mail::{Bereft, ExpiredLetters, Mail, Publication, Pulling, Receivers};
 use super::mailbox::{Acknowledged, Letter, ProfileChange, Reader};
 use super::merging::Merging;
@@ -20,7 +22,8 @@ use super::policy::{Ask, Audience, Decision, Effect, Form, MessageId, Submission
 use super::rate::Buckets;
 use super::refusal::Refusal;
 use super::registry::{DeviceKey, Gids, Registered, Registry, Removed};
-use super::roll::Roll;
+use super::request::{Asked, Draft, Found, Whom};
+use super::roll::{Roll, Ticked};
 use super::spent::Spent;
 use super::track::{DeviceState, Tally};
 use super::wishes::Wishes;
@@ -183,6 +186,7 @@ impl ControlUnit {
         let gids = Gids::from_slice(gids);
         import::check(&gids, labels, &self.options.limits)?;
         let registered = self.register(nid, gids, labels);
+        self.registry.settle();
         Ok(Put { key: registered.key, is_new: registered.is_new })
     }
 
@@ -324,7 +328,8 @@ impl ControlUnit {
     /// The reader's connection ended before these letters had left for it; its session may go on.
     pub fn put_back(&mut self, device: DeviceKey, reader: SessionKey, letters: &[u64]) {
         if self.registry.nid(device).is_some() {
-            self.mail.put_back(device.index, reader, letters);
+            let gids = self.registry.gids(device);
+            self.mail.put_back(device.index, gids, reader, letters);
         }
     }
 
@@ -396,7 +401,8 @@ impl ControlUnit {
                 Receivers::One(i) => self.ledger.settle(campaign, i, DeviceState::Expired, now),
                 // Others may have been sent it again.
                 Receivers::All(roll) => {
-                    let waited = |index| roll.is_pending(index);
+                    let mut pending = Ticked::new(roll.pending());
+                    let waited = |index| pending.has(index);
                     self.ledger.settle_queued(campaign, waited, DeviceState::Expired);
                 }
             }
@@ -451,6 +457,7 @@ impl ControlUnit {
         }
     }
 
+    /// Registers one device of several; their groups do not know until [`Registry::settle`].
     pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
         let index = registered.key.index;
@@ -474,6 +481,7 @@ impl ControlUnit {
             self.wishes.remove(index);
             self.device_rates.forget(index);
         }
+        self.registry.settle();
         nids.iter().for_each(|nid| self.spent.forget(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
@@ -510,8 +518,7 @@ impl ControlUnit {
                 if members.is_empty() {
                     return;
                 }
-                let (id, wake) = self.send_to_members(gid, members, ask, message, now);
-                outcome.wake.extend(wake);
+                let id = self.send_to_members(gid, members, ask, message, &mut outcome.wake, now);
                 outcome.campaign = Some(id);
             }
             Audience::Servers => {}
@@ -561,19 +568,20 @@ impl ControlUnit {
         members: Arc<Vec<u32>>,
         ask: Ask,
         message: &Arc<Message>,
+        wake: &mut Vec<SessionKey>,
         now: Timestamp,
-    ) -> (CampaignId, Vec<SessionKey>) {
+    ) -> CampaignId {
         let publication = publication(&ask, message);
         let expires = self.expiry(message, now).min(ask.until);
         let first = self.first_wave(gid, &members, &ask);
         let mut draft = draft(ask, publication.clone());
-        let wave = first.as_ref();
-        draft.wave = wave.map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
+        draft.wave =
+            first.as_ref().map(|(devices, bound)| FirstWave::new(devices.to_vec(), *bound));
         let id = self.ledger.open_all(gid, Arc::clone(&members), draft, now);
-        let roll = Roll::new(members);
-        let first = first.map(|(devices, _)| devices);
-        let wake = self.mail.post_group(gid, roll, publication, expires, Some(id), first);
-        (CampaignId(id), wake)
+        let (first, campaign) = (first.map(|(devices, _)| devices), NonZeroU64::new(id));
+        let letter = GroupLetter::new(Roll::new(members), publication, expires);
+        self.mail.post_group(gid, GroupLetter { campaign, first, ..letter }, wake);
+        CampaignId(id)
     }
 
     /// Who is served first: those that are connected, as far as there are enough of them.
@@ -583,12 +591,11 @@ impl ControlUnit {
         if count >= members.len() {
             return None;
         }
-        let is_member = |index: &u32| members.binary_search(index).is_ok();
-        let mut first: Vec<u32> = self.mail.online(gid).filter(is_member).take(count).collect();
-        // Ascending: both are in the order of their indexes.
-        let online = first.clone();
-        let others = members.iter().filter(|index| online.binary_search(index).is_err());
-        first.extend(others.take(count - online.len()));
+        let mut first: Vec<u32> = self.mail.online_of(gid, members).take(count).collect();
+        let missing = count - first.len();
+        let mut online = Ticked::new(first.clone().into_iter());
+        let others = members.iter().copied().filter(|index| !online.has(*index));
+        first.extend(others.take(missing));
         first.sort_unstable();
         Some((first.into(), wave.failures_max.unwrap_or(WAVE_FAILURES_MAX_PERMILLE)))
     }
@@ -620,9 +627,8 @@ impl ControlUnit {
             Audience::Group(gid) => {
                 let Some(members) = self.registry.members(gid).cloned() else { return };
                 outcome.reached = u32::try_from(members.len()).unwrap_or(u32::MAX);
-                let roll = Roll::new(members);
-                let wake = self.mail.post_group(gid, roll, publication, expires, None, None);
-                outcome.wake.extend(wake);
+                let letter = GroupLetter::new(Roll::new(members), publication, expires);
+                self.mail.post_group(gid, letter, &mut outcome.wake);
             }
             Audience::Servers => {}
         }
@@ -641,7 +647,7 @@ impl ControlUnit {
         outcome.to_servers = true;
         let (asked, index) = (request.asked, found.index);
         let gids: Gids = match &request.whom {
-            Whom::One { .. } => self.registry.gids_at(index).clone(),
+            Whom::One { .. } => self.registry.gids_at(index).into(),
             Whom::All(roster) => Gids::from_slice(&[roster.gid]),
         };
         let state = match (asked, rc) {
@@ -709,7 +715,7 @@ impl ControlUnit {
                 continue;
             }
             if let Some(Whom::All(roster)) = self.ledger.request(id).map(|request| &request.whom) {
-                wake.extend(self.mail.release(roster.gid, id));
+                self.mail.release(roster.gid, id, wake);
             }
         }
     }

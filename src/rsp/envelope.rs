@@ -46,7 +46,7 @@ pub enum Kind {
 }
 
 /// A transaction id; an answer echoes the one of its request, in the same form.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tid {
     /// An integer.
     Number(i128),

@@ -327,6 +327,15 @@ const SPARED_FOR: Duration = Duration::from_secs(1);
 /// Before all pairs.
 const FIRST_PAIR: Pair = Pair { from: Nid::FIRST, to: Nid::FIRST };
 
+/// Members of a group that are looked at in the time of one entry of a calendar: a sweep pays for
+/// what concerns a whole group by its size.
+const MEMBERS_PER_ENTRY: usize = 500;
+
+/// Pays for what concerns so many members of a group.
+pub(super) fn pay_for(members: usize, budget: &mut usize) {
+    *budget = budget.saturating_sub(members / MEMBERS_PER_ENTRY);
+}
+
 /// The first entry if it is due and there is budget left for it.
 pub(super) fn due<K: Copy>(
     deadlines: &BTreeSet<(Timestamp, K)>,

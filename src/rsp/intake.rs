@@ -52,6 +52,7 @@ impl<'a> Intake<'a> {
         }
         let records = self.records.by_ref().take(STEP);
         let taken = records.map(|r| control.register(r.nid, r.gids, r.labels)).count();
+        control.registry.settle();
         self.parsed.report.accepted += taken;
         self.records.len() > 0
     }

@@ -12,26 +12,29 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
+mod expiry;
+
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
-use super::exchange::due;
-use super::group_log::{GroupLetter, Log};
+use super::group_log::{Dropped, GroupLetter, Log};
 use super::mailbox::{
     Acknowledged, Arrival, Finished, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
 };
 use super::options::RspLimits;
 use super::parts::Parts;
 use super::policy::Form;
+use super::registry::reserve;
 use super::roll::Roll;
 use super::shape::Next;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
+pub use expiry::ExpiredLetters;
+pub(super) use expiry::{Bereft, Receivers};
 
 /// A message with what is to be done to it on its way to a device.
 #[derive(Clone, Debug)]
@@ -58,35 +61,19 @@ pub(super) struct Pulling<'a> {
     pub(super) chunk: usize,
 }
 
-/// Where a letter lies, for the calendar of expiries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Device(u32),
-    Group(Gid),
-}
+/// The next letter of each place where some for a device may lie, its own mailbox first.
+type Heads<'a> = SmallVec<[Option<Next<'a>>; 3]>;
 
-/// Letters that nobody came for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExpiredLetters {
-    /// Each for one device.
-    pub to_devices: u64,
-    /// Each for a group, whatever the number of members it still waited for.
-    pub to_groups: u64,
-}
-
-/// A campaign that lost a letter.
-#[derive(Debug)]
-pub(super) struct Bereft {
-    pub(super) campaign: u64,
-    /// Who had not got it.
-    pub(super) whom: Receivers,
-}
-
-/// Who a letter was for.
-#[derive(Debug)]
-pub(super) enum Receivers {
-    One(u32),
-    All(Roll),
+/// What a reader is to be given.
+#[derive(Debug, Default)]
+struct Seen {
+    letters: Vec<Letter>,
+    /// Where each of them lies: 0 is the mailbox, the others are the device's groups.
+    sources: SmallVec<[usize; 4]>,
+    /// How far it is with one that it gets in pieces.
+    progress: Option<Progress>,
+    /// There is nothing behind them.
+    all: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +81,10 @@ pub(super) struct Mail {
     /// By device index; 8 bytes for a device without mail and reader.
     boxes: Vec<Option<Box<Mailbox>>>,
     logs: HashMap<Gid, Log, RandomState>,
-    expiries: BTreeSet<(Timestamp, (u64, Place))>,
+    /// When which mailbox is to be looked at for what has expired; see [`Mailbox::due`].
+    calendar: BTreeSet<(Timestamp, u32)>,
+    /// When which letters to groups expire.
+    group_expiries: BTreeSet<(Timestamp, (u64, Gid))>,
     last_id: u64,
     limits: RspLimits,
     totals: MailTotals,
@@ -115,7 +105,8 @@ impl Mail {
         Self {
             boxes: Vec::new(),
             logs: HashMap::default(),
-            expiries: BTreeSet::new(),
+            calendar: BTreeSet::new(),
+            group_expiries: BTreeSet::new(),
             last_id: 0,
             limits,
             totals: MailTotals::default(),
@@ -160,8 +151,7 @@ impl Mail {
 
     /// The largest PUBLISH that all connected members of a group take, in bytes.
     pub(super) fn group_packet_bytes_max(&self, gid: Gid) -> u32 {
-        let limits = self.logs.get(&gid).map(|log| &log.limits);
-        limits.and_then(|limits| limits.keys().next().copied()).unwrap_or(u32::MAX)
+        self.logs.get(&gid).map_or(u32::MAX, Log::packet_bytes_max)
     }
 
     /// Puts a letter into a device's mailbox; returns the reader to wake.
@@ -182,49 +172,43 @@ impl Mail {
         self.mailbox(index)?.reader()
     }
 
-    /// Puts a letter for these members into a group's log, for the first of them alone at first,
-    /// where there are some; returns the readers to wake.
-    pub(super) fn post_group(
-        &mut self,
-        gid: Gid,
-        roll: Roll,
-        publication: Publication,
-        expires: Timestamp,
-        campaign: Option<u64>,
-        first: Option<Box<[u32]>>,
-    ) -> Vec<SessionKey> {
-        if roll.remaining() == 0 {
-            return Vec::new();
+    /// Puts a letter into a group's log; adds the readers to wake: those of the first who may have
+    /// it, where there are some, else of all members.
+    pub(super) fn post_group(&mut self, gid: Gid, letter: GroupLetter, wake: &mut Vec<SessionKey>) {
+        if letter.is_done() {
+            return;
         }
         self.last_id += 1;
-        let id = self.last_id;
-        let log = self.logs.entry(gid).or_default();
-        let bytes = publication.message.kept_bytes();
-        let campaign = campaign.and_then(NonZeroU64::new);
-        log.bytes += bytes;
-        log.letters.push_back(GroupLetter { id, publication, roll, expires, campaign, first });
+        let (id, bytes) = (self.last_id, letter.publication.message.kept_bytes());
+        self.group_expiries.insert((letter.expires, (id, gid)));
         self.totals.messages += 1;
         self.totals.bytes += bytes;
-        self.expiries.insert((expires, (id, Place::Group(gid))));
-        log.online.values().map(|reader| reader.key).collect()
-    }
-
-    /// The connected members of a group, the longest known devices first.
-    pub(super) fn online(&self, gid: Gid) -> impl Iterator<Item = u32> + '_ {
-        self.logs.get(&gid).into_iter().flat_map(|log| log.online.keys().copied())
-    }
-
-    /// The first wave is through: all others may have the campaign's letters. Returns the readers
-    /// to wake.
-    pub(super) fn release(&mut self, gid: Gid, campaign: u64) -> Vec<SessionKey> {
-        let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
-            letter.first = None;
+        let log = self.logs.entry(gid).or_default();
+        log.bytes += bytes;
+        match &letter.first {
+            Some(first) => wake.extend(log.readers_of(first)),
+            None => wake.extend(log.readers()),
         }
-        let online: Vec<(u32, SessionKey)> =
-            log.online.iter().map(|(index, reader)| (*index, reader.key)).collect();
-        online.iter().for_each(|(index, _)| self.look_again(*index));
-        online.into_iter().map(|(_, reader)| reader).collect()
+        log.letters.push_back(GroupLetter { id, ..letter });
+    }
+
+    /// Those of these members of a group that are connected.
+    pub(super) fn online_of<'a>(
+        &'a self,
+        gid: Gid,
+        members: &'a [u32],
+    ) -> impl Iterator<Item = u32> + 'a {
+        self.logs.get(&gid).into_iter().flat_map(|log| log.online_of(members))
+    }
+
+    /// The first wave is through: all others may have the campaign's letters. Adds the readers to
+    /// wake.
+    pub(super) fn release(&mut self, gid: Gid, campaign: u64, wake: &mut Vec<SessionKey>) {
+        let Some(log) = self.logs.get_mut(&gid) else { return };
+        // From now on, who has read up to the last letter has looked at these, too.
+        self.last_id += 1;
+        log.release(campaign, self.last_id);
+        wake.extend(log.readers());
     }
 
     /// The device agrees in these groups: its reader has passed over what waits for that, if
@@ -232,7 +216,7 @@ impl Mail {
     pub(super) fn agreed(&mut self, index: u32, gids: &[Gid]) -> Option<SessionKey> {
         let logs = gids.iter().filter_map(|gid| self.logs.get(gid));
         let mut letters = logs.flat_map(|log| &log.letters);
-        if !letters.any(|l| l.publication.needs_consent && l.roll.is_pending(index)) {
+        if !letters.any(|l| l.publication.needs_consent && l.roll.is_waiting(index)) {
             return None;
         }
         self.look_again(index);
@@ -242,25 +226,8 @@ impl Mail {
     /// The device does not agree: it does not get what waits for its agreement in these groups.
     /// Returns the campaigns.
     pub(super) fn drop_unagreed(&mut self, index: u32, gids: &[Gid]) -> Vec<u64> {
-        let mut campaigns = Vec::new();
-        for gid in gids {
-            let Some(log) = self.logs.get_mut(gid) else { continue };
-            let taken = |id| {
-                let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
-                mailbox.is_some_and(|mailbox| mailbox.has_taken(id))
-            };
-            let mut done = Vec::new();
-            for letter in log.letters.iter_mut().filter(|l| l.publication.needs_consent) {
-                if !taken(letter.id) && letter.roll.finish(index) {
-                    campaigns.extend(letter.campaign.map(NonZeroU64::get));
-                    done.extend(letter.is_done().then_some(letter.id));
-                }
-            }
-            done.into_iter().for_each(|id| {
-                self.remove_group_letter(*gid, id);
-            });
-        }
-        campaigns
+        let needs_consent = |letter: &GroupLetter| letter.publication.needs_consent;
+        gids.iter().flat_map(|gid| self.drop_waiting(index, *gid, needs_consent)).collect()
     }
 
     /// Takes a campaign's letter back from a device that was not given it yet; `false` when there
@@ -280,17 +247,10 @@ impl Mail {
     /// those who have them on their way, ascending.
     pub(super) fn withdraw_from_group(&mut self, gid: Gid, campaign: u64) -> Vec<u32> {
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        let (boxes, mut holders) = (&self.boxes, Vec::new());
-        let mut done = Vec::new();
+        let (mut holders, mut done) = (Vec::new(), Vec::new());
         for letter in log.letters.iter_mut().filter(|letter| letter.is_of(campaign)) {
-            let has_taken = |index: &u32| {
-                let mailbox = boxes.get(*index as usize).and_then(Option::as_deref);
-                mailbox.is_some_and(|mailbox| mailbox.has_taken(letter.id))
-            };
-            let taken: Vec<u32> = log.online.keys().copied().filter(has_taken).collect();
-            letter.roll.finish_all_but(&taken);
+            holders.extend(letter.roll.finish_waiting());
             done.extend(letter.is_done().then_some(letter.id));
-            holders.extend(taken);
         }
         done.into_iter().for_each(|id| {
             self.remove_group_letter(gid, id);
@@ -318,29 +278,21 @@ impl Mail {
             self.remove_own(index, id);
             campaigns.push(campaign);
         }
+        let asks = |letter: &GroupLetter| letter.campaign.is_some_and(|id| is_msg(id.get()));
         for gid in gids {
-            campaigns.extend(self.withdraw_from_log(index, *gid, &is_msg));
+            campaigns.extend(self.drop_waiting(index, *gid, asks));
         }
         campaigns
     }
 
-    fn withdraw_from_log(
+    fn drop_waiting(
         &mut self,
         index: u32,
         gid: Gid,
-        is_msg: impl Fn(u64) -> bool,
+        which: impl Fn(&GroupLetter) -> bool,
     ) -> Vec<u64> {
-        let mailbox = self.boxes.get(index as usize).and_then(Option::as_deref);
-        let taken = |id| mailbox.is_some_and(|mailbox| mailbox.has_taken(id));
         let Some(log) = self.logs.get_mut(&gid) else { return Vec::new() };
-        let (mut campaigns, mut done) = (Vec::new(), Vec::new());
-        for letter in &mut log.letters {
-            let asks = letter.campaign.is_some_and(|campaign| is_msg(campaign.get()));
-            if asks && !taken(letter.id) && letter.roll.finish(index) {
-                campaigns.extend(letter.campaign.map(NonZeroU64::get));
-                done.extend(letter.is_done().then_some(letter.id));
-            }
-        }
+        let Dropped { campaigns, done } = log.drop_waiting(index, which);
         done.into_iter().for_each(|id| {
             self.remove_group_letter(gid, id);
         });
@@ -355,7 +307,7 @@ impl Mail {
         mailbox.put_reader(reader);
         match former {
             Some(same) if same == reader.key => {}
-            Some(_other) => self.hand_back(index),
+            Some(_other) => self.hand_back(index, gids),
             None => self.totals.readers += 1,
         }
         for gid in gids {
@@ -376,7 +328,7 @@ impl Mail {
         mailbox.end_reader(reader);
         let (next, packet_bytes_max) = (mailbox.reader(), mailbox.packet_bytes_max());
         if served == Some(reader) {
-            self.hand_back(index);
+            self.hand_back(index, gids);
             self.totals.readers -= usize::from(next.is_none());
             for gid in gids {
                 match next {
@@ -409,71 +361,59 @@ impl Mail {
         room: usize,
         now: Timestamp,
     ) -> Vec<Letter> {
-        let Some((letters, progress, all_seen)) = self.look(pulling, room, now) else {
-            return Vec::new();
-        };
-        self.remember(pulling.index, &letters, all_seen);
-        let mailbox = self.mailbox_mut(pulling.index);
-        let is_over = |known: &Progress| letters.iter().any(|letter| letter.id == known.letter);
-        if progress.is_some() {
-            mailbox.progress = progress.map(Box::new);
-        } else if mailbox.progress.as_deref().is_some_and(is_over) {
-            // What was being given in pieces has to be given whole now.
-            mailbox.progress = None;
-            mailbox.cursor = 0;
-        }
-        letters
+        let Some(seen) = self.look(pulling, room, now) else { return Vec::new() };
+        self.remember(pulling, &seen);
+        seen.letters
     }
 
-    /// What the reader is to be given: letters, how far it is with one that it gets in pieces, and
-    /// whether there is nothing behind them. `None` where it is not its turn.
-    fn look(
-        &self,
-        pulling: &Pulling<'_>,
-        room: usize,
-        now: Timestamp,
-    ) -> Option<(Vec<Letter>, Option<Progress>, bool)> {
+    /// What the reader is to be given. `None` where it is not its turn.
+    fn look(&self, pulling: &Pulling<'_>, room: usize, now: Timestamp) -> Option<Seen> {
         let index = pulling.index;
         let mailbox = self.mailbox(index).filter(|mailbox| {
             mailbox.reader() == Some(pulling.reader) && !mailbox.is_in_pieces()
         })?;
         // The first source is the mailbox itself, then its groups; each shows its next letter.
+        let logs: SmallVec<[Option<&Log>; 2]> =
+            pulling.gids.iter().map(|gid| self.logs.get(gid)).collect();
         let next = |source: usize, cursor: u64| match source.checked_sub(1) {
             None => mailbox.next(cursor, now).map(Next::of_own),
             Some(at) => {
-                let gid = pulling.gids[at];
-                let agrees = || (pulling.agrees)(gid);
-                let is_taken = |id| mailbox.has_taken(id);
-                let log = self.logs.get(&gid)?;
-                log.next(index, cursor, now, is_taken, agrees).map(Next::of_group)
+                let agrees = || (pulling.agrees)(pulling.gids[at]);
+                logs[at]?.next(index, cursor, now, agrees).map(Next::of_group)
             }
-        };
-        let behind = |cursor| -> SmallVec<[Option<Next<'_>>; 3]> {
-            (0..=pulling.gids.len()).map(|source| next(source, cursor)).collect()
         };
         // What has begun goes on, whatever has become free before it. What the device has no piece
         // of has not: it may come whole this time, and then nobody would look for those before it.
-        let begun = mailbox.progress.as_deref().filter(|progress| progress.pieces > 0);
+        let begun = mailbox.progress().filter(|progress| progress.pieces > 0);
         let begun = begun.map(|progress| progress.letter);
-        let going_on = begun.map(|id| (id, behind(id - 1)));
-        let going_on = going_on.filter(|(id, heads)| heads.iter().flatten().any(|h| h.id == *id));
-        let mut heads = going_on.map_or_else(|| behind(mailbox.cursor), |(_, heads)| heads);
-        let (mut letters, mut progress) = (Vec::new(), None);
-        while progress.is_none() && letters.len() < room.min(self.limits.pull_max) {
+        let going_on = begun.map(|id| -> Heads<'_> {
+            (0..=logs.len()).map(|source| next(source, id - 1)).collect()
+        });
+        let is_begun = |head: &Next<'_>| Some(head.id) == begun;
+        let going_on = going_on.filter(|heads| heads.iter().flatten().any(is_begun));
+        let cursor = mailbox.cursor();
+        let from = logs.iter().map(|log| log.map_or(cursor, |log| log.look_from(cursor)));
+        let cursors = std::iter::once(cursor).chain(from).enumerate();
+        let mut heads: Heads<'_> = going_on
+            .unwrap_or_else(|| cursors.map(|(source, cursor)| next(source, cursor)).collect());
+        let mut seen = Seen::default();
+        while seen.progress.is_none() && seen.letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();
             let first = ids.filter_map(|(source, head)| Some((head.as_ref()?.id, source))).min();
             let Some((id, source)) = first else { break };
             let Some(head) = heads[source].take() else { break };
             heads[source] = next(source, id);
             let (letter, piece) = head.shape(pulling, mailbox);
-            letters.push(letter);
-            progress = piece;
+            seen.letters.push(letter);
+            seen.sources.push(source);
+            seen.progress = piece;
         }
-        Some((letters, progress, heads.iter().all(Option::is_none)))
+        seen.all = heads.iter().all(Option::is_none);
+        Some(seen)
     }
 
     /// Letters that the reader was given and that never left for it are the next to be pulled.
-    pub(super) fn put_back(&mut self, index: u32, reader: SessionKey, ids: &[u64]) {
+    pub(super) fn put_back(&mut self, index: u32, gids: &[Gid], reader: SessionKey, ids: &[u64]) {
         let Some(mailbox) = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut)
         else {
             return;
@@ -481,12 +421,9 @@ impl Mail {
         if mailbox.reader() != Some(reader) {
             return;
         }
-        for id in ids {
-            // An expiry that was passed over while the letter was taken is due again.
-            if let Some(expires) = mailbox.put_back(*id) {
-                self.expiries.insert((expires, (*id, Place::Device(index))));
-            }
-        }
+        let taken = ids.iter().copied().filter(|id| mailbox.put_back(*id));
+        let taken: SmallVec<[u64; 4]> = taken.collect();
+        self.not_taken(index, gids, taken);
     }
 
     /// Whether this reader has the letter and did not acknowledge it yet.
@@ -509,10 +446,7 @@ impl Mail {
         }
         let finished = mailbox.finish_piece(id);
         if finished == Finished::Piece {
-            // An expiry that was passed over while the piece was on its way is due again.
-            if let Some(expires) = mailbox.expiry(id) {
-                self.expiries.insert((expires, (id, Place::Device(index))));
-            }
+            self.not_taken(index, gids, [id]);
             return Some(Acknowledged::Piece);
         }
         let in_pieces = finished == Finished::LastPiece;
@@ -527,9 +461,9 @@ impl Mail {
     /// is cut anew, for a client may come back that takes less than before.
     pub(super) fn discard(&mut self, index: u32, gids: &[Gid], id: u64) -> Option<Arrival> {
         let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
-        if mailbox.progress.as_ref().is_some_and(|progress| progress.letter == id) {
+        if mailbox.progress().is_some_and(|progress| progress.letter == id) {
             let reader = mailbox.reader()?;
-            self.put_back(index, reader, &[id]);
+            self.put_back(index, gids, reader, &[id]);
             return None;
         }
         if !mailbox.finish(id) {
@@ -576,84 +510,11 @@ impl Mail {
             self.go_offline(index, *gid);
         }
         let mailbox = self.boxes.get_mut(index as usize)?.take()?;
-        for letter in mailbox.letters() {
-            self.expiries.remove(&(letter.expires, (letter.id, Place::Device(index))));
-        }
+        self.calendar.remove(&(mailbox.due, index));
         self.totals.messages -= mailbox.len();
         self.totals.bytes -= mailbox.bytes;
         self.totals.readers -= usize::from(mailbox.reader().is_some());
         mailbox.reader()
-    }
-
-    /// Puts away expired letters, at most `budget` of them; returns how many, and the campaigns
-    /// they belong to. A letter its reader has taken is spared until it is acknowledged or goes
-    /// back; one to a group is looked at again after [`SPARED_FOR`].
-    pub(super) fn sweep(
-        &mut self,
-        now: Timestamp,
-        budget: &mut usize,
-    ) -> (ExpiredLetters, Vec<Bereft>) {
-        let (mut expired, mut campaigns) = (ExpiredLetters::default(), Vec::new());
-        while let Some((at, (id, place))) = due(&self.expiries, now, budget) {
-            self.expiries.remove(&(at, (id, place)));
-            let (campaign, whom) = match place {
-                Place::Group(gid) => {
-                    let Some((campaign, roll)) = self.expire_in_group(gid, id, now) else {
-                        continue;
-                    };
-                    expired.to_groups += 1;
-                    (campaign, Receivers::All(roll))
-                }
-                Place::Device(index) => {
-                    if self.mailbox(index).is_some_and(|mailbox| mailbox.has_taken(id)) {
-                        continue;
-                    }
-                    let Some(letter) = self.remove_own(index, id) else { continue };
-                    expired.to_devices += 1;
-                    let campaign = letter.campaign.filter(|c| !self.has_letter_of(index, *c));
-                    (campaign, Receivers::One(index))
-                }
-            };
-            campaigns.extend(campaign.map(|c| Bereft { campaign: c.get(), whom }));
-        }
-        (expired, campaigns)
-    }
-
-    /// Takes an expired letter from all members but those who have it on their way, for whom it
-    /// stays a while. Gives those who have lost it, if there are some.
-    fn expire_in_group(
-        &mut self,
-        gid: Gid,
-        id: u64,
-        now: Timestamp,
-    ) -> Option<(Option<NonZeroU64>, Roll)> {
-        let log = self.logs.get_mut(&gid)?;
-        let letter = log.position(id).ok().and_then(|at| log.letters.get_mut(at))?;
-        let (members, online) = (letter.roll.members(), log.online.keys().copied());
-        let few: Vec<u32> =
-            if members.len() < online.len() { members.to_vec() } else { online.collect() };
-        let holds = |index: &u32| {
-            let mailbox = self.boxes.get(*index as usize).and_then(Option::as_deref);
-            letter.roll.is_pending(*index) && mailbox.is_some_and(|m| m.has_taken(id))
-        };
-        let holders: Vec<u32> = few.into_iter().filter(holds).collect();
-        if holders.is_empty() {
-            let letter = self.remove_group_letter(gid, id)?;
-            return Some((letter.campaign, letter.roll));
-        }
-        let theirs = Roll::new(Arc::new(holders.clone()));
-        let mut lost = std::mem::replace(&mut letter.roll, theirs);
-        for index in holders {
-            lost.finish(index);
-        }
-        self.expiries.insert((now.after(SPARED_FOR), (id, Place::Group(gid))));
-        (lost.remaining() > 0).then_some((letter.campaign, lost))
-    }
-
-    /// It was sent again, and waits anew.
-    fn has_letter_of(&self, index: u32, campaign: NonZeroU64) -> bool {
-        let mut letters = self.mailbox(index).into_iter().flat_map(Mailbox::letters);
-        letters.any(|letter| letter.campaign == Some(campaign))
     }
 
     pub(super) fn mailbox(&self, index: u32) -> Option<&Mailbox> {
@@ -663,6 +524,8 @@ impl Mail {
     fn mailbox_mut(&mut self, index: u32) -> &mut Mailbox {
         let at = index as usize;
         if self.boxes.len() <= at {
+            let more = at + 1 - self.boxes.len();
+            reserve(&mut self.boxes, more);
             self.boxes.resize_with(at + 1, || None);
         }
         self.boxes[at].get_or_insert_default()
@@ -671,62 +534,92 @@ impl Mail {
     fn insert(&mut self, index: u32, letter: OwnLetter) {
         self.totals.messages += 1;
         self.totals.bytes += letter.message.kept_bytes();
-        self.expiries.insert((letter.expires, (letter.id, Place::Device(index))));
-        self.mailbox_mut(index).insert(letter);
+        let (mailbox, expires) = (self.mailbox_mut(index), letter.expires);
+        mailbox.insert(letter);
+        if expires < mailbox.due {
+            self.reschedule(index);
+        }
     }
 
     fn remove_own(&mut self, index: u32, id: u64) -> Option<OwnLetter> {
-        let letter = self.boxes.get_mut(index as usize)?.as_deref_mut()?.remove(id)?;
-        self.expiries.remove(&(letter.expires, (id, Place::Device(index))));
+        let mailbox = self.boxes.get_mut(index as usize)?.as_deref_mut()?;
+        let letter = mailbox.remove(id)?;
+        if mailbox.len() == 0 {
+            self.reschedule(index);
+        }
         self.totals.messages -= 1;
         self.totals.bytes -= letter.message.kept_bytes();
         self.tidy(index);
         Some(letter)
     }
 
-    fn hand_back(&mut self, index: u32) {
-        // A letter whose expiry was passed over while it was taken is due again.
-        for (expires, id) in self.mailbox_mut(index).hand_back() {
-            self.expiries.insert((expires, (id, Place::Device(index))));
+    fn hand_back(&mut self, index: u32, gids: &[Gid]) {
+        let taken = self.mailbox_mut(index).hand_back();
+        self.not_taken(index, gids, taken);
+    }
+
+    /// These letters were taken, and wait again. Those that were passed over meanwhile may be the
+    /// first to expire.
+    fn not_taken(&mut self, index: u32, gids: &[Gid], ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            let mut logs =
+                gids.iter().filter_map(|gid| self.logs.get(gid)?.position(id).map(|_| *gid));
+            let Some(gid) = logs.next() else { continue };
+            let letter = self.logs.get_mut(&gid).and_then(|log| log.letter_mut(id));
+            letter.into_iter().for_each(|letter| letter.roll.put_back(index));
+        }
+        let mailbox = self.mailbox(index);
+        if mailbox.is_some_and(|mailbox| mailbox.first_expiry() < mailbox.due) {
+            self.reschedule(index);
         }
     }
 
     /// Notes what the reader was given, and that it need not look at older letters again.
-    fn remember(&mut self, index: u32, letters: &[Letter], all_seen: bool) {
-        let last_id = self.last_id;
+    fn remember(&mut self, pulling: &Pulling<'_>, seen: &Seen) {
+        let (index, last_id) = (pulling.index, self.last_id);
+        for (letter, source) in seen.letters.iter().zip(&seen.sources) {
+            let gid = source.checked_sub(1).map(|at| pulling.gids[at]);
+            let log = gid.and_then(|gid| self.logs.get_mut(&gid));
+            let letter = log.and_then(|log| log.letter_mut(letter.id));
+            letter.into_iter().for_each(|letter| letter.roll.take(index));
+        }
         let mailbox = self.mailbox_mut(index);
-        letters.iter().for_each(|letter| mailbox.take(letter.id));
-        if all_seen {
-            mailbox.cursor = last_id;
+        seen.letters.iter().for_each(|letter| mailbox.take(letter.id));
+        if seen.all {
+            mailbox.set_cursor(last_id);
+        }
+        let is_over = |known: &Progress| seen.letters.iter().any(|l| l.id == known.letter);
+        if seen.progress.is_some() {
+            mailbox.set_progress(seen.progress);
+        } else if mailbox.progress().is_some_and(is_over) {
+            // What was being given in pieces has to be given whole now.
+            mailbox.set_progress(None);
+            mailbox.set_cursor(0);
         }
     }
 
     fn look_again(&mut self, index: u32) {
         let mailbox = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut);
-        mailbox.into_iter().for_each(|mailbox| mailbox.cursor = 0);
+        mailbox.into_iter().for_each(|mailbox| mailbox.set_cursor(0));
     }
 
     /// What was being given in pieces may have expired meanwhile, or been withdrawn.
     fn forget_progress_of_none(&mut self, index: u32, gids: &[Gid]) {
         let Some(mailbox) = self.mailbox(index) else { return };
-        let Some(id) = mailbox.progress.as_ref().map(|progress| progress.letter) else { return };
-        let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_ok());
-        if mailbox.expiry(id).is_none() && !gids.iter().any(in_log) {
-            self.mailbox_mut(index).progress = None;
+        let Some(id) = mailbox.progress().map(|progress| progress.letter) else { return };
+        let in_log = |gid: &Gid| self.logs.get(gid).is_some_and(|log| log.position(id).is_some());
+        if !mailbox.contains(id) && !gids.iter().any(in_log) {
+            self.mailbox_mut(index).set_progress(None);
         }
     }
 
     fn go_online(&mut self, index: u32, gid: Gid, reader: Reader) {
-        let log = self.logs.entry(gid).or_default();
-        let former = log.online.insert(index, reader);
-        former.into_iter().for_each(|former| log.forget_limit(former));
-        *log.limits.entry(reader.packet_bytes_max).or_default() += 1;
+        self.logs.entry(gid).or_default().go_online(index, reader);
     }
 
     fn go_offline(&mut self, index: u32, gid: Gid) {
         let Some(log) = self.logs.get_mut(&gid) else { return };
-        let former = log.online.remove(&index);
-        former.into_iter().for_each(|former| log.forget_limit(former));
+        log.go_offline(index);
         self.tidy_log(gid);
     }
 
@@ -753,7 +646,7 @@ impl Mail {
     /// Gives what has arrived, if it was still waiting for this device.
     fn finish_in_group(&mut self, index: u32, gid: Gid, id: u64) -> Option<Arrival> {
         let log = self.logs.get_mut(&gid)?;
-        let letter = log.position(id).ok().and_then(|at| log.letters.get_mut(at))?;
+        let letter = log.letter_mut(id)?;
         let finished = letter.roll.finish(index);
         let published = letter.publication.message.published;
         let campaign = letter.campaign.map(NonZeroU64::get);
@@ -766,30 +659,39 @@ impl Mail {
 
     fn remove_group_letter(&mut self, gid: Gid, id: u64) -> Option<GroupLetter> {
         let log = self.logs.get_mut(&gid)?;
-        let letter = log.position(id).ok().and_then(|at| log.letters.remove(at))?;
+        let letter = log.position(id).and_then(|at| log.letters.remove(at))?;
         let bytes = letter.publication.message.kept_bytes();
         log.bytes -= bytes;
         self.totals.messages -= 1;
         self.totals.bytes -= bytes;
-        self.expiries.remove(&(letter.expires, (id, Place::Group(gid))));
+        self.group_expiries.remove(&(letter.expires, (id, gid)));
         self.tidy_log(gid);
         Some(letter)
     }
 
     fn tidy(&mut self, index: u32) {
         let Some(slot) = self.boxes.get_mut(index as usize) else { return };
-        if slot.as_deref().is_some_and(Mailbox::is_empty) {
+        if slot.as_deref_mut().is_some_and(|mailbox| !mailbox.tidy()) {
             *slot = None;
         }
     }
 
     fn tidy_log(&mut self, gid: Gid) {
-        let is_empty = |log: &Log| log.letters.is_empty() && log.online.is_empty();
-        if self.logs.get(&gid).is_some_and(is_empty) {
+        if self.logs.get(&gid).is_some_and(Log::is_empty) {
             self.logs.remove(&gid);
         }
     }
-}
 
-/// After this time it is looked who still has an expired group letter on its way.
-const SPARED_FOR: Duration = Duration::from_secs(1);
+    /// What rolls and mailboxes know of letters on their way is the same.
+    #[cfg(test)]
+    pub(super) fn expect_agreement(&self) {
+        for (index, mailbox) in self.boxes.iter().enumerate() {
+            let index = u32::try_from(index).unwrap();
+            let has_taken = |id| mailbox.as_ref().is_some_and(|mailbox| mailbox.has_taken(id));
+            for letter in self.logs.values().flat_map(|log| &log.letters) {
+                let expected = letter.roll.is_pending(index) && has_taken(letter.id);
+                assert_eq!(letter.roll.is_out_to(index), expected, "{index} {}", letter.id);
+            }
+        }
+    }
+}

@@ -107,59 +107,83 @@ pub(super) enum Finished {
     LastPiece,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Mailbox {
+    /// Ascending.
+    letters: Vec<OwnLetter>,
+    pub(super) bytes: usize,
+    /// No letter that can expire does so before; where that is not known to be never, the mailbox
+    /// stands in the calendar then.
+    pub(super) due: Timestamp,
+    /// Apart, because most mailboxes of a fleet have no reader.
+    reading: Option<Box<Reading>>,
+}
+
+/// How far a device has read.
+#[derive(Debug, Default)]
+struct Reading {
     /// Sessions of the device that subscribed, oldest first; the newest alone is served.
     readers: SmallVec<[Reader; 1]>,
     /// The reader has seen everything up to this letter.
-    pub(super) cursor: u64,
+    cursor: u64,
     /// Letters the reader has and did not acknowledge, ascending. Bounded by the reader's window.
     taken: VecDeque<u64>,
-    /// Ascending.
-    letters: VecDeque<OwnLetter>,
-    pub(super) bytes: usize,
     /// The letter that is being given in pieces; nothing overtakes it.
-    pub(super) progress: Option<Box<Progress>>,
+    progress: Option<Box<Progress>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self { letters: Vec::new(), bytes: 0, due: Timestamp::NEVER, reading: None }
+    }
 }
 
 impl Mailbox {
-    pub(super) fn is_empty(&self) -> bool {
-        self.readers.is_empty() && self.letters.is_empty() && self.progress.is_none()
+    /// Gives up what is there for nothing; `false` when there is nothing left to remember.
+    pub(super) fn tidy(&mut self) -> bool {
+        let is_idle =
+            |reading: &mut Box<Reading>| reading.readers.is_empty() && reading.progress.is_none();
+        self.reading.take_if(is_idle);
+        self.reading.is_some() || !self.letters.is_empty()
     }
 
     /// The session that is served, and what its client takes.
     pub(super) fn served(&self) -> Option<Reader> {
-        self.readers.last().copied()
+        self.reading.as_ref()?.readers.last().copied()
     }
 
     /// The session that is served.
     pub(super) fn reader(&self) -> Option<SessionKey> {
-        self.readers.last().map(|reader| reader.key)
+        self.served().map(|reader| reader.key)
     }
 
     /// The largest PUBLISH that the session takes which is served, in bytes.
     pub(super) fn packet_bytes_max(&self) -> u32 {
-        self.readers.last().map_or(u32::MAX, |reader| reader.packet_bytes_max)
+        self.served().map_or(u32::MAX, |reader| reader.packet_bytes_max)
     }
 
     /// Makes a session the one that is served. The oldest of too many is forgotten.
     pub(super) fn put_reader(&mut self, reader: Reader) {
-        self.readers.retain(|other| other.key != reader.key);
-        if self.readers.len() >= READERS_MAX {
-            self.readers.remove(0);
+        let readers = &mut self.reading_mut().readers;
+        readers.retain(|other| other.key != reader.key);
+        if readers.len() >= READERS_MAX {
+            readers.remove(0);
         }
-        self.readers.push(reader);
+        readers.push(reader);
     }
 
     /// Ends a reader, whether it is the one that is served or a former one.
     pub(super) fn end_reader(&mut self, reader: SessionKey) {
-        self.readers.retain(|other| other.key != reader);
+        if let Some(reading) = &mut self.reading {
+            reading.readers.retain(|other| other.key != reader);
+        }
     }
 
     /// The session is there again, with a client that may take larger or smaller packets.
     pub(super) fn resize_reader(&mut self, reader: Reader) {
-        let known = self.readers.iter_mut().find(|other| other.key == reader.key);
-        known.into_iter().for_each(|known| *known = reader);
+        let readers = self.reading.iter_mut().flat_map(|reading| &mut reading.readers);
+        let known = readers.filter(|other| other.key == reader.key);
+        known.for_each(|known| *known = reader);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -174,88 +198,120 @@ impl Mailbox {
             // Most mailboxes of a fleet hold one letter; do not reserve for four.
             self.letters.reserve_exact(1);
         }
+        // One that comes from a group may have become free behind the reader's back.
+        self.go_back(letter.id);
         self.letters.insert(at, letter);
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<OwnLetter> {
-        let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
-        let letter = self.letters.remove(at)?;
+        let letter = self.letters.remove(self.position(id)?);
         self.bytes -= letter.message.kept_bytes();
+        if self.letters.is_empty() && self.letters.capacity() > LETTERS_SPARE {
+            // It was long, and may be empty for long.
+            self.letters = Vec::new();
+        }
         Some(letter)
     }
 
     /// The first letter behind `cursor` that has not expired and is not taken.
     pub(super) fn next(&self, cursor: u64, now: Timestamp) -> Option<&OwnLetter> {
         let from = self.letters.partition_point(|letter| letter.id <= cursor);
-        let mut behind = self.letters.range(from..);
+        let mut behind = self.letters[from..].iter();
         behind.find(|letter| letter.expires > now && !self.has_taken(letter.id))
     }
 
-    /// When an own letter expires.
-    pub(super) fn expiry(&self, id: u64) -> Option<Timestamp> {
-        let at = self.letters.binary_search_by_key(&id, |letter| letter.id).ok()?;
-        Some(self.letters[at].expires)
+    /// A letter of its own lies here.
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.position(id).is_some()
+    }
+
+    /// When the first of its letters expires, but for those that are taken: never without any.
+    pub(super) fn first_expiry(&self) -> Timestamp {
+        let waiting = self.letters.iter().filter(|letter| !self.has_taken(letter.id));
+        waiting.map(|letter| letter.expires).min().unwrap_or(Timestamp::NEVER)
+    }
+
+    /// So many of its letters that have expired and are not taken.
+    pub(super) fn expired(&self, now: Timestamp, count: usize) -> SmallVec<[u64; 4]> {
+        let waiting = self.letters.iter().filter(|letter| !self.has_taken(letter.id));
+        waiting.filter(|letter| letter.expires <= now).map(|letter| letter.id).take(count).collect()
+    }
+
+    /// Up to which letter the reader has seen everything.
+    pub(super) fn cursor(&self) -> u64 {
+        self.reading.as_ref().map_or(0, |reading| reading.cursor)
+    }
+
+    /// The reader has seen everything up to this letter, or is to look again from there on.
+    pub(super) fn set_cursor(&mut self, cursor: u64) {
+        self.reading.iter_mut().for_each(|reading| reading.cursor = cursor);
     }
 
     pub(super) fn take(&mut self, id: u64) {
+        let Reading { taken, cursor, .. } = self.reading_mut();
         // Nearly always the end; a letter that was put back has younger ones behind it.
-        let at = self.taken.partition_point(|other| *other < id);
-        self.taken.insert(at, id);
-        self.cursor = id;
+        let at = taken.partition_point(|other| *other < id);
+        taken.insert(at, id);
+        *cursor = id;
     }
 
-    /// A letter that was taken was never sent: it is the next to be taken. Gives its expiry if it
-    /// lies here.
-    pub(super) fn put_back(&mut self, id: u64) -> Option<Timestamp> {
-        if !self.finish(id) {
-            return None;
+    /// A letter that was taken was never sent: it is the next to be taken. `false` when it was not.
+    pub(super) fn put_back(&mut self, id: u64) -> bool {
+        let was_taken = self.finish(id);
+        if was_taken {
+            self.go_back(id);
         }
-        self.cursor = self.cursor.min(id - 1);
-        self.expiry(id)
+        was_taken
     }
 
     pub(super) fn has_taken(&self, id: u64) -> bool {
-        self.taken.binary_search(&id).is_ok()
+        self.reading.as_ref().is_some_and(|reading| reading.taken.binary_search(&id).is_ok())
     }
 
     /// The device was given the letter, or a piece of it.
     pub(super) fn has_begun(&self, id: u64) -> bool {
-        self.has_taken(id) || self.progress.as_ref().is_some_and(|progress| progress.letter == id)
+        self.has_taken(id) || self.progress().is_some_and(|progress| progress.letter == id)
     }
 
     /// Forgets that a letter was taken; `false` when it was not.
     pub(super) fn finish(&mut self, id: u64) -> bool {
-        let Ok(at) = self.taken.binary_search(&id) else { return false };
-        self.taken.remove(at).is_some()
+        let Some(Reading { taken, .. }) = self.reading.as_deref_mut() else { return false };
+        let Ok(at) = taken.binary_search(&id) else { return false };
+        taken.remove(at).is_some()
+    }
+
+    /// How far it is with the letter that is being given in pieces.
+    pub(super) fn progress(&self) -> Option<&Progress> {
+        self.reading.as_ref()?.progress.as_deref()
+    }
+
+    pub(super) fn set_progress(&mut self, progress: Option<Progress>) {
+        self.reading_mut().progress = progress.map(Box::new);
     }
 
     /// A piece of the letter is on its way: what comes behind waits.
     pub(super) fn is_in_pieces(&self) -> bool {
-        self.progress.as_ref().is_some_and(|progress| self.has_taken(progress.letter))
+        self.progress().is_some_and(|progress| self.has_taken(progress.letter))
     }
 
     /// The device has what it was given of a letter.
     pub(super) fn finish_piece(&mut self, id: u64) -> Finished {
-        let Some(progress) = self.progress.as_mut().filter(|p| p.letter == id) else {
+        let Some(progress) = self.progress().copied().filter(|p| p.letter == id) else {
             return Finished::Whole;
         };
         // Older letters may have become free meanwhile, and have waited.
-        self.cursor = 0;
-        let Some(next) = progress.next else {
-            self.progress = None;
-            return Finished::LastPiece;
-        };
-        progress.offset = next;
-        progress.pieces += 1;
-        Finished::Piece
+        self.set_cursor(0);
+        let Progress { next, pieces, .. } = progress;
+        let on = next.map(|offset| Progress { offset, pieces: pieces + 1, ..progress });
+        self.set_progress(on);
+        if on.is_some() { Finished::Piece } else { Finished::LastPiece }
     }
 
-    /// What was taken goes back: the next reader begins at the oldest letter. Returns the
-    /// expiries and ids of own letters that went back.
-    pub(super) fn hand_back(&mut self) -> Vec<(Timestamp, u64)> {
-        self.cursor = 0;
-        let taken = std::mem::take(&mut self.taken);
-        taken.iter().filter_map(|id| Some((self.expiry(*id)?, *id))).collect()
+    /// What was taken goes back, and is returned: the next reader begins at the oldest letter.
+    pub(super) fn hand_back(&mut self) -> VecDeque<u64> {
+        self.set_cursor(0);
+        let reading = self.reading.as_deref_mut();
+        reading.map(|reading| std::mem::take(&mut reading.taken)).unwrap_or_default()
     }
 
     /// Whether the profile of another device waits here, or is on its way.
@@ -267,7 +323,23 @@ impl Mailbox {
     pub(super) fn letters(&self) -> impl Iterator<Item = &OwnLetter> {
         self.letters.iter()
     }
+
+    /// The reader has not seen this letter yet.
+    fn go_back(&mut self, id: u64) {
+        self.set_cursor(self.cursor().min(id - 1));
+    }
+
+    fn position(&self, id: u64) -> Option<usize> {
+        self.letters.binary_search_by_key(&id, |letter| letter.id).ok()
+    }
+
+    fn reading_mut(&mut self) -> &mut Reading {
+        self.reading.get_or_insert_default()
+    }
 }
+
+/// Letters for which an empty mailbox keeps room; without a reader, it goes as a whole.
+const LETTERS_SPARE: usize = 4;
 
 /// Sessions of one device that wait to be its reader again.
 pub(super) const READERS_MAX: usize = 8;

@@ -20,9 +20,10 @@
 //! | [`identity`] | who is at the other end |
 //! | [`envelope`], `json`, `cbor`, `outline` | the routing head of a message |
 //! | [`parts`], [`chunk`], [`stamp`], [`gathered`] | envelopes made from others |
-//! | [`registry`], [`import`], `intake` | which devices and groups exist |
+//! | [`registry`], `nids`, [`import`], `intake` | which devices and groups exist |
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
-//! | `ledger`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `ledger`, `request`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
+//! | `ascending`, `filed` | where they lie |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
 //! | `merging` | B1s that wait for their equals |
 //! | [`exchange`] | E1 and E2, and what follows |
@@ -57,7 +58,9 @@ pub mod scope;
 pub mod settings;
 pub mod stamp;
 
+mod ascending;
 mod cbor;
+mod filed;
 mod gathering;
 mod group_log;
 mod intake;
@@ -65,10 +68,12 @@ mod json;
 mod ledger;
 mod mail;
 mod merging;
+mod nids;
 mod operate;
 mod outline;
 mod package;
 mod rate;
+mod request;
 mod roll;
 mod rules;
 mod shape;

@@ -1,6 +1,7 @@
 //! What operators do, and what time alone does: settings, campaigns, exchanges, reinstatement,
 //! and messages that waited for others of their kind.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use super::event::{CampaignStep, Event, Reason};
 use super::exchange::{Exchange, Pair};
 use super::gathered;
 use super::gathering::Pending;
+use super::group_log::GroupLetter;
 use super::identity::Identity;
-use super::ledger::{Asked, Request, RetryError, Whom};
+use super::ledger::RetryError;
 use super::mail::Publication;
 use super::merging::EqualMessages;
 use super::policy::{Ask, Audience, Form, MessageId};
-use super::roll::Roll;
+use super::request::{Asked, Request, Whom};
+use super::roll::{Roll, Ticked};
 use super::settings::{GroupSettings, PeerProof, Settings, SettingsTable};
 use super::track::DeviceState;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
@@ -174,17 +177,23 @@ impl ControlUnit {
         let served_first = self.ledger.first_alone(id.0);
         self.ledger.reopen(id.0, &missing, until);
         let (count, expires) = (missing.len(), self.expiry(&publication.message, now).min(until));
-        let wake = match gid {
+        let mut wake = Vec::new();
+        match gid {
             Some(gid) => {
                 let roll = Roll::new(Arc::new(missing));
-                self.mail.post_group(gid, roll, publication, expires, Some(id.0), served_first)
+                let letter = GroupLetter::new(roll, publication, expires);
+                let campaign = NonZeroU64::new(id.0);
+                self.mail.post_group(
+                    gid,
+                    GroupLetter { campaign, first: served_first, ..letter },
+                    &mut wake,
+                );
             }
             None => {
                 let form = Form::Single;
-                let wake = self.mail.post(first, &publication, expires, form, Some(id.0), None);
-                wake.into_iter().collect()
+                wake.extend(self.mail.post(first, &publication, expires, form, Some(id.0), None));
             }
-        };
+        }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.events.push(Event::Campaign(id, CampaignStep::Retried(count)));
         Ok((count, wake))
@@ -210,11 +219,15 @@ impl ControlUnit {
             }
             Whom::All(roster) => {
                 // Who has left the group meanwhile took along what waited for it.
-                for index in roster.track.in_states(|state| state == DeviceState::Gone) {
+                let has_left = |state| state == DeviceState::Gone;
+                let some_have = roster.track.tally().of(DeviceState::Gone) > 0;
+                let left = some_have.then(|| roster.track.in_states(has_left));
+                for index in left.into_iter().flatten() {
                     self.mail.withdraw_from(index, id.0);
                 }
                 let on_their_way = self.mail.withdraw_from_group(roster.gid, id.0);
-                let waits = |index| on_their_way.binary_search(&index).is_err();
+                let mut on_their_way = Ticked::new(on_their_way.into_iter());
+                let waits = |index| !on_their_way.has(index);
                 self.ledger.settle_queued(id.0, waits, DeviceState::Cancelled);
             }
         }
@@ -230,7 +243,9 @@ impl ControlUnit {
     pub fn release(&mut self, id: CampaignId) -> Option<Vec<SessionKey>> {
         let gid = self.ledger.release(id.0)?;
         self.events.push(Event::Campaign(id, CampaignStep::Released));
-        Some(self.mail.release(gid, id.0))
+        let mut wake = Vec::new();
+        self.mail.release(gid, id.0, &mut wake);
+        Some(wake)
     }
 
     /// A device that has given its profile away takes part again; `false` where it did.
@@ -341,8 +356,7 @@ impl ControlUnit {
         }
         each.sort_unstable_by_key(|(index, _)| *index);
         let members = Arc::new(each.into_iter().map(|(index, _)| index).collect());
-        let (_, readers) = self.send_to_members(gid, members, ask, &Arc::new(first), now);
-        wake.extend(readers);
+        self.send_to_members(gid, members, ask, &Arc::new(first), wake, now);
         self.events.push(Event::Decided(gid, Reason::Merged(count)));
     }
 
@@ -405,17 +419,17 @@ impl ControlUnit {
             message,
             merged: request.merged,
             target,
-            name: request.name.clone(),
+            name: request.campaign_name().map(Into::into),
             tid: request.tid().cloned(),
             server: Arc::clone(&request.asker),
             opened: request.opened,
             expires: request.expires,
-            state: self.ledger.state(id, request),
+            state: request.campaign_state(),
             tally,
             wave,
             rate: f64::from(rate),
             eta: campaign::eta(tally.open(), rate),
-            retriable: request.publication.is_some(),
+            retriable: request.keeps_message(),
         }
     }
 }

@@ -85,7 +85,7 @@ pub struct RspLimits {
     pub events_max: usize,
     /// Letters per pull, whatever room the reader claims.
     pub pull_max: usize,
-    /// Expired things put away per sweep.
+    /// Expired things put away per sweep, which nobody is to notice (under 20 ms).
     pub sweep_max: usize,
     /// Groups one device may be in.
     pub groups_per_device_max: usize,
@@ -115,7 +115,7 @@ impl Default for RspLimits {
             merged_max: 10_000,
             events_max: 10_000,
             pull_max: 1000,
-            sweep_max: 10_000,
+            sweep_max: 5_000,
             groups_per_device_max: 64,
             labels_bytes_max: 1024,
         }

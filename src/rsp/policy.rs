@@ -30,12 +30,12 @@ use super::control::ControlUnit;
 use super::envelope::{Head, Kind, Tid, Wave};
 use super::exchange::Pair;
 use super::identity::{Identity, Role};
-use super::ledger::{Asked, Found};
 use super::options::{RspTopic, TopicNames};
 use super::parts::Parts;
 use super::proof::{Deletion, ProofError};
 use super::refusal::Refusal;
 use super::registry::DeviceKey;
+use super::request::{Asked, Found};
 use super::wishes::Wished;
 use crate::ids::{Gid, Nid, Timestamp};
 

@@ -10,7 +10,6 @@ use super::control::ControlUnit;
 use super::envelope::Head;
 use super::exchange::Pair;
 use super::identity::Identity;
-use super::ledger::{Answerable, Asked};
 use super::parts::Parts;
 use super::policy::{
     Ask, Audience, Decision, DeviceStep, Effect, Form, MessageId, PeerStep, Publisher, ServerStep,
@@ -19,6 +18,7 @@ use super::policy::{
 use super::proof::{Deletion, ProofError};
 use super::refusal::Refusal;
 use super::registry::DeviceKey;
+use super::request::{Answerable, Asked};
 use super::settings::{Auto, Flow, Initiator, Mode, Peer, PeerProof, Settings};
 use crate::ids::{Gid, Nid, Timestamp};
 
@@ -213,7 +213,7 @@ impl ControlUnit {
         let merged = |gid: &Gid| self.ledger.find_merged(*gid, index, tid, now);
         let alone = self.ledger.find_alone(index, Asked::Msg, tid, now);
         let gids = self.registry.gids(own.key);
-        let found = gids.iter().map(merged).fold(alone, Answerable::or);
+        let found = alone.or_else(tid, gids.iter().map(merged));
         match (found, self.exchanges.report_due(own.nid, now)) {
             (Answerable::Open(_), _) | (_, None) => answer(found, head),
             (_, Some(pair)) => Ok(Effect::Report { pair, rc: head.rc.unwrap_or(0) }),
@@ -439,7 +439,7 @@ impl ControlUnit {
         let of_group = |gid: &Gid| self.ledger.find_in_group(*gid, index, Asked::Trigger, tid, now);
         match group {
             Some(gid) => of_group(&gid).or(own),
-            None => self.registry.gids(key).iter().map(of_group).fold(own, Answerable::or),
+            None => own.or_else(tid, self.registry.gids(key).iter().map(of_group)),
         }
     }
 

@@ -39,7 +39,7 @@ impl<'a> Next<'a> {
             parts.map_or_else(|| Arc::clone(message), |parts| part(message, parts, pulling.nid));
         let whole = Letter { id, message };
         let envelope_bytes_max = envelope_bytes_max(&whole.message, pulling, mailbox);
-        let known = mailbox.progress.as_deref().filter(|progress| progress.letter == id);
+        let known = mailbox.progress().filter(|progress| progress.letter == id);
         let (offset, pieces) = known.map_or((0, 0), |known| (known.offset, known.pieces));
         // Who has some of it gets the rest, were it all in one.
         if !chunks || pieces == 0 && whole.message.payload.len() <= envelope_bytes_max {

@@ -167,14 +167,20 @@ impl Track {
         Some(former)
     }
 
-    /// Moves on all devices that `which` picks, in one pass.
-    pub(super) fn move_where(&mut self, to: DeviceState, which: impl Fn(u32, DeviceState) -> bool) {
+    /// Moves on all devices that `which` picks, in one pass; tells of each where it was.
+    pub(super) fn move_where(
+        &mut self,
+        to: DeviceState,
+        mut which: impl FnMut(u32, DeviceState) -> bool,
+        mut moved: impl FnMut(u32, DeviceState),
+    ) {
         for (index, byte) in self.members.iter().zip(&mut self.states) {
             let from = DeviceState::from_byte(*byte);
             if which(*index, from) {
                 *byte = to as u8;
                 self.tally.take(from, 1);
                 self.tally.add(to, 1);
+                moved(*index, from);
             }
         }
     }

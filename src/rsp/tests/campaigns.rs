@@ -56,6 +56,20 @@ fn a_device_that_is_tried_again_counts_once_in_its_wave() {
 }
 
 #[test]
+fn who_leaves_the_group_after_a_release_gets_what_it_has_passed_over() {
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":1"#);
+    let (released, held) = (rig.attach(3, 5), rig.attach(2, 6));
+    assert!(rig.pull(released, 5).is_empty() && rig.pull(held, 6).is_empty(), "1 is first");
+    rig.unit.put_device(eid(2), &[gid(77)], "").unwrap();
+    assert!(rig.unit.release(id).is_some());
+    rig.unit.put_device(eid(3), &[gid(77)], "").unwrap();
+    assert_eq!(rig.pull(released, 5).len(), 1);
+    assert!(rig.pull(held, 6).is_empty(), "it would have had to wait, and has left");
+    assert_eq!(rig.fetch(1), 1);
+}
+
+#[test]
 fn a_withdrawal_leaves_what_other_waves_have_decided() {
     let mut rig = Rig::new();
     let other = rig.server(0, 77, "msg").unwrap().campaign.unwrap();

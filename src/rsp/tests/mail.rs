@@ -19,6 +19,15 @@ impl Rig {
         self.server(nid, 0, &numbered("msg", tag)).unwrap()
     }
 
+    /// One that expires in so many seconds.
+    fn single_for(&mut self, nid: u128, tag: u32, secs: u64) {
+        let text = letter(nid, 0, &numbered("msg", tag));
+        let head = super::super::envelope::read(text.as_bytes(), NidScheme::Eid).unwrap();
+        let (from, expires) = (Identity::server("s"), self.now.after(Duration::from_secs(secs)));
+        let submission = Submission::new(&from, TO_EUICC, &head, text.len());
+        self.unit.publish(&submission, &message(&text, expires), self.now).unwrap();
+    }
+
     fn group(&mut self, gid: u64, tag: u32) -> Outcome {
         self.server(0, gid, &numbered("msg", tag)).unwrap()
     }
@@ -172,6 +181,27 @@ fn a_reader_follows_its_device_into_and_out_of_groups() {
 }
 
 #[test]
+fn a_sweep_pays_for_a_group_by_its_size() {
+    let mut options = ControlOptions::default();
+    options.limits.sweep_max = 3;
+    let mut rig = Rig::with(options);
+    for number in 100..1_700 {
+        rig.unit.put_device(eid(number), &[gid(9)], "").unwrap();
+    }
+    (1..=3).for_each(|tag| drop(rig.group(9, tag)));
+    rig.group(77, 4);
+    rig.wait(40 * 24 * 3600);
+    for left in [3, 2, 1] {
+        assert_eq!(rig.unit.stats().mail_messages, left + 1);
+        let swept = rig.unit.sweep(rig.now);
+        assert_eq!((swept.letters, swept.more), (expired(0, 1), true));
+    }
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(0, 1), "of the small group");
+    while rig.unit.sweep(rig.now).more {}
+    assert_eq!(rig.unit.stats().campaigns_open, 0);
+}
+
+#[test]
 fn a_removed_device_loses_its_mail_and_its_slot_inherits_nothing() {
     let settings = Settings { peer: Peer::ServerTriggered, ..Settings::default() };
     let mut rig = Rig::with_settings(settings);
@@ -213,12 +243,7 @@ fn mail_expires_on_its_own_time_or_the_general_one() {
     let options =
         ControlOptions { mail_ttl: Duration::from_secs(100), ..ControlOptions::default() };
     let mut rig = Rig::with(options);
-    let from = Identity::server("s");
-    let text = letter(1, 0, &numbered("msg", 1));
-    let head = super::super::envelope::read(text.as_bytes(), NidScheme::Eid).unwrap();
-    let submission = Submission::new(&from, TO_EUICC, &head, 1);
-    let soon = rig.now.after(Duration::from_secs(10));
-    rig.unit.publish(&submission, &message(&text, soon), rig.now).unwrap();
+    rig.single_for(1, 1, 10);
     rig.group(42, 2);
     rig.single(1, 3);
     assert_eq!(rig.waiting(1), [1, 2, 3]);
@@ -233,6 +258,29 @@ fn mail_expires_on_its_own_time_or_the_general_one() {
     assert_eq!(rig.unit.sweep(rig.now).letters, expired(1, 1));
     let stats = rig.unit.stats();
     assert_eq!((stats.mail_messages, stats.mail_bytes), (0, 0));
+}
+
+#[test]
+fn each_letter_expires_in_its_own_time_whatever_lies_beside_it() {
+    let mut rig = Rig::new();
+    for (tag, secs) in [(1, 30), (2, 10), (3, 20), (4, 25)] {
+        rig.single_for(1, tag, secs);
+    }
+    let device = rig.attach(1, 0);
+    let letters = rig.pull(device, 0);
+    rig.acknowledge(device, &letters[1..2]);
+    rig.wait(22);
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(0, 0), "all are taken");
+    rig.unit.put_back(device, session(0), &[letters[2].id]);
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(1, 0), "was put back");
+    rig.unit.detach(device, session(0));
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(0, 0));
+    rig.wait(3);
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(1, 0), "has gone back before");
+    assert_eq!(rig.waiting(1), [1]);
+    rig.wait(5);
+    assert_eq!(rig.unit.sweep(rig.now).letters, expired(1, 0));
+    assert_eq!(rig.unit.stats().mail_messages, 0);
 }
 
 #[test]

@@ -20,6 +20,10 @@ enum Op {
     Pull(usize, usize),
     /// Acknowledges one of the letters that were taken.
     Acknowledge(usize, usize),
+    /// Puts back one of the letters that were taken.
+    PutBack(usize, usize),
+    /// Takes a message back from those who were not given it.
+    Cancel(usize),
     Move(usize, u8),
     Remove(usize),
     Wait(u64),
@@ -35,6 +39,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (device.clone(), 0..3_usize).prop_map(|(d, at)| Op::Detach(d, at)),
         5 => (device.clone(), 0..4_usize).prop_map(|(d, room)| Op::Pull(d, room)),
         5 => (device.clone(), 0..4_usize).prop_map(|(d, at)| Op::Acknowledge(d, at)),
+        2 => (device.clone(), 0..4_usize).prop_map(|(d, at)| Op::PutBack(d, at)),
+        1 => (0..60_usize).prop_map(Op::Cancel),
         2 => (device.clone(), 0..8_u8).prop_map(|(d, groups)| Op::Move(d, groups)),
         1 => device.prop_map(Op::Remove),
         1 => (0..60_u64).prop_map(Op::Wait),
@@ -65,6 +71,8 @@ struct World {
     unit: ControlUnit,
     now: Timestamp,
     published: u32,
+    /// What was published: payload and campaign.
+    campaigns: Vec<(u32, CampaignId)>,
     readers: u32,
     devices: Vec<Model>,
     /// Payload to id of letters in the hands of readers.
@@ -85,6 +93,7 @@ impl World {
             unit: ControlUnit::new(options),
             now: Timestamp(1),
             published: 0,
+            campaigns: Vec::new(),
             readers: 0,
             devices: (0..DEVICES).map(|_| Model::default()).collect(),
             ids: vec![BTreeMap::new(); DEVICES],
@@ -105,6 +114,8 @@ impl World {
             Op::Detach(device, at) => self.detach(device, at),
             Op::Pull(device, room) => self.pull(device, room),
             Op::Acknowledge(device, at) => self.acknowledge(device, at),
+            Op::PutBack(device, at) => self.put_back(device, at),
+            Op::Cancel(at) => self.cancel(at),
             Op::Move(device, groups) => self.put(device, groups),
             Op::Remove(device) => self.remove(device),
             Op::Wait(secs) => self.now = self.now.after(Duration::from_secs(secs)),
@@ -134,6 +145,8 @@ impl World {
         match self.unit.publish(&s, &message, self.now) {
             Ok(outcome) => {
                 assert_eq!(outcome.reached as usize, receivers.len());
+                let campaign = outcome.campaign.unwrap();
+                self.campaigns.push((self.published, campaign));
                 let mut wake: Vec<_> =
                     receivers.iter().filter_map(|at| self.devices[*at].reader()).collect();
                 let mut woken = outcome.wake;
@@ -220,6 +233,27 @@ impl World {
         }
     }
 
+    fn put_back(&mut self, device: usize, at: usize) {
+        let Some(key) = self.unit.registry().key(Self::nid(device)) else { return };
+        let model = &mut self.devices[device];
+        let Some(payload) = model.taken.iter().copied().nth(at) else { return };
+        let reader = model.reader().unwrap();
+        self.unit.put_back(key, reader, &[self.ids[device][&payload]]);
+        model.taken.remove(&payload);
+    }
+
+    fn cancel(&mut self, at: usize) {
+        let Some((payload, campaign)) = self.campaigns.get(at).copied() else { return };
+        if self.unit.cancel(campaign).is_none() {
+            return; // forgotten
+        }
+        for model in &mut self.devices {
+            if !model.taken.contains(&payload) {
+                model.letters.remove(&payload);
+            }
+        }
+    }
+
     fn put(&mut self, device: usize, groups: u8) {
         let put = self.unit.put_device(Self::nid(device), &group_list(groups), "").unwrap();
         let model = &mut self.devices[device];
@@ -257,7 +291,10 @@ proptest! {
     #[test]
     fn every_device_gets_exactly_its_letters_in_order(ops in ops()) {
         let mut world = World::new();
-        ops.iter().for_each(|op| world.apply(op));
+        for op in &ops {
+            world.apply(op);
+            world.unit.mail.expect_agreement();
+        }
         world.finish();
     }
 }
