@@ -230,7 +230,8 @@ impl ControlUnit {
                 let nid = self.registry.nid(key);
                 let batch = match (gather, nid) {
                     (Some((gid, window)), Some(nid)) => {
-                        let (who, due) = ((nid, tid.clone()), now.after(window));
+                        let wish = (key.index, self.wishes.next_id());
+                        let (who, due) = ((wish, nid, tid.clone()), now.after(window));
                         Some(self.gathering.push(gid, who, message, due, now))
                     }
                     (None, _) | (_, None) => None,

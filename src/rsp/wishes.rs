@@ -90,6 +90,24 @@ impl Wishes {
         self.all.len()
     }
 
+    /// The number that the next D1 gets.
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id + 1
+    }
+
+    /// A D1 that was gathered reached the servers with some others of its batch, and not with all.
+    pub(super) fn part(&mut self, (index, id): (u32, u64), from: Batch, to: Batch) {
+        let wish = self.all.get_mut(&(index, id));
+        let Some(wish) = wish.filter(|wish| wish.batch == Some(from)) else { return };
+        wish.batch = Some(to);
+        let group = self.by_group.get_mut(&to.gid).filter(|_| !wish.answered);
+        if let Some(group) = group {
+            let place = (wish.expires, id, index);
+            group.close(Key::Batch(from.id), place);
+            group.open(Key::Batch(to.id), place);
+        }
+    }
+
     /// A device asks. One that asks too often loses its own oldest D1.
     pub(super) fn open(
         &mut self,
@@ -331,7 +349,11 @@ impl OfGroup {
 impl Batch {
     /// The transaction id under which the servers see the gathered D1s.
     pub(super) fn tid(&self) -> Tid {
-        Tid::Text(format!("{BATCH_NAME}{}", self.id).into())
+        Tid::Text(self.name().into())
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{BATCH_NAME}{}", self.id)
     }
 
     /// The batch that the servers see under this transaction id, if it is one's.

@@ -242,3 +242,22 @@ async fn what_was_gathered_finds_room_where_each_of_it_would() {
         stage.nobody_else().await;
     }
 }
+
+#[tokio::test]
+async fn what_was_gathered_comes_in_packets_that_the_server_takes() {
+    let mut stage = stage(Version::V5).await;
+    stage.take(SERVER).disconnect().await;
+    let mut server = stage.rig.server(Dial::v5("small").packet_bytes_max(400)).await;
+    assert!(!server.subscribe(TO_SM_SR, QoS::AtLeastOnce).await.is_error());
+    for (device, payload) in [(A, wish(1, 0, "a")), (B, wish(2, 0, "b")), (C, wish(0, 7, "c"))] {
+        stage.tell(device, TO_SM_SR, payload).await;
+    }
+    let two = gathered(&server.expect_publish().await);
+    assert_eq!(who(&two), [1, 2].map(|number| nid(number).to_string()));
+    assert_eq!(server.expect_payload().await, wish(0, 7, "c"));
+    server.expect_nothing().await;
+    assert!(server.publish(TO_EUICC, d2(0, 7, &two.tid), QoS::AtLeastOnce).await.is_ok());
+    stage.reaches(&GROUP_7, d2(0, 7, &two.tid)).await;
+    assert!(server.publish(TO_EUICC, d2(0, 7, "c"), QoS::AtLeastOnce).await.is_ok());
+    stage.reaches(&GROUP_7, d2(0, 7, "c")).await;
+}

@@ -263,3 +263,27 @@ async fn what_expires_while_no_server_comes_is_counted() {
     assert_eq!(a.expect_payload().await, envelope(0, 7, "trigger"));
     a.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn what_is_too_large_for_a_server_waits_for_another_one_and_is_refused_without_any() {
+    let rig = rig().await;
+    let mut small = listener(&rig, "a.test", SHARED, Dial::v5("small").packet_bytes_max(300)).await;
+    let mut device = rig.device(1, Dial::v5("device-1")).await;
+    let body = |n: u32| envelope(1, 0, "trigger").replace("[1,2,3]", &format!("\"{n:0400}\""));
+    let answer = device.publish(TO_SM_SR, body(1), QoS::AtLeastOnce).await;
+    assert_eq!(answer.text.as_deref().and_then(|text| text.split("; ").next()), Some("too_large"));
+    small.expect_nothing().await;
+    let mut large = listener(&rig, "a.test", SHARED, Dial::v5("large").persistent()).await;
+    large.auto_ack = false;
+    speak(&mut device, &body(2)).await;
+    assert_eq!(large.expect_payload().await, body(2));
+    // It goes without having acknowledged; its session has a smaller client then, and is not the
+    // one that takes it.
+    large.vanish().await;
+    let dial = Dial::v5("large").persistent().packet_bytes_max(300);
+    let mut large = rig.server_named("a.test", dial).await;
+    large.expect_nothing().await;
+    small.expect_nothing().await;
+    let mut third = listener(&rig, "a.test", SHARED, Dial::v5("third")).await;
+    assert_eq!(third.expect_payload().await, body(2));
+}

@@ -175,9 +175,19 @@ impl Shelf {
 
 /// Takes the oldest of all that waits in these piles. It takes its room there still.
 pub(super) fn pop_oldest<'p>(piles: &'p mut [&mut Pile]) -> Option<(u64, &'p mut Pile)> {
-    let waiting = piles.iter_mut().filter(|pile| !pile.waiting.is_empty());
-    let oldest = waiting.min_by_key(|pile| pile.waiting.first().copied())?;
-    Some((oldest.waiting.pop_first()?, oldest))
+    let (number, pile) = oldest_from(piles, 0)?;
+    pile.waiting.remove(&number);
+    Some((number, pile))
+}
+
+/// The oldest of all that waits in these piles from this number on.
+pub(super) fn oldest_from<'p>(
+    piles: &'p mut [&mut Pile],
+    from: u64,
+) -> Option<(u64, &'p mut Pile)> {
+    let first = |pile: &Pile| pile.waiting.range(from..).next().copied();
+    let heads = piles.iter_mut().filter_map(|pile| Some((first(pile)?, &mut **pile)));
+    heads.min_by_key(|(number, _)| *number)
 }
 
 impl Pile {

@@ -10,7 +10,7 @@ fn rig() -> Rig {
 impl Rig {
     fn window_ends(&mut self) -> Vec<SessionKey> {
         self.wait(1);
-        self.unit.send_due(self.now, |_| true)
+        self.unit.send_due(self.now, &mut Heard::default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the inbox. Here: servers for every device, and nobody asked.
 
 mod model;
+mod packets;
 mod servers;
 
 use super::shelf::SENDERS;
