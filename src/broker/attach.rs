@@ -223,9 +223,14 @@ impl Broker {
         let denied = session.take_shared(|delivery| !handle.is_permitted(&delivery.message.topic));
         self.pass_on_denied(handle.key, denied);
         session.open(opening, self.now());
-        let mailbox = lock(&handle.interests).mailbox;
+        let interests = lock(&handle.interests);
+        let (mailbox, inbox) = (interests.mailbox, interests.inbox);
+        drop(interests);
         if let Some((device, _)) = mailbox {
             lock(&self.control).resize(device, handle.reader());
+        }
+        if inbox.is_some() {
+            lock(&self.inbox).resize(handle.reader());
         }
         // Mail belongs to the device: what another session of the device took over meanwhile is
         // not sent twice. And what the client may no longer read is not sent again (case S7).

@@ -11,16 +11,16 @@ use super::publish::Publisher;
 use super::record::News;
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
-use crate::ids::Timestamp;
+use crate::ids::{Gid, Timestamp};
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    Acknowledged, Addressee, ControlUnit, Decision, ForServers, Form, Handout, Head, Identity,
-    Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Submission, Wave,
-    envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, ForServers, Form, Handout, Head,
+    Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Servers,
+    Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -139,12 +139,17 @@ impl Broker {
         let mut control = lock(&self.control);
         let decision = control.decide(&submission, now)?;
         let to = addressee(&control, &submission, &decision);
-        // Before anything changes: an answer that cannot be kept must not close its request.
-        let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
-        if inbox.as_deref().is_some_and(is_full) {
-            return Err(Refusal::OverQuota);
-        }
         let message = Arc::new(self.stamped(rsp_topic, identity, publish));
+        // Before anything changes: an answer that cannot be kept, or given to anyone, must not
+        // close its request.
+        if let Some(inbox) = inbox.as_deref() {
+            if inbox.is_too_large(&message, &to, now) {
+                return Err(Refusal::TooLarge);
+            }
+            if !inbox.has_room(payload_len, identity.nid, &to, now) {
+                return Err(Refusal::OverQuota);
+            }
+        }
         let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
         let news = News::of(&mut control);
         if control.next_due() != due {
@@ -163,6 +168,7 @@ impl Broker {
 
     fn note_posted(&self, posted: &Posted) {
         (0..posted.full).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
+        (0..posted.too_large).for_each(|_| self.metrics.dropped(DropReason::TooLarge));
         self.sessions.call(&posted.wake, Calls::MAIL);
     }
 
@@ -184,34 +190,16 @@ impl Broker {
 
     fn send_due(&self, now: Timestamp) {
         let mut inbox = lock(&self.inbox);
-        let mut servers = Vec::new();
         let mut control = lock(&self.control);
-        let wake = control.send_due(now, |ready| {
-            let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
-            let to = Addressee { asker: None, gids: smallvec![ready.gid] };
-            let has_room = inbox.has_room(bytes, sender, &to, now);
-            if has_room {
-                let message = self.as_sent_by_control_unit(ready);
-                servers.push(inbox.post(&message, sender, &to, now));
-            }
-            has_room
-        });
+        let mut servers = AtInbox { inbox: &mut inbox, posted: Vec::new(), now };
+        let wake = control.send_due(now, &mut servers);
+        let posted = servers.posted;
         let news = News::of(&mut control);
         drop(control);
         drop(inbox);
         self.record(news);
         self.sessions.call(&wake, Calls::MAIL);
-        servers.iter().for_each(|posted| self.note_posted(posted));
-    }
-
-    /// A message of a device as it came is stamped already; many in one are from the control unit.
-    fn as_sent_by_control_unit(&self, ready: &ForServers) -> Arc<Message> {
-        if ready.sender.is_some() {
-            return Arc::clone(&ready.message);
-        }
-        let mut message = ready.message.with_payload(ready.message.payload.clone());
-        stamp_property(&mut message, CONTROL_UNIT);
-        Arc::new(message)
+        posted.iter().for_each(|posted| self.note_posted(posted));
     }
 
     /// What a server receives carries the proven nid of its sender, and only ours: `[0069]` needs
@@ -301,11 +289,9 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                let mut control = lock(&self.control);
-                let acknowledged = control.acknowledge(device, number, now);
-                let news = News::of(&mut control);
-                drop(control);
-                self.record(news);
+                let acknowledged = self.settle(handle, device, number, |control| {
+                    control.acknowledge(device, number, now)
+                });
                 match acknowledged {
                     None => {}
                     // The next piece waits.
@@ -323,21 +309,49 @@ impl Broker {
         }
     }
 
-    /// The client will never have the message: its time is over, or the client takes no packet of
-    /// its size. Whoever kept it forgets it, and an E2 is no profile change.
-    pub fn discard(&self, handle: &Handle, origin: Origin) {
+    /// This client will never have the message. Whoever kept it forgets it, and an E2 is no profile
+    /// change. What is only too large for one session of a server waits for another one.
+    pub fn discard(&self, handle: &Handle, origin: Origin, reason: DropReason) {
+        if let (Origin::Inbox(_), DropReason::TooLarge) = (origin, reason) {
+            self.put_back(handle, &[origin]);
+            return;
+        }
+        self.metrics.dropped(reason);
         match origin {
             Origin::Queue => {}
             Origin::Inbox(number) => lock(&self.inbox).acknowledge(handle.key, number),
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
-                match lock(&self.control).discard(device, number, self.now()) {
+                let now = self.now();
+                let discarded = self
+                    .settle(handle, device, number, |control| control.discard(device, number, now));
+                match discarded {
                     Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
                     // A piece is cut anew, for a client that takes less than before.
                     None => handle.signal.raise(Calls::MAIL),
                 }
             }
         }
+    }
+
+    /// Has the control unit take a letter out of the mail that this session was given. `None`:
+    /// another session of the device has taken over from it, and may have been given other pieces.
+    fn settle<T>(
+        &self,
+        handle: &Handle,
+        device: DeviceKey,
+        letter: u64,
+        settle: impl FnOnce(&mut ControlUnit) -> Option<T>,
+    ) -> Option<T> {
+        let mut control = lock(&self.control);
+        if !control.holds(device, handle.key, letter) {
+            return None;
+        }
+        let settled = settle(&mut control);
+        let news = News::of(&mut control);
+        drop(control);
+        self.record(news);
+        settled
     }
 
     /// The connection ended before this mail had left for the client. Its session may go on, and
@@ -367,7 +381,7 @@ impl Broker {
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp_property(&mut message, CONTROL_UNIT);
-        let to = Addressee { asker: None, gids: smallvec![change.gid] };
+        let to = to_servers_of(change.gid);
         let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
         self.note_posted(&posted);
     }
@@ -376,6 +390,45 @@ impl Broker {
         let (kind, direction) = metric_labels(outcome.id);
         self.metrics.rsp_message(kind, mode(outcome.form), direction);
     }
+}
+
+/// The servers, as the control unit reaches them when something is due.
+struct AtInbox<'a> {
+    inbox: &'a mut Inbox,
+    posted: Vec<Posted>,
+    now: Timestamp,
+}
+
+impl Servers for AtInbox<'_> {
+    fn packet_bytes_max(&self, gid: Gid) -> u32 {
+        self.inbox.packet_bytes_max(&to_servers_of(gid))
+    }
+
+    /// Each D1 was promised to be heard: what its device has there already does not count.
+    fn post(&mut self, ready: &ForServers) -> bool {
+        let to = to_servers_of(ready.gid);
+        let has_room = self.inbox.has_room(ready.message.kept_bytes(), None, &to, self.now);
+        if has_room {
+            let message = as_sent_by_control_unit(ready);
+            let posted = self.inbox.post_promised(&message, ready.sender, &to, self.now);
+            self.posted.push(posted);
+        }
+        has_room
+    }
+}
+
+/// A message of a device as it came is stamped already; many in one are from the control unit.
+fn as_sent_by_control_unit(ready: &ForServers) -> Arc<Message> {
+    if ready.sender.is_some() {
+        return Arc::clone(&ready.message);
+    }
+    let mut message = ready.message.with_payload(ready.message.payload.clone());
+    stamp_property(&mut message, CONTROL_UNIT);
+    Arc::new(message)
+}
+
+fn to_servers_of(gid: Gid) -> Addressee {
+    Addressee { asker: None, gids: smallvec![gid] }
 }
 
 /// What was read of a message on an RSP topic.

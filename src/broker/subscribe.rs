@@ -96,7 +96,7 @@ impl Broker {
                 Target::Mailbox
             }
             Subscription::Servers { group } => {
-                lock(&self.inbox).subscribe(handle.key, group, &handle.identity.name);
+                lock(&self.inbox).subscribe(handle.reader(), group, &handle.identity.name);
                 interests.inbox = Some(grant);
                 handle.signal.raise(Calls::MAIL);
                 Target::Inbox

@@ -175,6 +175,11 @@ impl FirstWave {
         self.verdict
     }
 
+    /// Ascending.
+    pub(super) fn devices(&self) -> &[u32] {
+        &self.devices
+    }
+
     pub(super) fn verdict(&self) -> Option<Verdict> {
         self.verdict
     }

@@ -230,7 +230,8 @@ impl ControlUnit {
                 let nid = self.registry.nid(key);
                 let batch = match (gather, nid) {
                     (Some((gid, window)), Some(nid)) => {
-                        let (who, due) = ((nid, tid.clone()), now.after(window));
+                        let wish = (key.index, self.wishes.next_id());
+                        let (who, due) = ((wish, nid, tid.clone()), now.after(window));
                         Some(self.gathering.push(gid, who, message, due, now))
                     }
                     (None, _) | (_, None) => None,
@@ -363,13 +364,19 @@ impl ControlUnit {
     }
 
     /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
-    /// E2 changes nothing. `None` when the reader was not given it.
+    /// E2 changes nothing: it may be asked for again. `None` when the reader was not given it.
     pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Form> {
         self.registry.nid(device)?;
         let gids = self.registry.gids(device);
         let arrival = self.mail.discard(device.index, gids, letter)?;
         if let Some(campaign) = arrival.campaign {
             self.ledger.settle(campaign, device.index, DeviceState::Failed, now);
+        }
+        if let Some(ProfileChange { from, to, gid }) = arrival.change {
+            let pair = Pair { from, to };
+            if self.exchanges.fail(pair, now) {
+                self.events.push(Event::Exchange(pair, gid, ExchangeState::Expired));
+            }
         }
         Some(arrival.form)
     }
@@ -403,7 +410,10 @@ impl ControlUnit {
         }
         let requests =
             bereft + self.ledger.sweep(now, &mut budget) + self.wishes.sweep(now, &mut budget);
-        let ended = self.exchanges.sweep(now, &mut budget);
+        let ended = self.exchanges.sweep(now, &mut budget, |pair| {
+            let mailbox = self.registry.key(pair.to).and_then(|key| self.mail.mailbox(key.index));
+            mailbox.is_some_and(|mailbox| mailbox.has_profile_of(pair.from))
+        });
         self.device_rates.sweep(now, &mut budget);
         self.group_rates.sweep(now, &mut budget);
         for (pair, gid) in &ended.expired {

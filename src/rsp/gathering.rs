@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use super::gathered::{RawBody, Request};
+use super::envelope::Tid;
+use super::gathered::{RawBody, Request, coalesced};
 use super::options::RspLimits;
 use super::wishes::Batch;
 use crate::ids::{Gid, Nid, Timestamp};
@@ -24,11 +26,19 @@ pub(super) struct Gathering {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) batch: Batch,
-    pub(super) requests: Vec<Request>,
-    /// What came first, to be sent as it is if nothing else comes.
-    pub(super) first: Arc<Message>,
+    pub(super) waiting: Vec<Waiting>,
     due: Timestamp,
     bytes: usize,
+}
+
+/// A D1 that waits for others.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Its device's index and its number there.
+    pub(super) wish: (u32, u64),
+    pub(super) request: Request,
+    /// As it came, to be sent so if nothing else comes or fits beside it.
+    pub(super) message: Arc<Message>,
 }
 
 impl Gathering {
@@ -57,7 +67,7 @@ impl Gathering {
     pub(super) fn push(
         &mut self,
         gid: Gid,
-        (nid, tid): (Nid, Option<super::envelope::Tid>),
+        (wish, nid, tid): ((u32, u64), Nid, Option<Tid>),
         message: &Arc<Message>,
         due: Timestamp,
         now: Timestamp,
@@ -66,20 +76,24 @@ impl Gathering {
         let request = Request { nid, tid, body };
         let bytes = message.kept_bytes();
         if !self.pending.contains_key(&gid) {
-            self.last_batch += 1;
-            let batch = Batch { gid, id: self.last_batch };
-            let (requests, first) = (Vec::new(), Arc::clone(message));
-            self.pending.insert(gid, Pending { batch, requests, first, due, bytes: 0 });
+            let (batch, waiting) = (self.next_batch(gid), Vec::new());
+            self.pending.insert(gid, Pending { batch, waiting, due, bytes: 0 });
             self.calendar.insert((due, gid));
         }
         let Some(pending) = self.pending.get_mut(&gid) else { return Batch { gid, id: 0 } };
-        pending.requests.push(request);
+        pending.waiting.push(Waiting { wish, request, message: Arc::clone(message) });
         pending.bytes += bytes;
         let batch = pending.batch;
         if self.pending.get(&gid).is_some_and(|pending| self.is_full(pending)) {
             self.hurry(gid, now);
         }
         batch
+    }
+
+    /// A batch of its own for some of those that wait, who go before the others.
+    pub(super) fn next_batch(&mut self, gid: Gid) -> Batch {
+        self.last_batch += 1;
+        Batch { gid, id: self.last_batch }
     }
 
     /// Takes a batch that is due.
@@ -97,7 +111,7 @@ impl Gathering {
     }
 
     fn is_full(&self, pending: &Pending) -> bool {
-        pending.requests.len() >= self.messages_max || pending.bytes >= self.bytes_max
+        pending.waiting.len() >= self.messages_max || pending.bytes >= self.bytes_max
     }
 
     fn hurry(&mut self, gid: Gid, now: Timestamp) {
@@ -105,5 +119,25 @@ impl Gathering {
         self.calendar.remove(&(pending.due, gid));
         pending.due = pending.due.min(now);
         self.calendar.insert((pending.due, gid));
+    }
+}
+
+impl Pending {
+    /// An envelope with as many of the first `count` as fit into it, and how many those are.
+    pub(super) fn first_as_one(
+        &self,
+        batch: Batch,
+        count: usize,
+        bytes_max: usize,
+    ) -> (Bytes, usize) {
+        let requests = self.waiting.iter().take(count).map(|one| &one.request);
+        coalesced(batch.gid, &batch.name(), requests, bytes_max)
+    }
+
+    /// Takes out the first so many, which have gone.
+    pub(super) fn take_first(&mut self, count: usize) -> Vec<Waiting> {
+        let gone: Vec<Waiting> = self.waiting.drain(..count).collect();
+        self.bytes -= gone.iter().map(|one| one.message.kept_bytes()).sum::<usize>();
+        gone
     }
 }

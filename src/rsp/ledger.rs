@@ -191,9 +191,11 @@ impl Ledger {
         self.classify(self.by_group.of(gid), index, tid, now, |request| request.merged)
     }
 
-    /// Whether an A1 to the device, alone or with one of these groups, is in its time.
+    /// Whether an A1 to the device, alone or with one of these groups, is in its time and was not
+    /// withdrawn.
     pub(super) fn is_triggered(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        self.triggers(index, gids).any(|(_, request, _)| request.expires > now)
+        let mut standing = self.triggers(index, gids);
+        standing.any(|(_, request, state)| state != DeviceState::Cancelled && request.expires > now)
     }
 
     /// Whether the device agrees to be provisioned, as it has said last: to an A1 to itself or to
@@ -286,6 +288,13 @@ impl Ledger {
         Ok((missing, publication))
     }
 
+    /// The first wave, where the others have to wait for what it says, or for an operator.
+    pub(super) fn first_alone(&self, id: u64) -> Option<Box<[u32]>> {
+        let Whom::All(roster) = &self.requests.get(id)?.whom else { return None };
+        let wave = roster.wave.as_ref()?;
+        (wave.verdict() != Some(Verdict::Release)).then(|| wave.devices().into())
+    }
+
     /// These devices, which are in ascending order, are sent the message again, and may answer
     /// until then.
     pub(super) fn reopen(&mut self, id: u64, devices: &[u32], expires: Timestamp) {
@@ -296,6 +305,9 @@ impl Ledger {
         self.expiries.remove(&(request.expires, id));
         request.expires = request.expires.max(expires);
         self.expiries.insert((request.expires, id));
+        if matches!(&request.whom, Whom::All(roster) if roster.wave.is_some()) {
+            self.in_waves.insert(id);
+        }
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
         }

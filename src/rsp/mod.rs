@@ -95,7 +95,7 @@ pub use intake::Intake;
 pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
 pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};
-pub use operate::{CampaignDevice, ForServers};
+pub use operate::{CampaignDevice, ForServers, Servers};
 pub use options::{ControlOptions, RspLimits, RspTopic, TopicNames};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
 pub use refusal::Refusal;

@@ -82,6 +82,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 struct Posted {
     campaign: usize,
     expires: Timestamp,
+    /// When it is put away, unless it is on its way.
+    looked_at: Timestamp,
     /// It lies in this group's log; else in the device's own mailbox.
     group: Option<usize>,
     needs_consent: bool,
@@ -344,7 +346,8 @@ impl World {
         let group = request.group;
         self.posted += 1;
         for device in members {
-            let letter = Posted { campaign, expires, group, needs_consent, gated };
+            let looked_at = expires;
+            let letter = Posted { campaign, expires, looked_at, group, needs_consent, gated };
             self.devices[*device].letters.insert(self.posted, letter);
         }
     }
@@ -577,7 +580,8 @@ impl World {
         }
         request.expires = request.expires.max(self.now.after(request.ttl()));
         let needs_consent = self.strict && request.is_msg && request.group.is_some();
-        self.post(campaign, &missing, needs_consent, false);
+        let gated = request.wave.as_ref().is_some_and(|wave| wave.verdict != Some(true));
+        self.post(campaign, &missing, needs_consent, gated);
     }
 
     fn cancel(&mut self, at: usize) {
@@ -588,7 +592,7 @@ impl World {
         for (at, device) in self.devices.iter_mut().enumerate() {
             let taken = &device.taken;
             device.letters.retain(|number, letter| {
-                let is_mine = letter.campaign == campaign && letter.group == group;
+                let is_mine = letter.campaign == campaign;
                 if is_mine && taken.contains_key(number) {
                     under_way.insert(at);
                 } else if is_mine {
@@ -646,6 +650,7 @@ impl World {
             let is_first = wave.is_some_and(|wave| wave.first.contains(&device));
             let is_free = !letter.needs_consent && (!letter.gated || is_first);
             letter.group = None;
+            letter.looked_at = letter.expires;
             is_free || taken.contains_key(number)
         });
         self.strike(device, |request| request.group == Some(group));
@@ -675,17 +680,27 @@ impl World {
         self.unit.sweep(self.now);
         let now = self.now;
         let mut lost = Vec::new();
+        let mut spared = BTreeSet::new();
         for (at, device) in self.devices.iter_mut().enumerate() {
             let taken = &device.taken;
             device.letters.retain(|number, letter| {
-                // A letter of its own is spared while it is on its way.
-                let stays = letter.group.is_none() && taken.contains_key(number);
-                let is_over = letter.expires <= now && !stays;
+                let is_due = letter.looked_at <= now;
+                // What is on its way is spared.
+                if is_due && taken.contains_key(number) && letter.group.is_some() {
+                    spared.insert(*number);
+                }
+                let is_over = is_due && !taken.contains_key(number);
                 if is_over {
                     lost.push((at, letter.clone()));
                 }
                 !is_over
             });
+        }
+        // A letter to a group is looked at again a second later.
+        for letter in self.devices.iter_mut().flat_map(|device| &mut device.letters) {
+            if spared.contains(letter.0) && letter.1.group.is_some() {
+                letter.1.looked_at = now.after(Duration::from_secs(1));
+            }
         }
         for (device, Posted { campaign, group, .. }) in lost {
             let state = self.requests[campaign].state(device);
