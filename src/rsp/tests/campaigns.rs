@@ -73,14 +73,42 @@ fn who_leaves_the_group_after_a_release_gets_what_it_has_passed_over() {
 fn a_withdrawal_leaves_what_other_waves_have_decided() {
     let mut rig = Rig::new();
     let other = rig.server(0, 77, "msg").unwrap().campaign.unwrap();
-    let id = rig.c1(r#","wave":1"#);
+    let id = rig.c1(r#","wave":{"first":1,"failures_max":1.0}"#);
     assert_eq!(rig.fetch(1), 1);
-    // The one that was to be looked at is gone, so that nothing speaks against the others.
+    // The one that was to be looked at is gone, which is tolerated here.
     rig.unit.remove_device(eid(1)).unwrap();
     assert_eq!(rig.unit.cancel(other), Some(2));
     rig.unit.sweep(rig.now);
     assert_eq!(rig.campaign(id).state, CampaignState::Running);
     assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
+}
+
+#[test]
+fn who_is_gone_before_it_has_answered_speaks_against_the_others() {
+    // It may be gone because of the message.
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":1"#);
+    assert_eq!(rig.fetch(1), 1);
+    rig.unit.remove_device(eid(1)).unwrap();
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.campaign(id).state, CampaignState::Halted);
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.done, wave.failed), (1, 1));
+    assert_eq!([rig.fetch(2), rig.fetch(3)], [0, 0]);
+    rig.unit.release(id).unwrap();
+    assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
+}
+
+#[test]
+fn who_has_answered_counts_by_its_answer_wherever_it_goes() {
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":{"first":2,"failures_max":0.0}"#);
+    assert_eq!([rig.fetch(1), rig.fetch(2)], [1, 1]);
+    rig.c2(1, 0);
+    rig.unit.remove_device(eid(1)).unwrap();
+    rig.c2(2, 0);
+    assert_eq!(rig.campaign(id).state, CampaignState::Running);
+    assert_eq!(rig.fetch(3), 1);
 }
 
 #[test]

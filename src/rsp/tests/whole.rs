@@ -5,12 +5,15 @@
 //! go, read, acknowledge, put back, answer and refuse; they change groups and vanish; operators
 //! send again, withdraw and release; and time passes.
 
+mod request;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::super::mailbox::READERS_MAX;
 use super::*;
+use request::{Canaries, Request, is_failure};
 
 const DEVICES: usize = 5;
 const GROUPS: usize = 2;
@@ -111,62 +114,6 @@ impl Device {
     fn groups(&self) -> Vec<usize> {
         (0..GROUPS).filter(|group| self.is_in(*group)).collect()
     }
-}
-
-/// Who is served first, and how they fare.
-struct Canaries {
-    first: BTreeSet<usize>,
-    done: usize,
-    failed: usize,
-    verdict: Option<bool>,
-}
-
-struct Request {
-    id: CampaignId,
-    is_msg: bool,
-    group: Option<usize>,
-    expires: Timestamp,
-    states: BTreeMap<usize, DeviceState>,
-    wave: Option<Canaries>,
-    /// Its device is no longer registered.
-    forgotten: bool,
-}
-
-impl Request {
-    fn state(&self, device: usize) -> Option<DeviceState> {
-        self.states.get(&device).copied().filter(|_| !self.forgotten)
-    }
-
-    /// Moves a device on; `true` when the others may follow now.
-    fn set(&mut self, device: usize, to: DeviceState) -> bool {
-        let Some(from) = self.states.insert(device, to) else { return false };
-        let Some(wave) = self.wave.as_mut().filter(|w| w.first.contains(&device)) else {
-            return false;
-        };
-        if !from.is_open() || to.is_open() {
-            return false;
-        }
-        wave.done += 1;
-        wave.failed += usize::from(is_failure(to));
-        if wave.verdict.is_some() {
-            return false;
-        }
-        let tolerated = wave.first.len() * usize::from(TOLERATED_PERMILLE) / 1000;
-        if wave.failed > tolerated {
-            wave.verdict = Some(false);
-        } else if wave.done == wave.first.len() {
-            wave.verdict = Some(true);
-        }
-        wave.verdict == Some(true)
-    }
-
-    fn ttl(&self) -> Duration {
-        if self.is_msg { TTL_MSG } else { TTL_TRIGGER }
-    }
-}
-
-fn is_failure(state: DeviceState) -> bool {
-    matches!(state, DeviceState::Refused | DeviceState::Failed | DeviceState::Expired)
 }
 
 struct World {
