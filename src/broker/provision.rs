@@ -18,9 +18,9 @@ use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, ForServers, Form, Handout, Head,
-    Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Servers,
-    Submission, Wave, envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, Discarded, ForServers, Form,
+    Handout, Head, Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal,
+    RspTopic, Servers, Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -326,7 +326,10 @@ impl Broker {
                 let discarded = self
                     .settle(handle, device, number, |control| control.discard(device, number, now));
                 match discarded {
-                    Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
+                    Some(Discarded { form, wake }) => {
+                        self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
+                        self.sessions.call(&wake, Calls::MAIL);
+                    }
                     // A piece is cut anew, for a client that takes less than before.
                     None => handle.signal.raise(Calls::MAIL),
                 }

@@ -71,6 +71,15 @@ impl Outcome {
     }
 }
 
+/// A letter that could not be given to its reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// How it was addressed.
+    pub form: Form,
+    /// Readers that may have mail now, since a first wave is through.
+    pub wake: Vec<SessionKey>,
+}
+
 /// What a sweep put away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -365,7 +374,7 @@ impl ControlUnit {
 
     /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
     /// E2 changes nothing: it may be asked for again. `None` when the reader was not given it.
-    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Form> {
+    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Discarded> {
         self.registry.nid(device)?;
         let gids = self.registry.gids(device);
         let arrival = self.mail.discard(device.index, gids, letter)?;
@@ -378,7 +387,9 @@ impl ControlUnit {
                 self.events.push(Event::Exchange(pair, gid, ExchangeState::Expired));
             }
         }
-        Some(arrival.form)
+        let mut wake = Vec::new();
+        self.heed_verdicts(&mut wake);
+        Some(Discarded { form: arrival.form, wake })
     }
 
     /// What the control unit tells the servers on `To_SM-SR` about a profile change `[0098]`:

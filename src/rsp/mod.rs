@@ -84,7 +84,7 @@ mod track;
 mod wishes;
 
 pub use campaign::{Campaign, CampaignId, CampaignState, Target, WaveView};
-pub use control::{ControlStats, ControlUnit, Outcome, Put, Swept};
+pub use control::{ControlStats, ControlUnit, Discarded, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid, Wave};
 pub use event::{CampaignStep, Event, Reason};
 pub use exchange::{Exchange, ExchangeState, Pair};

@@ -406,6 +406,9 @@ impl World {
         if let Some(letter) = letter {
             self.devices[device].letters.remove(&number);
             self.move_on(letter.campaign, device, to);
+            if to == DeviceState::Failed {
+                self.heed();
+            }
         }
     }
 
