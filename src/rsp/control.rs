@@ -667,6 +667,9 @@ impl ControlUnit {
             (Asked::Trigger, _) => DeviceState::Refused,
             (Asked::Msg, _) => DeviceState::Failed,
         };
+        if asked == Asked::Trigger {
+            self.ledger.note_said(found.id, index, self.registry.gids_at(index));
+        }
         self.ledger.settle(found.id, index, state, now);
         match (asked, state) {
             (Asked::Trigger, DeviceState::Ok) => {

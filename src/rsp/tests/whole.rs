@@ -125,6 +125,7 @@ struct World {
     /// First waves that have fared well, and nobody has acted upon it yet.
     verdicts: Vec<usize>,
     posted: u32,
+    answers: u32,
     sessions: u32,
 }
 
@@ -157,6 +158,7 @@ impl World {
             requests: Vec::new(),
             verdicts: Vec::new(),
             posted: 0,
+            answers: 0,
             sessions: 0,
         };
         (0..DEVICES).for_each(|device| world.put(device, device as u8 & 3));
@@ -190,14 +192,15 @@ impl World {
 
     /// Whether a device agrees, as far as these groups are concerned.
     fn agrees(&self, device: usize, groups: &[usize]) -> bool {
-        let mut concerned = self.requests.iter().filter(|request| {
+        let concerned = self.requests.iter().filter(|request| {
             !request.is_msg && request.group.is_none_or(|group| groups.contains(&group))
         });
         let said = |request: &&Request| {
             let state = request.state(device);
             matches!(state, Some(DeviceState::Ok | DeviceState::Refused))
         };
-        concerned.rfind(said).is_some_and(|request| {
+        let last = concerned.filter(said).max_by_key(|request| request.said.get(&device));
+        last.is_some_and(|request| {
             request.state(device) == Some(DeviceState::Ok) && request.expires > self.now
         })
     }
@@ -260,6 +263,7 @@ impl World {
                     expires: self.now.after(ttl),
                     states: members.iter().map(|d| (*d, DeviceState::Queued)).collect(),
                     wave: self.first_wave(&members, first),
+                    said: BTreeMap::new(),
                     forgotten: false,
                 });
                 members
@@ -444,6 +448,8 @@ impl World {
             (_, false) => DeviceState::Refused,
             (_, true) => DeviceState::Failed,
         };
+        self.answers += 1;
+        self.requests[campaign].said.insert(device, self.answers);
         self.move_on(campaign, device, to);
         if to == DeviceState::Refused {
             let groups = self.requests[campaign].group.map_or(own_groups, |group| vec![group]);
@@ -731,7 +737,7 @@ impl World {
         assert_eq!((stats.mail_messages, stats.mail_bytes, stats.mail_dropped), (0, 0, 0));
         assert_eq!((stats.campaigns_open, stats.campaign_devices.total()), (0, 0));
         assert_eq!((stats.campaigns_canary, stats.campaigns_halted), (0, 0));
-        assert_eq!((stats.wishes, stats.exchanges), (0, 0));
+        assert_eq!((stats.wishes, stats.exchanges, self.unit.ledger.said_late()), (0, 0, 0));
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Request {
     pub(super) expires: Timestamp,
     pub(super) states: BTreeMap<usize, DeviceState>,
     pub(super) wave: Option<Canaries>,
+    /// When devices have answered, in the order of all answers.
+    pub(super) said: BTreeMap<usize, u32>,
     /// Its device is no longer registered.
     pub(super) forgotten: bool,
 }
