@@ -472,6 +472,9 @@ impl ControlUnit {
     /// Registers one device of several; their groups do not know until [`Registry::settle`].
     pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
+        if registered.is_new {
+            self.spent.come_back(nid);
+        }
         let index = registered.key.index;
         for gid in &registered.left {
             self.mail.leave(index, nid, *gid);
@@ -494,7 +497,7 @@ impl ControlUnit {
             self.device_rates.forget(index);
         }
         self.registry.settle();
-        nids.iter().for_each(|nid| self.spent.forget(*nid));
+        nids.iter().for_each(|nid| self.spent.leave(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
         readers
