@@ -378,15 +378,24 @@ impl Broker {
         }
     }
 
-    fn announce(&self, change: &ProfileChange) {
+    /// Tells the servers of a profile change; where none has room, the sweep tries again.
+    pub(super) fn announce(&self, change: &ProfileChange) {
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp_property(&mut message, CONTROL_UNIT);
         let to = to_servers_of(change.gid);
-        let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
-        self.note_posted(&posted);
+        let (message, now) = (Arc::new(message), self.now());
+        let mut inbox = lock(&self.inbox);
+        let has_room = inbox.has_room(message.kept_bytes(), None, &to, now);
+        let posted = has_room.then(|| inbox.post(&message, None, &to, now));
+        drop(inbox);
+        match posted {
+            Some(posted) => self.note_posted(&posted),
+            None if lock(&self.control).not_told(*change) => {}
+            None => self.metrics.dropped(DropReason::InboxFull),
+        }
     }
 
     fn count(&self, outcome: &Outcome) {

@@ -26,6 +26,7 @@ use super::request::{Asked, Draft, Found, Whom};
 use super::roll::{Roll, Ticked};
 use super::spent::Spent;
 use super::track::{DeviceState, Tally};
+use super::untold::Untold;
 use super::wishes::Wishes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
@@ -39,6 +40,7 @@ pub struct ControlUnit {
     pub(super) wishes: Wishes,
     pub(super) exchanges: Exchanges,
     pub(super) spent: Spent,
+    pub(super) untold: Untold,
     pub(super) mail: Mail,
     pub(super) gathering: Gathering,
     pub(super) merging: Merging,
@@ -93,6 +95,8 @@ pub struct Swept {
     pub unconfirmed: u64,
     /// Readers that may have mail now.
     pub wake: Vec<SessionKey>,
+    /// Profile changes that no server was told of yet; see [`ControlUnit::not_told`].
+    pub untold: Vec<ProfileChange>,
     /// There was more to do than one sweep may.
     pub more: bool,
 }
@@ -152,6 +156,7 @@ impl ControlUnit {
             wishes: Wishes::new(limits.open_triggers_max),
             exchanges: Exchanges::new(&limits),
             spent: Spent::default(),
+            untold: Untold::default(),
             mail: Mail::new(limits),
             gathering: Gathering::new(&limits),
             merging: Merging::new(limits.merged_max),
@@ -403,6 +408,12 @@ impl ControlUnit {
         Bytes::from(format!(r#"{{"nid":"{to}","gid":{gid},"type":"{kind}","body":{body}}}"#))
     }
 
+    /// No server has room to be told of a profile change: the next sweep names it again. `false` when
+    /// an older one is lost for it, of which no server will be told.
+    pub fn not_told(&mut self, change: ProfileChange) -> bool {
+        self.untold.push(change)
+    }
+
     /// Puts away what has expired; bounded work, so call it again when there is more.
     pub fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut budget = self.options.limits.sweep_max;
@@ -441,6 +452,7 @@ impl ControlUnit {
             exchanges: ended.expired.len() as u64,
             unconfirmed: ended.unconfirmed.len() as u64,
             wake,
+            untold: self.untold.take_some(),
             more: budget == 0,
         }
     }
