@@ -408,8 +408,8 @@ impl ControlUnit {
         Bytes::from(format!(r#"{{"nid":"{to}","gid":{gid},"type":"{kind}","body":{body}}}"#))
     }
 
-    /// No server has room to be told of a profile change: the next sweep names it again. `false` when
-    /// an older one is lost for it, of which no server will be told.
+    /// No server has room to be told of a profile change: the next sweep names it again. `false`
+    /// when an older one is lost for it, of which no server will be told.
     pub fn not_told(&mut self, change: ProfileChange) -> bool {
         self.untold.push(change)
     }

@@ -1,4 +1,5 @@
-//! Untold: profile changes that have happened, and that no server could be told of for want of room.
+//! Untold: profile changes that have happened, and that no server could be told of for want of
+//! room.
 //!
 //! Apart from their exchanges: what has happened is to be told even when its exchange is forgotten,
 //! or a device of it is gone.
