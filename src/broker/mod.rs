@@ -241,6 +241,7 @@ impl Broker {
         self.sessions.call(&swept.wake, Calls::MAIL);
         let InboxSwept { expired, wake } = lock(&self.inbox).sweep(now);
         (0..expired).for_each(|_| self.metrics.dropped(DropReason::Expired));
+        swept.untold.iter().for_each(|change| self.announce(change));
         self.sessions.call(&wake, Calls::MAIL);
         self.record_held_back();
         for (reason, repeats) in lock(&self.complaints).quiet(now) {

@@ -18,9 +18,9 @@ use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, ForServers, Form, Handout, Head,
-    Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic, Servers,
-    Submission, Wave, envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, Discarded, ForServers, Form,
+    Handout, Head, Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal,
+    RspTopic, Servers, Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 
@@ -326,7 +326,10 @@ impl Broker {
                 let discarded = self
                     .settle(handle, device, number, |control| control.discard(device, number, now));
                 match discarded {
-                    Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
+                    Some(Discarded { form, wake }) => {
+                        self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
+                        self.sessions.call(&wake, Calls::MAIL);
+                    }
                     // A piece is cut anew, for a client that takes less than before.
                     None => handle.signal.raise(Calls::MAIL),
                 }
@@ -375,15 +378,24 @@ impl Broker {
         }
     }
 
-    fn announce(&self, change: &ProfileChange) {
+    /// Tells the servers of a profile change; where none has room, the sweep tries again.
+    pub(super) fn announce(&self, change: &ProfileChange) {
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
         let payload = ControlUnit::profile_change_notice(change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp_property(&mut message, CONTROL_UNIT);
         let to = to_servers_of(change.gid);
-        let posted = lock(&self.inbox).post(&Arc::new(message), None, &to, self.now());
-        self.note_posted(&posted);
+        let (message, now) = (Arc::new(message), self.now());
+        let mut inbox = lock(&self.inbox);
+        let has_room = inbox.has_room(message.kept_bytes(), None, &to, now);
+        let posted = has_room.then(|| inbox.post(&message, None, &to, now));
+        drop(inbox);
+        match posted {
+            Some(posted) => self.note_posted(&posted),
+            None if lock(&self.control).not_told(*change) => {}
+            None => self.metrics.dropped(DropReason::InboxFull),
+        }
     }
 
     fn count(&self, outcome: &Outcome) {

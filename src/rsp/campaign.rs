@@ -97,7 +97,7 @@ pub struct WaveView {
     pub first: u32,
     /// How many of them are through.
     pub done: u32,
-    /// How many of those failed, refused or did not answer in time.
+    /// How many of those failed, refused, did not answer in time, or left before they answered.
     pub failed: u32,
     /// Highest share of failures at which the others are served, per mille.
     pub failures_max_permille: u16,

@@ -26,6 +26,7 @@ use super::request::{Asked, Draft, Found, Whom};
 use super::roll::{Roll, Ticked};
 use super::spent::Spent;
 use super::track::{DeviceState, Tally};
+use super::untold::Untold;
 use super::wishes::Wishes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
@@ -39,6 +40,7 @@ pub struct ControlUnit {
     pub(super) wishes: Wishes,
     pub(super) exchanges: Exchanges,
     pub(super) spent: Spent,
+    pub(super) untold: Untold,
     pub(super) mail: Mail,
     pub(super) gathering: Gathering,
     pub(super) merging: Merging,
@@ -71,6 +73,15 @@ impl Outcome {
     }
 }
 
+/// A letter that could not be given to its reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// How it was addressed.
+    pub form: Form,
+    /// Readers that may have mail now, since a first wave is through.
+    pub wake: Vec<SessionKey>,
+}
+
 /// What a sweep put away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -84,6 +95,8 @@ pub struct Swept {
     pub unconfirmed: u64,
     /// Readers that may have mail now.
     pub wake: Vec<SessionKey>,
+    /// Profile changes that no server was told of yet; see [`ControlUnit::not_told`].
+    pub untold: Vec<ProfileChange>,
     /// There was more to do than one sweep may.
     pub more: bool,
 }
@@ -143,6 +156,7 @@ impl ControlUnit {
             wishes: Wishes::new(limits.open_triggers_max),
             exchanges: Exchanges::new(&limits),
             spent: Spent::default(),
+            untold: Untold::default(),
             mail: Mail::new(limits),
             gathering: Gathering::new(&limits),
             merging: Merging::new(limits.merged_max),
@@ -365,7 +379,7 @@ impl ControlUnit {
 
     /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
     /// E2 changes nothing: it may be asked for again. `None` when the reader was not given it.
-    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Form> {
+    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Discarded> {
         self.registry.nid(device)?;
         let gids = self.registry.gids(device);
         let arrival = self.mail.discard(device.index, gids, letter)?;
@@ -378,7 +392,9 @@ impl ControlUnit {
                 self.events.push(Event::Exchange(pair, gid, ExchangeState::Expired));
             }
         }
-        Some(arrival.form)
+        let mut wake = Vec::new();
+        self.heed_verdicts(&mut wake);
+        Some(Discarded { form: arrival.form, wake })
     }
 
     /// What the control unit tells the servers on `To_SM-SR` about a profile change `[0098]`:
@@ -390,6 +406,12 @@ impl ControlUnit {
         let body = format!(r#"{{"event":"profile-change","from":"{from}","to":"{to}"}}"#);
         let kind = format!("profile({from})");
         Bytes::from(format!(r#"{{"nid":"{to}","gid":{gid},"type":"{kind}","body":{body}}}"#))
+    }
+
+    /// No server has room to be told of a profile change: the next sweep names it again. `false`
+    /// when an older one is lost for it, of which no server will be told.
+    pub fn not_told(&mut self, change: ProfileChange) -> bool {
+        self.untold.push(change)
     }
 
     /// Puts away what has expired; bounded work, so call it again when there is more.
@@ -430,6 +452,7 @@ impl ControlUnit {
             exchanges: ended.expired.len() as u64,
             unconfirmed: ended.unconfirmed.len() as u64,
             wake,
+            untold: self.untold.take_some(),
             more: budget == 0,
         }
     }
@@ -461,6 +484,9 @@ impl ControlUnit {
     /// Registers one device of several; their groups do not know until [`Registry::settle`].
     pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
+        if registered.is_new {
+            self.spent.come_back(nid);
+        }
         let index = registered.key.index;
         for gid in &registered.left {
             self.mail.leave(index, nid, *gid);
@@ -483,7 +509,7 @@ impl ControlUnit {
             self.device_rates.forget(index);
         }
         self.registry.settle();
-        nids.iter().for_each(|nid| self.spent.forget(*nid));
+        nids.iter().for_each(|nid| self.spent.leave(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
         readers
@@ -656,6 +682,9 @@ impl ControlUnit {
             (Asked::Trigger, _) => DeviceState::Refused,
             (Asked::Msg, _) => DeviceState::Failed,
         };
+        if asked == Asked::Trigger {
+            self.ledger.note_said(found.id, index, self.registry.gids_at(index));
+        }
         self.ledger.settle(found.id, index, state, now);
         match (asked, state) {
             (Asked::Trigger, DeviceState::Ok) => {

@@ -8,7 +8,7 @@
 //! An answer is matched by its `tid` when an open request of the kind has the same. Otherwise it
 //! answers the oldest request without one; an answer without a tid, the oldest of all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -42,6 +42,22 @@ pub enum RetryError {
     NoRoom,
 }
 
+/// When a device has answered an A1, among its answers to others: in the order of the A1s, but for
+/// those that it has answered after newer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    /// The newest A1 that it had answered by then.
+    newest: u64,
+    /// How many it had answered since that one.
+    rank: u32,
+}
+
+impl Said {
+    fn in_turn(id: u64) -> Self {
+        Self { newest: id, rank: 0 }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Ledger {
     requests: Ascending<Request>,
@@ -51,6 +67,9 @@ pub(super) struct Ledger {
     expiries: BTreeSet<(Timestamp, u64)>,
     ended: BTreeSet<u64>,
     ended_devices: usize,
+    /// A1s that devices have answered after newer ones, and behind which of those that answer
+    /// ranks, see [`Said`]. One for each such answer, as long as its A1 is remembered.
+    said_late: BTreeMap<(u64, u32), Said>,
     /// Requests that go out in waves.
     in_waves: BTreeSet<u64>,
     /// No older request has its message any more, to be sent again.
@@ -72,6 +91,7 @@ impl Ledger {
             expiries: BTreeSet::new(),
             ended: BTreeSet::new(),
             ended_devices: 0,
+            said_late: BTreeMap::new(),
             in_waves: BTreeSet::new(),
             kept_from: 0,
             kept_bytes: 0,
@@ -107,6 +127,12 @@ impl Ledger {
             CampaignState::Halted => (canary, halted + 1),
             CampaignState::Running | CampaignState::Ended => (canary, halted),
         })
+    }
+
+    /// Answers that came after those to newer A1s.
+    #[cfg(test)]
+    pub(super) fn said_late(&self) -> usize {
+        self.said_late.len()
     }
 
     /// How far all devices are with all requests that are remembered.
@@ -203,8 +229,24 @@ impl Ledger {
     pub(super) fn has_agreed(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
         let has_said = |state: DeviceState| matches!(state, DeviceState::Ok | DeviceState::Refused);
         let answered = self.triggers(index, gids).filter(|(_, _, state)| has_said(*state));
-        let last = answered.max_by_key(|(id, _, _)| *id);
+        let last = answered.max_by_key(|(id, _, _)| self.when_said(*id, index));
         last.is_some_and(|(_, request, state)| state == DeviceState::Ok && request.expires > now)
+    }
+
+    /// The device, which is in these groups, answers an A1: it says now whether it agrees, whatever
+    /// it has said to a newer one.
+    pub(super) fn note_said(&mut self, id: u64, index: u32, gids: &[Gid]) {
+        self.said_late.remove(&(id, index));
+        let others = self.triggers(index, gids).filter(|(other, _, _)| *other != id);
+        let answered = others.filter(|(_, _, state)| state.is_answered());
+        let last = answered.map(|(other, _, _)| self.when_said(other, index)).max();
+        if let Some(Said { newest, rank }) = last.filter(|last| *last > Said::in_turn(id)) {
+            self.said_late.insert((id, index), Said { newest, rank: rank + 1 });
+        }
+    }
+
+    fn when_said(&self, id: u64, index: u32) -> Said {
+        self.said_late.get(&(id, index)).copied().unwrap_or(Said::in_turn(id))
     }
 
     /// The device has acknowledged the message.
@@ -460,6 +502,7 @@ impl Ledger {
             return;
         };
         request.set(index, DeviceState::Gone);
+        self.said_late.remove(&(id, index));
         self.tally.take(from, 1);
         self.tally.add(DeviceState::Gone, 1);
         if let Whom::All(roster) = &mut request.whom {
@@ -476,6 +519,11 @@ impl Ledger {
     fn forget(&mut self, id: u64) {
         self.drop_message(id);
         let Some(request) = self.requests.remove(id) else { return };
+        let late = self.said_late.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key);
+        let late: Vec<(u64, u32)> = late.collect();
+        late.iter().for_each(|key| {
+            self.said_late.remove(key);
+        });
         self.tally.take_all(&request.tally());
         self.expiries.remove(&(request.expires, id));
         self.changed.remove(&id);
@@ -497,9 +545,9 @@ impl Ledger {
     ) -> impl Iterator<Item = (u64, &'a Request, DeviceState)> + 'a {
         let with_groups = gids.iter().flat_map(|gid| self.by_group.of(*gid));
         self.by_device.of(index).chain(with_groups).filter_map(move |id| {
-            let request = self.requests.get(id)?;
+            let request = self.requests.get(id).filter(|r| r.asked == Asked::Trigger)?;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
-            (request.asked == Asked::Trigger).then_some((id, request, state))
+            Some((id, request, state))
         })
     }
 

@@ -19,7 +19,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::group_log::{Dropped, GroupLetter, Log};
 use super::mailbox::{
@@ -385,17 +385,23 @@ impl Mail {
         // What has begun goes on, whatever has become free before it. What the device has no piece
         // of has not: it may come whole this time, and then nobody would look for those before it.
         let begun = mailbox.progress().filter(|progress| progress.pieces > 0);
-        let begun = begun.map(|progress| progress.letter);
-        let going_on = begun.map(|id| -> Heads<'_> {
-            (0..=logs.len()).map(|source| next(source, id - 1)).collect()
+        let begun = begun.map(|progress| progress.letter).filter(|_| room > 0);
+        let going_on = begun.and_then(|id| {
+            let heads = (0..=logs.len()).map(|source| (source, next(source, id - 1)));
+            let mut begun = heads.filter_map(|(source, head)| Some((source, head?)));
+            let (source, head) = begun.find(|(_, head)| head.id == id)?;
+            let (letter, piece) = head.shape(pulling, mailbox);
+            let (letters, sources, progress) = (vec![letter], smallvec![source], Some(piece?));
+            Some(Seen { letters, sources, progress, all: false })
         });
-        let is_begun = |head: &Next<'_>| Some(head.id) == begun;
-        let going_on = going_on.filter(|heads| heads.iter().flatten().any(is_begun));
-        let cursor = mailbox.cursor();
+        if going_on.is_some() {
+            return going_on;
+        }
+        // The same for what cannot be cut any more.
+        let cursor = if begun.is_some() { 0 } else { mailbox.cursor() };
         let from = logs.iter().map(|log| log.map_or(cursor, |log| log.look_from(cursor)));
         let cursors = std::iter::once(cursor).chain(from).enumerate();
-        let mut heads: Heads<'_> = going_on
-            .unwrap_or_else(|| cursors.map(|(source, cursor)| next(source, cursor)).collect());
+        let mut heads: Heads<'_> = cursors.map(|(source, cursor)| next(source, cursor)).collect();
         let mut seen = Seen::default();
         while seen.progress.is_none() && seen.letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();

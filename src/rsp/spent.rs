@@ -1,9 +1,10 @@
 //! Spent: which delete notifications have let a profile go. One deletion is good for one exchange.
 //!
 //! An eUICC numbers its notifications in ascending order. Of each the latest numbers are
-//! remembered; what is older than those counts as spent.
+//! remembered; what is older than those counts as spent. They outlive the device's registration:
+//! whoever is registered again has deleted nothing anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::quality::RandomState;
 
@@ -12,6 +13,9 @@ use crate::ids::Nid;
 #[derive(Debug, Default)]
 pub(super) struct Spent {
     by_device: HashMap<Nid, Numbers, RandomState>,
+    /// Devices with spent numbers that are registered no more, in the order in which they went.
+    gone: BTreeMap<u64, Nid>,
+    last_gone: u64,
 }
 
 #[derive(Debug, Default)]
@@ -19,10 +23,16 @@ struct Numbers {
     latest: BTreeSet<u64>,
     /// All up to this one count as spent, if any do.
     forgotten: Option<u64>,
+    /// Its place among the devices that are gone, if it is.
+    gone: Option<u64>,
 }
 
 /// Numbers that are remembered of each device.
 const NUMBERS_MAX: usize = 16;
+
+/// Devices that are remembered though they are registered no more; beyond them the one is forgotten
+/// that has been gone for longest.
+const GONE_MAX: usize = 1 << 16;
 
 impl Spent {
     /// Whether a device's notification of this number was used before, or may have been.
@@ -42,15 +52,32 @@ impl Spent {
         }
     }
 
-    /// The device is gone.
-    pub(super) fn forget(&mut self, nid: Nid) {
-        self.by_device.remove(&nid);
+    /// The device is not registered any more.
+    pub(super) fn leave(&mut self, nid: Nid) {
+        let Some(numbers) = self.by_device.get_mut(&nid).filter(|n| n.gone.is_none()) else {
+            return;
+        };
+        self.last_gone += 1;
+        numbers.gone = Some(self.last_gone);
+        self.gone.insert(self.last_gone, nid);
+        if self.gone.len() > GONE_MAX
+            && let Some((_, longest)) = self.gone.pop_first()
+        {
+            self.by_device.remove(&longest);
+        }
+    }
+
+    /// The device is registered again.
+    pub(super) fn come_back(&mut self, nid: Nid) {
+        let gone = self.by_device.get_mut(&nid).and_then(|numbers| numbers.gone.take());
+        gone.map(|place| self.gone.remove(&place));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::NidScheme;
 
     #[test]
     fn a_number_is_spent_once_and_old_ones_count_as_spent() {
@@ -62,7 +89,24 @@ mod tests {
         (8..30).for_each(|number| spent.insert(nid, number));
         assert!(spent.contains(nid, 7) && spent.contains(nid, 6) && spent.contains(nid, 29));
         assert!(!spent.contains(nid, 30));
-        spent.forget(nid);
-        assert!(!spent.contains(nid, 7));
+        spent.leave(nid);
+        assert!(spent.contains(nid, 7));
+    }
+
+    #[test]
+    fn of_those_that_are_gone_the_latest_are_remembered_and_of_those_that_are_there_all() {
+        let nid = |number: usize| Nid::new(number as u128 + 1, NidScheme::Decimal).unwrap();
+        let mut spent = Spent::default();
+        (0..GONE_MAX + 3).for_each(|number| spent.insert(nid(number), 7));
+        (0..GONE_MAX).for_each(|number| spent.leave(nid(number)));
+        spent.leave(nid(0));
+        spent.come_back(nid(1));
+        spent.come_back(nid(1));
+        assert!((0..GONE_MAX + 3).all(|number| spent.contains(nid(number), 7)));
+        spent.leave(nid(GONE_MAX));
+        assert!(spent.contains(nid(0), 7));
+        spent.leave(nid(GONE_MAX + 1));
+        assert!(!spent.contains(nid(0), 7), "is gone for longest");
+        assert!((1..GONE_MAX + 3).all(|number| spent.contains(nid(number), 7)));
     }
 }

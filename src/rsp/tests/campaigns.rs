@@ -73,14 +73,76 @@ fn who_leaves_the_group_after_a_release_gets_what_it_has_passed_over() {
 fn a_withdrawal_leaves_what_other_waves_have_decided() {
     let mut rig = Rig::new();
     let other = rig.server(0, 77, "msg").unwrap().campaign.unwrap();
-    let id = rig.c1(r#","wave":1"#);
+    let id = rig.c1(r#","wave":{"first":1,"failures_max":1.0}"#);
     assert_eq!(rig.fetch(1), 1);
-    // The one that was to be looked at is gone, so that nothing speaks against the others.
+    // The one that was to be looked at is gone, which is tolerated here.
     rig.unit.remove_device(eid(1)).unwrap();
     assert_eq!(rig.unit.cancel(other), Some(2));
     rig.unit.sweep(rig.now);
     assert_eq!(rig.campaign(id).state, CampaignState::Running);
     assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
+}
+
+#[test]
+fn who_is_gone_before_it_has_answered_speaks_against_the_others() {
+    // It may be gone because of the message.
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":1"#);
+    assert_eq!(rig.fetch(1), 1);
+    rig.unit.remove_device(eid(1)).unwrap();
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.campaign(id).state, CampaignState::Halted);
+    let wave = rig.campaign(id).wave.unwrap();
+    assert_eq!((wave.done, wave.failed), (1, 1));
+    assert_eq!([rig.fetch(2), rig.fetch(3)], [0, 0]);
+    rig.unit.release(id).unwrap();
+    assert_eq!([rig.fetch(2), rig.fetch(3)], [1, 1]);
+}
+
+#[test]
+fn who_has_answered_counts_by_its_answer_wherever_it_goes() {
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":{"first":2,"failures_max":0.0}"#);
+    assert_eq!([rig.fetch(1), rig.fetch(2)], [1, 1]);
+    rig.c2(1, 0);
+    rig.unit.remove_device(eid(1)).unwrap();
+    rig.c2(2, 0);
+    assert_eq!(rig.campaign(id).state, CampaignState::Running);
+    assert_eq!(rig.fetch(3), 1);
+}
+
+#[test]
+fn what_cannot_be_given_to_the_first_wave_decides_at_once() {
+    let mut rig = Rig::new();
+    let id = rig.c1(r#","wave":{"first":1,"failures_max":1.0}"#);
+    let (first, other) = (rig.attach(1, 1), rig.attach(2, 2));
+    let letters = rig.pull(first, 1);
+    assert!(rig.pull(other, 2).is_empty());
+    let discarded = rig.unit.discard(first, letters[0].id, rig.now).unwrap();
+    assert!(discarded.wake.contains(&session(2)), "{discarded:?}");
+    assert_eq!(rig.pull(other, 2).len(), 1);
+    assert_eq!(rig.campaign(id).state, CampaignState::Running);
+}
+
+#[test]
+fn what_cannot_be_cut_any_more_comes_behind_what_has_become_free_meanwhile() {
+    let mut rig = Rig::with_settings(Settings { chunk: 256, ..Settings::default() });
+    let id = rig.c1(r#","wave":1"#);
+    let b1 =
+        letter(2, 0, "msg").replace("null", &format!(r#""{}","chunks":true"#, "x".repeat(600)));
+    rig.publish(&Identity::server("sm-sr"), TO_EUICC, &b1).unwrap();
+    let device = rig.attach(2, 1);
+    let piece = rig.pull(device, 1);
+    assert_eq!(rig.unit.acknowledge(device, piece[0].id, rig.now), Some(Acknowledged::Piece));
+    let piece = rig.pull(device, 1);
+    assert!(text(&piece[0]).contains("chunk"));
+    rig.unit.release(id).unwrap();
+    // The client takes so little now that there is no room for a piece.
+    rig.unit.resize(device, Reader { key: session(1), packet_bytes_max: 40 });
+    assert_eq!(rig.unit.discard(device, piece[0].id, rig.now), None);
+    let letters: Vec<String> = rig.pull(device, 1).iter().map(text).collect();
+    assert_eq!(letters.len(), 2, "nothing wakes the reader again");
+    assert_eq!((letters[0].contains("wave"), &letters[1]), (true, &b1));
 }
 
 #[test]

@@ -88,7 +88,8 @@ fn a_profile_that_cannot_be_delivered_may_be_asked_for_again() {
     rig.peer(2, 1, 42, "profile(2)").unwrap();
     let device = rig.attach(1, 1);
     let letters = rig.pull(device, 1);
-    assert_eq!(rig.unit.discard(device, letters[0].id, rig.now), Some(Form::Peer));
+    let discarded = rig.unit.discard(device, letters[0].id, rig.now);
+    assert_eq!(discarded.map(|discarded| discarded.form), Some(Form::Peer));
     assert_eq!(rig.state(2, 1), ExchangeState::Expired);
     rig.peer(1, 2, 42, "req(1)").unwrap();
     rig.peer(2, 3, 42, "profile(2)").unwrap();

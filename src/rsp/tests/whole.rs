@@ -5,12 +5,15 @@
 //! go, read, acknowledge, put back, answer and refuse; they change groups and vanish; operators
 //! send again, withdraw and release; and time passes.
 
+mod request;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::super::mailbox::READERS_MAX;
 use super::*;
+use request::{Canaries, Request, is_failure};
 
 const DEVICES: usize = 5;
 const GROUPS: usize = 2;
@@ -113,62 +116,6 @@ impl Device {
     }
 }
 
-/// Who is served first, and how they fare.
-struct Canaries {
-    first: BTreeSet<usize>,
-    done: usize,
-    failed: usize,
-    verdict: Option<bool>,
-}
-
-struct Request {
-    id: CampaignId,
-    is_msg: bool,
-    group: Option<usize>,
-    expires: Timestamp,
-    states: BTreeMap<usize, DeviceState>,
-    wave: Option<Canaries>,
-    /// Its device is no longer registered.
-    forgotten: bool,
-}
-
-impl Request {
-    fn state(&self, device: usize) -> Option<DeviceState> {
-        self.states.get(&device).copied().filter(|_| !self.forgotten)
-    }
-
-    /// Moves a device on; `true` when the others may follow now.
-    fn set(&mut self, device: usize, to: DeviceState) -> bool {
-        let Some(from) = self.states.insert(device, to) else { return false };
-        let Some(wave) = self.wave.as_mut().filter(|w| w.first.contains(&device)) else {
-            return false;
-        };
-        if !from.is_open() || to.is_open() {
-            return false;
-        }
-        wave.done += 1;
-        wave.failed += usize::from(is_failure(to));
-        if wave.verdict.is_some() {
-            return false;
-        }
-        let tolerated = wave.first.len() * usize::from(TOLERATED_PERMILLE) / 1000;
-        if wave.failed > tolerated {
-            wave.verdict = Some(false);
-        } else if wave.done == wave.first.len() {
-            wave.verdict = Some(true);
-        }
-        wave.verdict == Some(true)
-    }
-
-    fn ttl(&self) -> Duration {
-        if self.is_msg { TTL_MSG } else { TTL_TRIGGER }
-    }
-}
-
-fn is_failure(state: DeviceState) -> bool {
-    matches!(state, DeviceState::Refused | DeviceState::Failed | DeviceState::Expired)
-}
-
 struct World {
     unit: ControlUnit,
     now: Timestamp,
@@ -178,6 +125,7 @@ struct World {
     /// First waves that have fared well, and nobody has acted upon it yet.
     verdicts: Vec<usize>,
     posted: u32,
+    answers: u32,
     sessions: u32,
 }
 
@@ -210,6 +158,7 @@ impl World {
             requests: Vec::new(),
             verdicts: Vec::new(),
             posted: 0,
+            answers: 0,
             sessions: 0,
         };
         (0..DEVICES).for_each(|device| world.put(device, device as u8 & 3));
@@ -243,14 +192,15 @@ impl World {
 
     /// Whether a device agrees, as far as these groups are concerned.
     fn agrees(&self, device: usize, groups: &[usize]) -> bool {
-        let mut concerned = self.requests.iter().filter(|request| {
+        let concerned = self.requests.iter().filter(|request| {
             !request.is_msg && request.group.is_none_or(|group| groups.contains(&group))
         });
         let said = |request: &&Request| {
             let state = request.state(device);
             matches!(state, Some(DeviceState::Ok | DeviceState::Refused))
         };
-        concerned.rfind(said).is_some_and(|request| {
+        let last = concerned.filter(said).max_by_key(|request| request.said.get(&device));
+        last.is_some_and(|request| {
             request.state(device) == Some(DeviceState::Ok) && request.expires > self.now
         })
     }
@@ -313,6 +263,7 @@ impl World {
                     expires: self.now.after(ttl),
                     states: members.iter().map(|d| (*d, DeviceState::Queued)).collect(),
                     wave: self.first_wave(&members, first),
+                    said: BTreeMap::new(),
                     forgotten: false,
                 });
                 members
@@ -459,6 +410,9 @@ impl World {
         if let Some(letter) = letter {
             self.devices[device].letters.remove(&number);
             self.move_on(letter.campaign, device, to);
+            if to == DeviceState::Failed {
+                self.heed();
+            }
         }
     }
 
@@ -494,6 +448,8 @@ impl World {
             (_, false) => DeviceState::Refused,
             (_, true) => DeviceState::Failed,
         };
+        self.answers += 1;
+        self.requests[campaign].said.insert(device, self.answers);
         self.move_on(campaign, device, to);
         if to == DeviceState::Refused {
             let groups = self.requests[campaign].group.map_or(own_groups, |group| vec![group]);
@@ -781,7 +737,7 @@ impl World {
         assert_eq!((stats.mail_messages, stats.mail_bytes, stats.mail_dropped), (0, 0, 0));
         assert_eq!((stats.campaigns_open, stats.campaign_devices.total()), (0, 0));
         assert_eq!((stats.campaigns_canary, stats.campaigns_halted), (0, 0));
-        assert_eq!((stats.wishes, stats.exchanges), (0, 0));
+        assert_eq!((stats.wishes, stats.exchanges, self.unit.ledger.said_late()), (0, 0, 0));
     }
 }
 
