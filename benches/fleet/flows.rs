@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use simcast::rsp::{CampaignId, CampaignState, DeviceState, ForServers, Head, Kind, Refusal};
+use simcast::ids::Gid;
+use simcast::rsp::{
+    CampaignId, CampaignState, DeviceState, ForServers, Head, Kind, Refusal, Servers,
+};
 
 use super::times::{self, Samples};
 use super::world::{self, Connected, World, to_device, to_group};
@@ -282,11 +285,22 @@ fn send_due(world: &mut World, done: &mut Coalesced, sent: &mut Vec<ForServers>)
         return;
     }
     let began = times::start();
-    world.unit.send_due(world.now, |ready| {
-        sent.push(ready.clone());
-        true
-    });
+    world.unit.send_due(world.now, &mut Sent(sent));
     done.sending.note(began);
+}
+
+/// Servers that take everything.
+struct Sent<'a>(&'a mut Vec<ForServers>);
+
+impl Servers for Sent<'_> {
+    fn packet_bytes_max(&self, _gid: Gid) -> u32 {
+        u32::MAX
+    }
+
+    fn post(&mut self, message: &ForServers) -> bool {
+        self.0.push(message.clone());
+        true
+    }
 }
 
 /// A D2 to the group answers all that were gathered under this tid.

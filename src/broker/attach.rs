@@ -234,9 +234,14 @@ impl Broker {
         self.pass_on_denied(handle.key, denied);
         session.open(opening, self.now());
         self.keeper.session(&handle, &session, None);
-        let mailbox = lock(&handle.interests).mailbox;
+        let interests = lock(&handle.interests);
+        let (mailbox, inbox) = (interests.mailbox, interests.inbox);
+        drop(interests);
         if let Some((device, _)) = mailbox {
             self.change_control(|control| control.resize(device, handle.reader()));
+        }
+        if inbox.is_some() {
+            self.change_inbox(|inbox| inbox.resize(handle.reader()));
         }
         // Mail belongs to the device: what another session of the device took over meanwhile is
         // not sent twice. And what the client may no longer read is not sent again (case S7).

@@ -329,9 +329,8 @@ impl Step<'_> {
     }
 
     /// A QoS 2 message of this client has been taken, and is not to be taken again.
-    pub(super) fn receive(&mut self, session: Option<u64>, publish: &Publish) {
-        let id = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
-        if let (Some(session), Some(id)) = (session, id) {
+    pub(super) fn receive(&mut self, session: Option<u64>, received: Option<PacketId>) {
+        if let (Some(session), Some(id)) = (session, received) {
             self.push(Table::Received.key(session, id.get().into()), &[]);
         }
     }
@@ -396,6 +395,11 @@ impl Step<'_> {
             self.keeper.store.commit(self.changes, urgency)
         }
     }
+}
+
+/// Under which id a message came that may come again, and must be taken once.
+pub(super) fn received(publish: &Publish) -> Option<PacketId> {
+    publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce)
 }
 
 impl Broker {

@@ -246,10 +246,21 @@ impl Broker {
         self.publish_due_wills(now).await;
         self.end_expired(now).await;
         write(&self.retained).sweep(now);
-        let (swept, news, changed) = self.change_control(|control| {
-            let swept = control.sweep(now);
-            (swept, News::of(control), control.take_changed())
-        });
+        let with_inbox = self.control.look().has_untold();
+        let ((swept, told, news, changed), _nobody_waits) =
+            self.change_together(with_inbox, |mut inbox, control, _step| {
+                let mut swept = control.sweep(now);
+                let mut told = Vec::new();
+                for change in std::mem::take(&mut swept.untold) {
+                    match inbox.as_deref_mut() {
+                        Some(inbox) => told.push(self.announce(inbox, control, change, now)),
+                        // It came just now: the next sweep has the inbox.
+                        None => drop(control.not_told(change)),
+                    }
+                }
+                (swept, told, News::of(control), control.take_changed())
+            });
+        told.iter().for_each(|told| self.note_told(told));
         self.record(news);
         self.tell_progress(changed);
         let ExpiredLetters { to_devices, to_groups } = swept.letters;

@@ -6,22 +6,22 @@ use std::time::Duration;
 use bytestring::ByteString;
 use smallvec::smallvec;
 
-use super::keep::NOTHING;
+use super::keep::{NOTHING, received};
 use super::outbox::Left;
 use super::publish::{Published, Publisher};
 use super::record::News;
 use super::sessions::{Handle, lock};
 use super::{Broker, Calls};
-use crate::ids::Timestamp;
+use crate::ids::{Gid, Timestamp};
 use crate::metrics::{DropReason, RspDelivery, RspDirection, RspMode, RspType};
 use crate::mqtt::{Message, Publish, PublishProperties, QoS};
 use crate::route::Grant;
 use crate::rsp::parts::Parts;
 use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
-    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, ForServers, Form, Handout, Head,
-    Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal, RspTopic,
-    Submission, Wave, envelope, stamp,
+    Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, Discarded, ForServers, Form,
+    Handout, Head, Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal,
+    RspTopic, Servers, Submission, Wave, envelope, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 use crate::store::{Commit, Urgency};
@@ -135,17 +135,23 @@ impl Broker {
         let mut read = self.read(rsp_topic, &publish)?;
         self.look_for_proof(&mut read, identity, rsp_topic, &publish, now);
         let submission = read.submission(identity, rsp_topic, &publish);
+        let received = received(&publish);
         let (admitted, commit) =
             self.change_together(rsp_topic == RspTopic::ToSmSr, |inbox, control, step| {
                 let decision = control.decide(&submission, now)?;
                 let to = addressee(control, &submission, &decision);
-                // Before anything changes: what cannot be kept must not close its request.
-                let is_full = |inbox: &Inbox| !inbox.has_room(payload_len, identity.nid, &to, now);
-                if inbox.as_deref().is_some_and(is_full) {
-                    return Err(Refusal::OverQuota);
-                }
-                step.receive(from.row, &publish);
                 let message = Arc::new(self.stamped(rsp_topic, identity, publish));
+                // Before anything changes: an answer that cannot be kept, or given to anyone, must
+                // not close its request.
+                if let Some(inbox) = inbox.as_deref() {
+                    if inbox.is_too_large(&message, &to, now) {
+                        return Err(Refusal::TooLarge);
+                    }
+                    if !inbox.has_room(payload_len, identity.nid, &to, now) {
+                        return Err(Refusal::OverQuota);
+                    }
+                }
+                step.receive(from.row, received);
                 let (due, outcome) = (control.next_due(), control.commit(decision, &message, now));
                 if control.next_due() != due {
                     self.due_changed.notify_one();
@@ -164,6 +170,7 @@ impl Broker {
 
     fn note_posted(&self, posted: &Posted) {
         (0..posted.full).for_each(|_| self.metrics.dropped(DropReason::InboxFull));
+        (0..posted.too_large).for_each(|_| self.metrics.dropped(DropReason::TooLarge));
         self.sessions.call(&posted.wake, Calls::MAIL);
     }
 
@@ -184,35 +191,16 @@ impl Broker {
     }
 
     fn send_due(&self, now: Timestamp) {
-        let ((wake, servers, news), _nobody_waits) =
+        let ((wake, posted, news), _nobody_waits) =
             self.change_together(true, |inbox, control, _step| {
-                let mut servers = Vec::new();
-                let Some(inbox) = inbox else { return (Vec::new(), servers, News::of(control)) };
-                let wake = control.send_due(now, |ready| {
-                    let (bytes, sender) = (ready.message.kept_bytes(), ready.sender);
-                    let to = Addressee { asker: None, gids: smallvec![ready.gid] };
-                    let has_room = inbox.has_room(bytes, sender, &to, now);
-                    if has_room {
-                        let message = self.as_sent_by_control_unit(ready);
-                        servers.push(inbox.post(&message, sender, &to, now));
-                    }
-                    has_room
-                });
-                (wake, servers, News::of(control))
+                let mut servers = inbox.map(|inbox| AtInbox { inbox, posted: Vec::new(), now });
+                let wake = servers.as_mut().map(|servers| control.send_due(now, servers));
+                let posted = servers.map(|servers| servers.posted).unwrap_or_default();
+                (wake.unwrap_or_default(), posted, News::of(control))
             });
         self.record(news);
         self.sessions.call(&wake, Calls::MAIL);
-        servers.iter().for_each(|posted| self.note_posted(posted));
-    }
-
-    /// A message of a device as it came is stamped already; many in one are from the control unit.
-    fn as_sent_by_control_unit(&self, ready: &ForServers) -> Arc<Message> {
-        if ready.sender.is_some() {
-            return Arc::clone(&ready.message);
-        }
-        let mut message = ready.message.with_payload(ready.message.payload.clone());
-        stamp_property(&mut message, CONTROL_UNIT);
-        Arc::new(message)
+        posted.iter().for_each(|posted| self.note_posted(posted));
     }
 
     /// What a server receives carries the proven nid of its sender, and only ours: `[0069]` needs
@@ -318,30 +306,34 @@ impl Broker {
     fn arrived(&self, handle: &Handle, device: DeviceKey, letter: u64, urgency: Urgency) -> Commit {
         let now = self.now();
         let acknowledge = |control: &mut ControlUnit| {
-            (control.acknowledge(device, letter, now), News::of(control))
+            let holds = control.holds(device, handle.key, letter);
+            let acknowledged = holds.then(|| control.acknowledge(device, letter, now)).flatten();
+            (acknowledged, News::of(control))
         };
         let (alone, commit) = self.control.change(&self.keeper, urgency, |control| {
             (!control.is_profile_change(device, letter)).then(|| acknowledge(control))
         });
-        let ((acknowledged, news), posted, commit) = match alone {
-            Some(acknowledged) => (acknowledged, None, commit),
+        let ((acknowledged, news), commit) = match alone {
+            Some(acknowledged) => (acknowledged, commit),
             // What the servers are told of it belongs to the same step.
             None => {
-                let (done, commit) = self.change_together(true, |inbox, control, _step| {
-                    let (acknowledged, news) = acknowledge(control);
-                    let change = match &acknowledged {
-                        Some(Acknowledged::Arrived(arrival)) => arrival.change.as_ref(),
-                        Some(Acknowledged::Piece) | None => None,
-                    };
-                    let posted = inbox.zip(change);
-                    let posted = posted.map(|(inbox, change)| self.announce(inbox, change, now));
-                    ((acknowledged, news), posted)
-                });
-                (done.0, done.1, commit)
+                let ((acknowledged, told), commit) =
+                    self.change_together(true, |inbox, control, _step| {
+                        let acknowledged = acknowledge(control);
+                        let change = match &acknowledged.0 {
+                            Some(Acknowledged::Arrived(arrival)) => arrival.change,
+                            Some(Acknowledged::Piece) | None => None,
+                        };
+                        let told = inbox.zip(change);
+                        let told =
+                            told.map(|(inbox, change)| self.announce(inbox, control, change, now));
+                        (acknowledged, told)
+                    });
+                told.iter().for_each(|told| self.note_told(told));
+                (acknowledged, commit)
             }
         };
         self.record(news);
-        posted.iter().for_each(|posted| self.note_posted(posted));
         match acknowledged {
             None => {}
             // The next piece waits.
@@ -357,9 +349,14 @@ impl Broker {
         commit
     }
 
-    /// The client will never have the message: its time is over, or the client takes no packet of
-    /// its size. Whoever kept it forgets it, and an E2 is no profile change.
-    pub fn discard(&self, handle: &Handle, origin: Origin) {
+    /// This client will never have the message. Whoever kept it forgets it, and an E2 is no profile
+    /// change. What is only too large for one session of a server waits for another one.
+    pub fn discard(&self, handle: &Handle, origin: Origin, reason: DropReason) {
+        if let (Origin::Inbox(_), DropReason::TooLarge) = (origin, reason) {
+            self.put_back(handle, &[origin]);
+            return;
+        }
+        self.metrics.dropped(reason);
         match origin {
             Origin::Queue => {}
             Origin::Inbox(number) => {
@@ -368,8 +365,18 @@ impl Broker {
             Origin::Mailbox(number) => {
                 let Some((device, _)) = lock(&handle.interests).mailbox else { return };
                 let now = self.now();
-                match self.change_control(|control| control.discard(device, number, now)) {
-                    Some(form) => self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1),
+                let (discarded, news) = self.change_control(|control| {
+                    // Another session of the device may have taken over from this one.
+                    let holds = control.holds(device, handle.key, number);
+                    let discarded = holds.then(|| control.discard(device, number, now)).flatten();
+                    (discarded, News::of(control))
+                });
+                self.record(news);
+                match discarded {
+                    Some(Discarded { form, wake }) => {
+                        self.metrics.rsp_settled(mode(form), RspDelivery::Discarded, 1);
+                        self.sessions.call(&wake, Calls::MAIL);
+                    }
                     // A piece is cut anew, for a client that takes less than before.
                     None => handle.signal.raise(Calls::MAIL),
                 }
@@ -398,20 +405,87 @@ impl Broker {
         }
     }
 
-    fn announce(&self, inbox: &mut Inbox, change: &ProfileChange, now: Timestamp) -> Posted {
+    /// Tells the servers of a profile change; where none has room, the sweep tries again.
+    pub(super) fn announce(
+        &self,
+        inbox: &mut Inbox,
+        control: &mut ControlUnit,
+        change: ProfileChange,
+        now: Timestamp,
+    ) -> Told {
         let topic = ByteString::from(&*self.options.topics.to_sm_sr);
-        let payload = ControlUnit::profile_change_notice(change);
+        let payload = ControlUnit::profile_change_notice(&change);
         let qos = QoS::AtLeastOnce;
         let mut message = Message::new(topic, payload, qos, false, None, Timestamp::NEVER);
         stamp_property(&mut message, CONTROL_UNIT);
-        let to = Addressee { asker: None, gids: smallvec![change.gid] };
-        inbox.post(&Arc::new(message), None, &to, now)
+        let (message, to) = (Arc::new(message), to_servers_of(change.gid));
+        if inbox.has_room(message.kept_bytes(), None, &to, now) {
+            return Told::Posted(inbox.post(&message, None, &to, now));
+        }
+        if control.not_told(change) { Told::Later } else { Told::OlderLost }
+    }
+
+    pub(super) fn note_told(&self, told: &Told) {
+        match told {
+            Told::Posted(posted) => self.note_posted(posted),
+            Told::Later => {}
+            Told::OlderLost => self.metrics.dropped(DropReason::InboxFull),
+        }
     }
 
     fn count(&self, outcome: &Outcome) {
         let (kind, direction) = metric_labels(outcome.id);
         self.metrics.rsp_message(kind, mode(outcome.form), direction);
     }
+}
+
+/// What became of the notice of a profile change.
+pub(super) enum Told {
+    /// The servers have it.
+    Posted(Posted),
+    /// They have no room, and it is remembered.
+    Later,
+    /// An older one is forgotten for it.
+    OlderLost,
+}
+
+/// The servers, as the control unit reaches them when something is due.
+struct AtInbox<'a> {
+    inbox: &'a mut Inbox,
+    posted: Vec<Posted>,
+    now: Timestamp,
+}
+
+impl Servers for AtInbox<'_> {
+    fn packet_bytes_max(&self, gid: Gid) -> u32 {
+        self.inbox.packet_bytes_max(&to_servers_of(gid))
+    }
+
+    /// Each D1 was promised to be heard: what its device has there already does not count.
+    fn post(&mut self, ready: &ForServers) -> bool {
+        let to = to_servers_of(ready.gid);
+        let has_room = self.inbox.has_room(ready.message.kept_bytes(), None, &to, self.now);
+        if has_room {
+            let message = as_sent_by_control_unit(ready);
+            let posted = self.inbox.post_promised(&message, ready.sender, &to, self.now);
+            self.posted.push(posted);
+        }
+        has_room
+    }
+}
+
+/// A message of a device as it came is stamped already; many in one are from the control unit.
+fn as_sent_by_control_unit(ready: &ForServers) -> Arc<Message> {
+    if ready.sender.is_some() {
+        return Arc::clone(&ready.message);
+    }
+    let mut message = ready.message.with_payload(ready.message.payload.clone());
+    stamp_property(&mut message, CONTROL_UNIT);
+    Arc::new(message)
+}
+
+fn to_servers_of(gid: Gid) -> Addressee {
+    Addressee { asker: None, gids: smallvec![gid] }
 }
 
 /// What was read of a message on an RSP topic.

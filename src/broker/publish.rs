@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::keep::{NOTHING, Step};
+use super::keep::{NOTHING, Step, received};
 use super::outbox::Pushed;
 use super::peer::Peer;
 use super::rights::{Author, DENIED, Permit};
@@ -163,7 +163,7 @@ impl Broker {
 
     fn route(&self, from: &Publisher<'_>, publish: Publish) -> Published {
         let mut step = self.keeper.step();
-        step.receive(from.row, &publish);
+        step.receive(from.row, received(&publish));
         let message = Arc::new(self.message(publish));
         if message.retain && !self.retain(from, &message) {
             self.metrics.dropped(DropReason::RetainedFull);

@@ -111,7 +111,7 @@ impl Broker {
             }
             Subscription::Servers { group } => {
                 let (server, row) = (&handle.identity.name, handle.row());
-                self.change_inbox(|inbox| inbox.subscribe(handle.key, group, server, row));
+                self.change_inbox(|inbox| inbox.subscribe(handle.reader(), group, server, row));
                 interests.inbox = Some(grant);
                 handle.signal.raise(Calls::MAIL);
                 Target::Inbox
@@ -153,7 +153,7 @@ impl Broker {
             Subscription::Servers { group } => {
                 let (server, row) = (&handle.identity.name, handle.row());
                 self.change_inbox(|inbox| {
-                    inbox.subscribe(handle.key, group, server, row);
+                    inbox.subscribe(handle.reader(), group, server, row);
                     let _nobody_is_there = inbox.away(handle.key);
                 });
                 interests.inbox = Some(grant);

@@ -98,6 +98,19 @@ impl Message {
         self.kept_bytes
     }
 
+    /// Most bytes that stand before the payload in the PUBLISH to anyone.
+    #[must_use]
+    pub fn head_bytes_max(&self) -> usize {
+        PublishProperties::head_bytes_max(&self.topic, self.properties.as_deref())
+    }
+
+    /// Whether every client takes the PUBLISH whose Maximum Packet Size is this.
+    #[must_use]
+    pub fn fits(&self, packet_bytes_max: u32) -> bool {
+        let room = usize::try_from(packet_bytes_max).unwrap_or(usize::MAX);
+        packet_bytes_max == u32::MAX || self.head_bytes_max() + self.payload.len() <= room
+    }
+
     /// The message of a PUBLISH, to be kept for longer than the buffer the packet was read into:
     /// what is small is copied out of it, a large payload is worth keeping where it is.
     #[must_use]

@@ -357,6 +357,25 @@ impl PublishProperties {
             + self.correlation_data.as_ref().map_or(0, Bytes::len)
             + self.user.iter().map(pair).sum::<usize>()
     }
+
+    /// What travels of them with a message, on the wire, in bytes.
+    #[must_use]
+    fn forwarded_bytes(&self) -> usize {
+        let texts = [&self.response_topic, &self.content_type];
+        let pair = |(name, value): &UserProperty| 5 + name.len() + value.len();
+        texts.into_iter().flatten().map(|text| 3 + text.len()).sum::<usize>()
+            + self.correlation_data.as_ref().map_or(0, |data| 3 + data.len())
+            + self.payload_is_utf8.map_or(0, |_| 2)
+            + self.user.iter().map(pair).sum::<usize>()
+    }
+
+    /// Most bytes that stand before the payload in a PUBLISH to anyone: fixed header, topic, packet
+    /// id, and properties, of which expiry and a subscription id may be added per receiver.
+    #[must_use]
+    pub fn head_bytes_max(topic: &str, properties: Option<&Self>) -> usize {
+        let properties = properties.map_or(0, Self::forwarded_bytes);
+        5 + 2 + topic.len() + 2 + 4 + properties + 5 + 5
+    }
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.

@@ -480,13 +480,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let permitted = self.broker.may_send_again(&self.handle, &outgoing.delivery);
         let denied = (!permitted).then_some(DropReason::NotAuthorized);
         if let Some(reason) = too_large.or(denied) {
-            self.broker.metrics().dropped(reason);
             outgoing.packet_id.into_iter().for_each(|id| {
                 self.session.give_up(id);
                 self.broker.completed(&self.handle, id);
             });
             self.session.resend(&mut self.actions);
-            self.broker.discard(&self.handle, outgoing.delivery.origin);
+            self.broker.discard(&self.handle, outgoing.delivery.origin, reason);
             return;
         }
         self.put(outgoing);
@@ -520,8 +519,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // Subscribed through another listener, perhaps.
         delivery.qos = delivery.qos.min(self.rules.qos_max);
         if let Some(reason) = self.unfit(&delivery, now) {
-            self.broker.metrics().dropped(reason);
-            self.broker.discard(&self.handle, delivery.origin);
+            self.broker.discard(&self.handle, delivery.origin, reason);
             return;
         }
         if delivery.qos == QoS::AtMostOnce && delivery.origin != Origin::Queue {

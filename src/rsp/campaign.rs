@@ -97,7 +97,7 @@ pub struct WaveView {
     pub first: u32,
     /// How many of them are through.
     pub done: u32,
-    /// How many of those failed, refused or did not answer in time.
+    /// How many of those failed, refused, did not answer in time, or left before they answered.
     pub failed: u32,
     /// Highest share of failures at which the others are served, per mille.
     pub failures_max_permille: u16,
@@ -151,11 +151,6 @@ impl FirstWave {
         Self { done, failed, verdict, ..Self::new(devices, failures_max_permille) }
     }
 
-    /// Who is served first, ascending.
-    pub(super) fn devices(&self) -> &[u32] {
-        &self.devices
-    }
-
     /// A device has moved on; gives the verdict when this was what was missing for it.
     pub(super) fn note(
         &mut self,
@@ -188,6 +183,11 @@ impl FirstWave {
             None
         };
         self.verdict
+    }
+
+    /// Ascending.
+    pub(super) fn devices(&self) -> &[u32] {
+        &self.devices
     }
 
     pub(super) fn verdict(&self) -> Option<Verdict> {

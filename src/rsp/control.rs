@@ -28,6 +28,7 @@ use super::request::{Asked, Draft, Found, Whom};
 use super::roll::{Roll, Ticked};
 use super::spent::Spent;
 use super::track::{DeviceState, Tally};
+use super::untold::Untold;
 use super::wishes::Wishes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
@@ -43,6 +44,7 @@ pub struct ControlUnit {
     pub(super) wishes: Wishes,
     pub(super) exchanges: Exchanges,
     pub(super) spent: Spent,
+    pub(super) untold: Untold,
     pub(super) mail: Mail,
     pub(super) gathering: Gathering,
     pub(super) merging: Merging,
@@ -87,6 +89,15 @@ impl Outcome {
     }
 }
 
+/// A letter that could not be given to its reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// How it was addressed.
+    pub form: Form,
+    /// Readers that may have mail now, since a first wave is through.
+    pub wake: Vec<SessionKey>,
+}
+
 /// What a sweep put away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -100,6 +111,8 @@ pub struct Swept {
     pub unconfirmed: u64,
     /// Readers that may have mail now.
     pub wake: Vec<SessionKey>,
+    /// Profile changes that no server was told of yet; see [`ControlUnit::not_told`].
+    pub untold: Vec<ProfileChange>,
     /// There was more to do than one sweep may.
     pub more: bool,
 }
@@ -159,6 +172,7 @@ impl ControlUnit {
             wishes: Wishes::new(limits.open_triggers_max),
             exchanges: Exchanges::new(&limits),
             spent: Spent::default(),
+            untold: Untold::default(),
             mail: Mail::new(limits),
             gathering: Gathering::new(&limits),
             merging: Merging::new(limits.merged_max),
@@ -255,7 +269,8 @@ impl ControlUnit {
                 let nid = self.registry.nid(key);
                 let batch = match (gather, nid) {
                     (Some((gid, window)), Some(nid)) => {
-                        let (who, due) = ((nid, tid.clone()), now.after(window));
+                        let wish = (key.index, self.wishes.next_id());
+                        let (who, due) = ((wish, nid, tid.clone()), now.after(window));
                         Some(self.gathering.push(gid, who, message, due, now))
                     }
                     (None, _) | (_, None) => None,
@@ -388,15 +403,23 @@ impl ControlUnit {
     }
 
     /// A letter cannot be given to its reader: it leaves the mail without having arrived, and an
-    /// E2 changes nothing. `None` when the reader was not given it.
-    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Form> {
+    /// E2 changes nothing: it may be asked for again. `None` when the reader was not given it.
+    pub fn discard(&mut self, device: DeviceKey, letter: u64, now: Timestamp) -> Option<Discarded> {
         self.registry.nid(device)?;
         let gids = self.registry.gids(device);
         let arrival = self.mail.discard(device.index, gids, letter)?;
         if let Some(campaign) = arrival.campaign {
             self.ledger.settle(campaign, device.index, DeviceState::Failed, now);
         }
-        Some(arrival.form)
+        if let Some(ProfileChange { from, to, gid }) = arrival.change {
+            let pair = Pair { from, to };
+            if self.exchanges.fail(pair, now) {
+                self.events.push(Event::Exchange(pair, gid, ExchangeState::Expired));
+            }
+        }
+        let mut wake = Vec::new();
+        self.heed_verdicts(&mut wake);
+        Some(Discarded { form: arrival.form, wake })
     }
 
     /// What the control unit tells the servers on `To_SM-SR` about a profile change `[0098]`:
@@ -408,6 +431,18 @@ impl ControlUnit {
         let body = format!(r#"{{"event":"profile-change","from":"{from}","to":"{to}"}}"#);
         let kind = format!("profile({from})");
         Bytes::from(format!(r#"{{"nid":"{to}","gid":{gid},"type":"{kind}","body":{body}}}"#))
+    }
+
+    /// No server has room to be told of a profile change: the next sweep names it again. `false`
+    /// when an older one is lost for it, of which no server will be told.
+    pub fn not_told(&mut self, change: ProfileChange) -> bool {
+        self.untold.push(change)
+    }
+
+    /// Whether the next sweep names profile changes that are to be told.
+    #[must_use]
+    pub fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
     }
 
     /// Puts away what has expired; bounded work, so call it again when there is more.
@@ -428,7 +463,10 @@ impl ControlUnit {
         }
         let requests =
             bereft + self.ledger.sweep(now, &mut budget) + self.wishes.sweep(now, &mut budget);
-        let ended = self.exchanges.sweep(now, &mut budget);
+        let ended = self.exchanges.sweep(now, &mut budget, |pair| {
+            let mailbox = self.registry.key(pair.to).and_then(|key| self.mail.mailbox(key.index));
+            mailbox.is_some_and(|mailbox| mailbox.has_profile_of(pair.from))
+        });
         self.device_rates.sweep(now, &mut budget);
         self.group_rates.sweep(now, &mut budget);
         for (pair, gid) in &ended.expired {
@@ -445,6 +483,7 @@ impl ControlUnit {
             exchanges: ended.expired.len() as u64,
             unconfirmed: ended.unconfirmed.len() as u64,
             wake,
+            untold: self.untold.take_some(),
             more: budget == 0,
         }
     }
@@ -476,6 +515,9 @@ impl ControlUnit {
     /// Registers one device of several; their groups do not know until [`Registry::settle`].
     pub(super) fn register(&mut self, nid: Nid, gids: Gids, labels: &str) -> Registered {
         let registered = self.registry.register(nid, gids, labels);
+        if registered.is_new {
+            self.spent.come_back(nid);
+        }
         let index = registered.key.index;
         for gid in &registered.left {
             self.mail.leave(index, nid, *gid);
@@ -499,7 +541,7 @@ impl ControlUnit {
         }
         self.registry.settle();
         self.participants.retain(|gid, _| self.registry.members(*gid).is_some());
-        nids.iter().for_each(|nid| self.spent.forget(*nid));
+        nids.iter().for_each(|nid| self.spent.leave(*nid));
         let gone: HashSet<Nid> = nids.iter().copied().collect();
         self.exchanges.forget_devices(|nid| gone.contains(&nid));
         readers
@@ -686,6 +728,9 @@ impl ControlUnit {
             (Asked::Trigger, _) => DeviceState::Refused,
             (Asked::Msg, _) => DeviceState::Failed,
         };
+        if asked == Asked::Trigger {
+            self.ledger.note_said(found.id, index, self.registry.gids_at(index));
+        }
         self.ledger.settle(found.id, index, state, now);
         match (asked, state) {
             (Asked::Trigger, DeviceState::Ok) => {

@@ -191,6 +191,22 @@ impl Exchanges {
         self.move_to(pair, ExchangeState::Transferred, until);
     }
 
+    /// Whether the profile is on its way from the one to the other.
+    pub(super) fn is_on_its_way(&self, pair: Pair) -> bool {
+        let exchange = self.by_pair.get(&pair);
+        exchange.is_some_and(|exchange| exchange.state == ExchangeState::Transferred)
+    }
+
+    /// The profile cannot be given to the new device, which may ask again. `false`: it is not on
+    /// its way.
+    pub(super) fn fail(&mut self, pair: Pair, now: Timestamp) -> bool {
+        let fails = self.is_on_its_way(pair);
+        if fails {
+            self.move_on(pair, ExchangeState::Expired, now);
+        }
+        fails
+    }
+
     /// The new device has the profile, and owes its report for so long.
     pub(super) fn deliver(&mut self, change: &ProfileChange, ttl: Duration, now: Timestamp) {
         let pair = Pair { from: change.from, to: change.to };
@@ -234,8 +250,14 @@ impl Exchanges {
         });
     }
 
-    /// Closes exchanges whose time is over and forgets old ones, at most `budget` of them.
-    pub(super) fn sweep(&mut self, now: Timestamp, budget: &mut usize) -> EndedExchanges {
+    /// Closes exchanges whose time is over and forgets old ones, at most `budget` of them. None is
+    /// forgotten whose profile `is_under_way` still, however short its own time was.
+    pub(super) fn sweep(
+        &mut self,
+        now: Timestamp,
+        budget: &mut usize,
+        is_under_way: impl Fn(Pair) -> bool,
+    ) -> EndedExchanges {
         let mut ended = EndedExchanges::default();
         while let Some((_, pair)) = due(&self.awaited, now, budget) {
             let Some(exchange) = self.by_pair.get(&pair).copied() else { continue };
@@ -248,7 +270,11 @@ impl Exchanges {
             }
         }
         while let Some((_, pair)) = due(&self.closed, now, budget) {
-            self.forget(pair);
+            if self.is_on_its_way(pair) && is_under_way(pair) {
+                self.move_to(pair, ExchangeState::Transferred, now.after(SPARED_FOR));
+            } else {
+                self.forget(pair);
+            }
         }
         ended
     }
@@ -314,6 +340,9 @@ impl Exchanges {
         Some(exchange)
     }
 }
+
+/// After this time it is looked whether an expired profile is still on its way.
+const SPARED_FOR: Duration = Duration::from_secs(1);
 
 /// Before all pairs.
 const FIRST_PAIR: Pair = Pair { from: Nid::FIRST, to: Nid::FIRST };

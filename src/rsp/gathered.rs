@@ -50,10 +50,18 @@ const DEPTH_OF_BODY: usize = 4;
 /// "requesters":[{"nid":"…","tid":…,"body":…}, …]}}`. A requester without transaction id has no
 /// `tid`. A CBOR body stands in base64 as `body_cbor`. One that would be nested too deeply here
 /// ([`MAX_DEPTH`]) stands as a text, `body_json`: nobody makes the others' requests unreadable.
+///
+/// Gives beside it how many of them it has: as many as `bytes_max` permits.
 #[must_use]
-pub fn coalesced(gid: Gid, tid: &str, requests: &[Request]) -> Bytes {
-    let bytes: usize = requests.iter().map(Request::bytes).sum();
-    let mut writer = Writer::new(Format::Json, bytes + FRAME_BYTES + tid.len());
+pub fn coalesced<'a>(
+    gid: Gid,
+    tid: &str,
+    requests: impl Iterator<Item = &'a Request> + Clone,
+    bytes_max: usize,
+) -> (Bytes, usize) {
+    let bytes: usize = requests.clone().map(Request::bytes).sum();
+    let capacity = (bytes + FRAME_BYTES + tid.len()).min(bytes_max);
+    let mut writer = Writer::new(Format::Json, capacity);
     writer.open_map(5);
     writer.name(Name::Nid);
     writer.number(0);
@@ -69,15 +77,23 @@ pub fn coalesced(gid: Gid, tid: &str, requests: &[Request]) -> Bytes {
     writer.text("coalesced-trigger");
     writer.key("requesters");
     writer.raw(b"[");
+    let mut count = 0;
     for request in requests {
+        let written = writer.out.len();
         writer.separate();
         request.write(&mut writer);
+        if writer.out.len() + END.len() > bytes_max {
+            writer.out.truncate(written);
+            break;
+        }
+        count += 1;
     }
-    writer.raw(b"]");
-    writer.close_map();
-    writer.close_map();
-    writer.out.into()
+    writer.raw(END);
+    (writer.out.into(), count)
 }
+
+/// Ends the list, the body and the envelope.
+const END: &[u8] = b"]}}";
 
 /// All but the requesters.
 const FRAME_BYTES: usize = 160;

@@ -5,9 +5,11 @@ mod rows;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use super::gathered::{RawBody, Request};
+use super::envelope::Tid;
+use super::gathered::{RawBody, Request, coalesced};
 use super::options::RspLimits;
 use super::rows::Changed;
 use super::wishes::Batch;
@@ -32,13 +34,23 @@ pub(super) struct Gathering {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) batch: Batch,
-    pub(super) requests: Vec<Request>,
-    /// What came first, to be sent as it is if nothing else comes.
-    pub(super) first: Arc<Message>,
-    /// All as they came, where that is written down.
-    kept: Vec<Arc<Message>>,
+    pub(super) waiting: Vec<Waiting>,
+    /// That of the next one.
+    next_place: u32,
     due: Timestamp,
     bytes: usize,
+}
+
+/// A D1 that waits for others.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Its device's index and its number there.
+    pub(super) wish: (u32, u64),
+    pub(super) request: Request,
+    /// As it came, to be sent so if nothing else comes or fits beside it.
+    pub(super) message: Arc<Message>,
+    /// Where it stands in its batch, whatever goes before.
+    place: u32,
 }
 
 impl Gathering {
@@ -69,7 +81,7 @@ impl Gathering {
     pub(super) fn push(
         &mut self,
         gid: Gid,
-        (nid, tid): (Nid, Option<super::envelope::Tid>),
+        (wish, nid, tid): ((u32, u64), Nid, Option<Tid>),
         message: &Arc<Message>,
         due: Timestamp,
         now: Timestamp,
@@ -77,13 +89,12 @@ impl Gathering {
         let body = RawBody::of(&message.payload).unwrap_or(RawBody::Json("null".into()));
         let request = Request { nid, tid, body };
         if !self.pending.contains_key(&gid) {
-            self.last_batch += 1;
-            let batch = Batch { gid, id: self.last_batch };
-            self.begin(batch, message, due);
+            let batch = self.next_batch(gid);
+            self.begin(batch, due);
         }
-        let keeps = self.changed.on;
         let Some(pending) = self.pending.get_mut(&gid) else { return Batch { gid, id: 0 } };
-        let (batch, place) = (pending.batch, pending.add(request, message, keeps));
+        let place = pending.add(wish, request, message);
+        let batch = pending.batch;
         self.changed.note((gid, batch.id, place));
         if self.pending.get(&gid).is_some_and(|pending| self.is_full(pending)) {
             self.hurry(gid, now);
@@ -91,11 +102,16 @@ impl Gathering {
         batch
     }
 
-    fn begin(&mut self, batch: Batch, first: &Arc<Message>, due: Timestamp) {
-        let (gid, first) = (batch.gid, Arc::clone(first));
-        let (requests, kept) = (Vec::new(), Vec::new());
-        self.pending.insert(gid, Pending { batch, requests, first, kept, due, bytes: 0 });
-        self.calendar.insert((due, gid));
+    fn begin(&mut self, batch: Batch, due: Timestamp) {
+        let pending = Pending { batch, waiting: Vec::new(), next_place: 0, due, bytes: 0 };
+        self.pending.insert(batch.gid, pending);
+        self.calendar.insert((due, batch.gid));
+    }
+
+    /// A batch of its own for some of those that wait, who go before the others.
+    pub(super) fn next_batch(&mut self, gid: Gid) -> Batch {
+        self.last_batch += 1;
+        Batch { gid, id: self.last_batch }
     }
 
     /// Takes a batch that is due.
@@ -105,7 +121,7 @@ impl Gathering {
         let pending = self.pending.remove(&gid)?;
         if self.changed.on {
             self.gone.push(pending.batch.id);
-            pending.kept.iter().for_each(|message| self.changed.bury(message));
+            pending.waiting.iter().for_each(|one| self.changed.bury(&one.message));
         }
         Some(pending)
     }
@@ -114,31 +130,62 @@ impl Gathering {
     pub(super) fn put_back(&mut self, pending: Pending, due: Timestamp) {
         let gid = pending.batch.gid;
         self.gone.retain(|gone| *gone != pending.batch.id);
-        // Its first row says when it is due.
-        self.changed.note((gid, pending.batch.id, 0));
+        self.note_due(&pending);
         self.calendar.insert((due, gid));
         self.pending.insert(gid, Pending { due, ..pending });
     }
 
+    /// Some of a batch have gone before the others.
+    pub(super) fn went(&mut self, batch: Batch, gone: &Waiting) {
+        self.changed.note((batch.gid, batch.id, gone.place));
+    }
+
+    /// The first row of a batch says when it is due.
+    fn note_due(&mut self, pending: &Pending) {
+        let Batch { gid, id } = pending.batch;
+        let first = pending.waiting.first().map(|one| (gid, id, one.place));
+        first.into_iter().for_each(|first| self.changed.note(first));
+    }
+
     fn is_full(&self, pending: &Pending) -> bool {
-        pending.requests.len() >= self.messages_max || pending.bytes >= self.bytes_max
+        pending.waiting.len() >= self.messages_max || pending.bytes >= self.bytes_max
     }
 
     fn hurry(&mut self, gid: Gid, now: Timestamp) {
         let Some(pending) = self.pending.get_mut(&gid) else { return };
         self.calendar.remove(&(pending.due, gid));
         pending.due = pending.due.min(now);
-        self.changed.note((gid, pending.batch.id, 0));
         self.calendar.insert((pending.due, gid));
+        let first = pending.waiting.first().map(|one| (gid, pending.batch.id, one.place));
+        first.into_iter().for_each(|first| self.changed.note(first));
     }
 }
 
 impl Pending {
     /// Gives its place.
-    fn add(&mut self, request: Request, message: &Arc<Message>, keeps: bool) -> u32 {
-        self.requests.push(request);
-        self.kept.extend(keeps.then(|| Arc::clone(message)));
+    fn add(&mut self, wish: (u32, u64), request: Request, message: &Arc<Message>) -> u32 {
+        let (place, message) = (self.next_place, Arc::clone(message));
+        self.next_place += 1;
         self.bytes += message.kept_bytes();
-        u32::try_from(self.requests.len() - 1).unwrap_or(u32::MAX)
+        self.waiting.push(Waiting { wish, request, message, place });
+        place
+    }
+
+    /// An envelope with as many of the first `count` as fit into it, and how many those are.
+    pub(super) fn first_as_one(
+        &self,
+        batch: Batch,
+        count: usize,
+        bytes_max: usize,
+    ) -> (Bytes, usize) {
+        let requests = self.waiting.iter().take(count).map(|one| &one.request);
+        coalesced(batch.gid, &batch.name(), requests, bytes_max)
+    }
+
+    /// Takes out the first so many, which have gone.
+    pub(super) fn take_first(&mut self, count: usize) -> Vec<Waiting> {
+        let gone: Vec<Waiting> = self.waiting.drain(..count).collect();
+        self.bytes -= gone.iter().map(|one| one.message.kept_bytes()).sum::<usize>();
+        gone
     }
 }

@@ -16,6 +16,11 @@
 //! is away. What loses its place, because its desk closes and no other one was given it, is placed
 //! anew by the same rules, and finds room in any case.
 //!
+//! A session is given nothing that is larger than the packets it takes: it waits for another
+//! server, or for a session that takes more. So what is too large for all that are there is to be
+//! refused at once ([`Inbox::is_too_large`]), and no server gets a copy that it cannot be given,
+//! unless there is none but those.
+//!
 //! Whoever fetches nothing holds up nobody else: each server has room of its own at each desk, and
 //! for what is unclaimed each *fleet* has, which is all devices with the same servers in charge.
 //! What is for the same servers lies in one pile, and a pile changes its place as a whole: a server
@@ -35,6 +40,7 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
+use super::mailbox::Reader;
 use super::scope::ServerScopes;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
@@ -75,6 +81,8 @@ pub struct Posted {
     pub wake: Vec<SessionKey>,
     /// Places without room, which do not have it.
     pub full: usize,
+    /// Places where nobody takes packets of its size, which do not have it.
+    pub too_large: usize,
 }
 
 /// What a session was given.
@@ -157,6 +165,25 @@ impl Inbox {
         self.with_room(place, &label, bytes, sender).len() > 0
     }
 
+    /// Whether there are servers for this message, none of which takes a packet of its size.
+    #[must_use]
+    pub fn is_too_large(&self, message: &Message, to: &Addressee, now: Timestamp) -> bool {
+        let label = Label::new(to, &self.scopes);
+        match self.place_for(&label, now) {
+            Place::Desks(desks) => !desks.iter().any(|at| self.desks[*at].takes(&label, message)),
+            Place::Absent(_) | Place::Unclaimed => false,
+        }
+    }
+
+    /// The largest PUBLISH that all sessions take that may be given what no server has asked for,
+    /// in bytes.
+    #[must_use]
+    pub fn packet_bytes_max(&self, to: &Addressee) -> u32 {
+        let label = Label::new(to, &self.scopes);
+        let each = self.desks.iter().filter_map(|desk| desk.packet_bytes_max(&label));
+        each.min().unwrap_or(u32::MAX)
+    }
+
     /// Puts a message wherever it belongs and there is room.
     pub fn post(
         &mut self,
@@ -165,13 +192,38 @@ impl Inbox {
         to: &Addressee,
         now: Timestamp,
     ) -> Posted {
+        self.post_within(message, sender, sender, to, now)
+    }
+
+    /// The same for what was promised to be heard: it counts in its sender's share of the room, but
+    /// may exceed it.
+    pub fn post_promised(
+        &mut self,
+        message: &Arc<Message>,
+        sender: Option<Nid>,
+        to: &Addressee,
+        now: Timestamp,
+    ) -> Posted {
+        self.post_within(message, sender, None, to, now)
+    }
+
+    fn post_within(
+        &mut self,
+        message: &Arc<Message>,
+        sender: Option<Nid>,
+        share_of: Option<Nid>,
+        to: &Addressee,
+        now: Timestamp,
+    ) -> Posted {
         let label = Label::new(to, &self.scopes);
         let wanted = self.place_for(&label, now);
         let places = wanted.len();
-        let place = self.with_room(wanted, &label, message.kept_bytes(), sender);
-        let full = places - place.len();
+        let fitting = self.where_it_fits(wanted, &label, message);
+        let (too_large, fit) = (places - fitting.len(), fitting.len());
+        let place = self.with_room(fitting, &label, message.kept_bytes(), share_of);
+        let full = fit - place.len();
         if place.len() == 0 {
-            return Posted { wake: Vec::new(), full };
+            return Posted { wake: Vec::new(), full, too_large };
         }
         let mut wake: Vec<SessionKey> = self.takers_at(&place, &label).collect();
         wake.sort_unstable();
@@ -183,7 +235,7 @@ impl Inbox {
         }
         self.shelves(&place, now).into_iter().for_each(|shelf| shelf.put(number, &item));
         self.items.add(number, item);
-        Posted { wake, full }
+        Posted { wake, full, too_large }
     }
 
     /// A session of a server subscribes, alone or as a member of a share group. What waited for
@@ -191,11 +243,13 @@ impl Inbox {
     /// `row` is that of the session, where it outlives the process.
     pub fn subscribe(
         &mut self,
-        key: SessionKey,
+        reader: impl Into<Reader>,
         group: Option<&str>,
         server: &Arc<str>,
         row: Option<u64>,
     ) {
+        let reader: Reader = reader.into();
+        let key = reader.key;
         if self.desks.iter().any(|desk| desk.seats(key, group)) {
             return;
         }
@@ -206,11 +260,16 @@ impl Inbox {
             self.desks.len() - 1
         });
         let desk = &mut self.desks[at];
-        desk.join(key, server, self.scopes.id_of(server));
+        desk.join(reader, server, self.scopes.id_of(server));
         let claimed = self.unclaimed.take(|label| desk.may_have(label));
         for (label, pile) in self.absences.end(server).into_piles().chain(claimed.into_piles()) {
             desk.shelf.add(label, pile);
         }
+    }
+
+    /// The session is there again, with a client that may take larger or smaller packets.
+    pub fn resize(&mut self, reader: Reader) {
+        self.desks.iter_mut().for_each(|desk| desk.resize(reader));
     }
 
     /// The subscription ends. What the session held goes back to the other members of its group.
@@ -366,6 +425,17 @@ impl Inbox {
             Place::Unclaimed => self.has_unclaimed_room(label, bytes, sender),
         };
         if has_room { place } else { Place::NOWHERE }
+    }
+
+    /// Of a place, where somebody takes packets of this size; all of it, where nobody does: it must
+    /// not be lost.
+    fn where_it_fits(&self, place: Place, label: &Label, message: &Message) -> Place {
+        let Place::Desks(mut desks) = place else { return place };
+        let takes = |at: &usize| self.desks[*at].takes(label, message);
+        if desks.iter().any(takes) {
+            desks.retain(|at| takes(at));
+        }
+        Place::Desks(desks)
     }
 
     /// A fleet whose servers are away takes no room of another one.

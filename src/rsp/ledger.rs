@@ -10,7 +10,7 @@
 
 mod rows;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -46,6 +46,22 @@ pub enum RetryError {
     NoRoom,
 }
 
+/// When a device has answered an A1, among its answers to others: in the order of the A1s, but for
+/// those that it has answered after newer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    /// The newest A1 that it had answered by then.
+    newest: u64,
+    /// How many it had answered since that one.
+    rank: u32,
+}
+
+impl Said {
+    fn in_turn(id: u64) -> Self {
+        Self { newest: id, rank: 0 }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Ledger {
     requests: Ascending<Request>,
@@ -55,6 +71,10 @@ pub(super) struct Ledger {
     expiries: BTreeSet<(Timestamp, u64)>,
     ended: BTreeSet<u64>,
     ended_devices: usize,
+    /// A1s that devices have answered after newer ones, and behind which of those that answer
+    /// ranks, see [`Said`]; and the row of that. One for each such answer, as long as its A1 is
+    /// remembered.
+    said_late: BTreeMap<(u64, u32), (Said, u64)>,
     /// Requests that go out in waves.
     in_waves: BTreeSet<u64>,
     /// No older request has its message any more, to be sent again.
@@ -77,6 +97,7 @@ impl Ledger {
             expiries: BTreeSet::new(),
             ended: BTreeSet::new(),
             ended_devices: 0,
+            said_late: BTreeMap::new(),
             in_waves: BTreeSet::new(),
             kept_from: 0,
             kept_bytes: 0,
@@ -113,6 +134,12 @@ impl Ledger {
             CampaignState::Halted => (canary, halted + 1),
             CampaignState::Running | CampaignState::Ended => (canary, halted),
         })
+    }
+
+    /// Answers that came after those to newer A1s.
+    #[cfg(test)]
+    pub(super) fn said_late(&self) -> usize {
+        self.said_late.len()
     }
 
     /// How far all devices are with all requests that are remembered.
@@ -199,9 +226,11 @@ impl Ledger {
         self.classify(self.by_group.of(gid), index, tid, now, |request| request.merged)
     }
 
-    /// Whether an A1 to the device, alone or with one of these groups, is in its time.
+    /// Whether an A1 to the device, alone or with one of these groups, is in its time and was not
+    /// withdrawn.
     pub(super) fn is_triggered(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
-        self.triggers(index, gids).any(|(_, request, _)| request.expires > now)
+        let mut standing = self.triggers(index, gids);
+        standing.any(|(_, request, state)| state != DeviceState::Cancelled && request.expires > now)
     }
 
     /// Whether the device agrees to be provisioned, as it has said last: to an A1 to itself or to
@@ -209,8 +238,32 @@ impl Ledger {
     pub(super) fn has_agreed(&self, index: u32, gids: &[Gid], now: Timestamp) -> bool {
         let has_said = |state: DeviceState| matches!(state, DeviceState::Ok | DeviceState::Refused);
         let answered = self.triggers(index, gids).filter(|(_, _, state)| has_said(*state));
-        let last = answered.max_by_key(|(id, _, _)| *id);
+        let last = answered.max_by_key(|(id, _, _)| self.when_said(*id, index));
         last.is_some_and(|(_, request, state)| state == DeviceState::Ok && request.expires > now)
+    }
+
+    /// The device, which is in these groups, answers an A1: it says now whether it agrees, whatever
+    /// it has said to a newer one.
+    pub(super) fn note_said(&mut self, id: u64, index: u32, gids: &[Gid]) {
+        self.forget_said((id, index));
+        let others = self.triggers(index, gids).filter(|(other, _, _)| *other != id);
+        let answered = others.filter(|(_, _, state)| state.is_answered());
+        let last = answered.map(|(other, _, _)| self.when_said(other, index)).max();
+        if let Some(Said { newest, rank }) = last.filter(|last| *last > Said::in_turn(id)) {
+            let row = self.notes.next_said();
+            self.said_late.insert((id, index), (Said { newest, rank: rank + 1 }, row));
+            self.notes.said((id, index), row);
+        }
+    }
+
+    fn when_said(&self, id: u64, index: u32) -> Said {
+        let late = self.said_late.get(&(id, index)).map(|(said, _row)| *said);
+        late.unwrap_or(Said::in_turn(id))
+    }
+
+    fn forget_said(&mut self, key: (u64, u32)) {
+        let said = self.said_late.remove(&key);
+        said.into_iter().for_each(|(_, row)| self.notes.said(key, row));
     }
 
     /// The device has acknowledged the message.
@@ -294,6 +347,13 @@ impl Ledger {
         Ok((missing, publication))
     }
 
+    /// The first wave, where the others have to wait for what it says, or for an operator.
+    pub(super) fn first_alone(&self, id: u64) -> Option<Box<[u32]>> {
+        let Whom::All(roster) = &self.requests.get(id)?.whom else { return None };
+        let wave = roster.wave.as_ref()?;
+        (wave.verdict() != Some(Verdict::Release)).then(|| wave.devices().into())
+    }
+
     /// These devices, which are in ascending order, are sent the message again, and may answer
     /// until then.
     pub(super) fn reopen(&mut self, id: u64, devices: &[u32], expires: Timestamp) {
@@ -304,10 +364,11 @@ impl Ledger {
         self.expiries.remove(&(request.expires, id));
         request.expires = request.expires.max(expires);
         self.expiries.insert((request.expires, id));
-        let in_waves = matches!(&request.whom, Whom::All(roster) if roster.wave.is_some());
+        if matches!(&request.whom, Whom::All(roster) if roster.wave.is_some()) {
+            self.in_waves.insert(id);
+        }
         if self.ended.remove(&id) {
             self.ended_devices -= devices;
-            self.in_waves.extend(in_waves.then_some(id));
         }
         self.turn(id, Standing::Open);
     }
@@ -470,6 +531,7 @@ impl Ledger {
             self.verdicts.extend(verdict.map(|verdict| (id, verdict)));
         }
         self.note_change(id);
+        self.forget_said((id, index));
         if from.is_open() {
             self.end_if_over(id);
         }
@@ -479,6 +541,9 @@ impl Ledger {
         self.drop_message(id);
         let Some(request) = self.requests.remove(id) else { return };
         self.notes.gone(id, &request);
+        let late = self.said_late.range((id, 0)..=(id, u32::MAX)).map(|(key, _)| *key);
+        let late: Vec<(u64, u32)> = late.collect();
+        late.into_iter().for_each(|key| self.forget_said(key));
         self.tally.take_all(&request.tally());
         self.expiries.remove(&(request.expires, id));
         self.changed.remove(&id);
@@ -500,9 +565,9 @@ impl Ledger {
     ) -> impl Iterator<Item = (u64, &'a Request, DeviceState)> + 'a {
         let with_groups = gids.iter().flat_map(|gid| self.by_group.of(*gid));
         self.by_device.of(index).chain(with_groups).filter_map(move |id| {
-            let request = self.requests.get(id)?;
+            let request = self.requests.get(id).filter(|r| r.asked == Asked::Trigger)?;
             let state = request.state(index).filter(|state| *state != DeviceState::Gone)?;
-            (request.asked == Asked::Trigger).then_some((id, request, state))
+            Some((id, request, state))
         })
     }
 

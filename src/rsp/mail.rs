@@ -12,6 +12,7 @@
 //! A group letter may wait for some of its receivers: until they agree to be provisioned (strict
 //! flow), or until the first wave has fared well. Whether it does is looked at when they pull.
 
+mod expiry;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
-use super::exchange::{due, pay_for};
 use super::group_log::{Dropped, GroupLetter, Log};
 use super::mailbox::{
     Acknowledged, Arrival, Finished, Letter, Mailbox, OwnLetter, ProfileChange, Progress, Reader,
@@ -36,8 +36,10 @@ use super::roll::Roll;
 use super::shape::Next;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
-pub(super) use rows::MailRows;
+pub use expiry::ExpiredLetters;
+pub(super) use expiry::{Bereft, Receivers};
 use rows::Notes;
+pub(super) use rows::{ChangeRow, MailRows};
 
 /// A message with what is to be done to it on its way to a device.
 #[derive(Clone, Debug)]
@@ -64,15 +66,6 @@ pub(super) struct Pulling<'a> {
     pub(super) chunk: usize,
 }
 
-/// Letters that nobody came for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExpiredLetters {
-    /// Each for one device.
-    pub to_devices: u64,
-    /// Each for a group, whatever the number of members it still waited for.
-    pub to_groups: u64,
-}
-
 /// The next letter of each place where some for a device may lie, its own mailbox first.
 type Heads<'a> = SmallVec<[Option<Next<'a>>; 3]>;
 
@@ -86,21 +79,6 @@ struct Seen {
     progress: Option<Progress>,
     /// There is nothing behind them.
     all: bool,
-}
-
-/// A campaign that lost a letter.
-#[derive(Debug)]
-pub(super) struct Bereft {
-    pub(super) campaign: u64,
-    /// Who had not got it.
-    pub(super) whom: Receivers,
-}
-
-/// Who a letter was for.
-#[derive(Debug)]
-pub(super) enum Receivers {
-    One(u32),
-    All(Roll),
 }
 
 #[derive(Debug)]
@@ -418,18 +396,26 @@ impl Mail {
                 logs[at]?.next(index, cursor, now, agrees).map(Next::of_group)
             }
         };
-        // What has begun goes on, whatever has become free before it.
-        let begun = mailbox.progress().map(|progress| progress.letter);
-        let going_on = begun.map(|id| -> Heads<'_> {
-            (0..=logs.len()).map(|source| next(source, id - 1)).collect()
+        // What has begun goes on, whatever has become free before it. What the device has no piece
+        // of has not: it may come whole this time, and then nobody would look for those before it.
+        let begun = mailbox.progress().filter(|progress| progress.pieces > 0);
+        let begun = begun.map(|progress| progress.letter).filter(|_| room > 0);
+        let going_on = begun.and_then(|id| {
+            let heads = (0..=logs.len()).map(|source| (source, next(source, id - 1)));
+            let mut begun = heads.filter_map(|(source, head)| Some((source, head?)));
+            let (source, head) = begun.find(|(_, head)| head.id == id)?;
+            let (letter, piece) = head.shape(pulling, mailbox);
+            let (letters, sources, progress) = (vec![letter], smallvec![source], Some(piece?));
+            Some(Seen { letters, sources, progress, all: false })
         });
-        let is_begun = |head: &Next<'_>| Some(head.id) == begun;
-        let going_on = going_on.filter(|heads| heads.iter().flatten().any(is_begun));
-        let cursor = mailbox.cursor();
+        if going_on.is_some() {
+            return going_on;
+        }
+        // The same for what cannot be cut any more.
+        let cursor = if begun.is_some() { 0 } else { mailbox.cursor() };
         let from = logs.iter().map(|log| log.map_or(cursor, |log| log.look_from(cursor)));
         let cursors = std::iter::once(cursor).chain(from).enumerate();
-        let mut heads: Heads<'_> = going_on
-            .unwrap_or_else(|| cursors.map(|(source, cursor)| next(source, cursor)).collect());
+        let mut heads: Heads<'_> = cursors.map(|(source, cursor)| next(source, cursor)).collect();
         let mut seen = Seen::default();
         while seen.progress.is_none() && seen.letters.len() < room.min(self.limits.pull_max) {
             let ids = heads.iter().enumerate();
@@ -555,50 +541,7 @@ impl Mail {
         mailbox.reader()
     }
 
-    /// Puts away expired letters, at most `budget` of them; returns how many, and the campaigns
-    /// they belong to. A letter its reader has taken is spared until it is acknowledged or goes
-    /// back.
-    pub(super) fn sweep(
-        &mut self,
-        now: Timestamp,
-        budget: &mut usize,
-    ) -> (ExpiredLetters, Vec<Bereft>) {
-        let (mut expired, mut campaigns) = (ExpiredLetters::default(), Vec::new());
-        while let Some((at, (id, gid))) = due(&self.group_expiries, now, budget) {
-            self.group_expiries.remove(&(at, (id, gid)));
-            let Some(letter) = self.remove_group_letter(gid, id) else { continue };
-            // Its campaign is looked through as well.
-            let looks = 1 + usize::from(letter.campaign.is_some());
-            pay_for(looks * letter.roll.len(), budget);
-            expired.to_groups += 1;
-            let campaign = letter.campaign.map(NonZeroU64::get);
-            let whom = Receivers::All(letter.roll);
-            campaigns.extend(campaign.map(|campaign| Bereft { campaign, whom }));
-        }
-        while let Some((_, index)) = due(&self.calendar, now, budget) {
-            // The look at the mailbox, which is paid, is good for the first letter.
-            let ids = self.mailbox(index).map(|mailbox| mailbox.expired(now, *budget + 1));
-            let ids = ids.unwrap_or_default();
-            *budget -= ids.len().saturating_sub(1);
-            for id in ids {
-                let Some(letter) = self.remove_own(index, id) else { continue };
-                expired.to_devices += 1;
-                let campaign = letter.campaign.filter(|id| !self.has_letter_of(index, *id));
-                let whom = Receivers::One(index);
-                campaigns.extend(campaign.map(|id| Bereft { campaign: id.get(), whom }));
-            }
-            self.reschedule(index);
-        }
-        (expired, campaigns)
-    }
-
-    /// It was sent again, and waits anew.
-    fn has_letter_of(&self, index: u32, campaign: NonZeroU64) -> bool {
-        let mut letters = self.mailbox(index).into_iter().flat_map(Mailbox::letters);
-        letters.any(|letter| letter.campaign == Some(campaign))
-    }
-
-    fn mailbox(&self, index: u32) -> Option<&Mailbox> {
+    pub(super) fn mailbox(&self, index: u32) -> Option<&Mailbox> {
         self.boxes.get(index as usize)?.as_deref()
     }
 
@@ -658,19 +601,6 @@ impl Mail {
         let mailbox = self.mailbox(index);
         if mailbox.is_some_and(|mailbox| mailbox.first_expiry() < mailbox.due) {
             self.reschedule(index);
-        }
-    }
-
-    /// Has the mailbox looked at when its first letter expires.
-    fn reschedule(&mut self, index: u32) {
-        let Some(mailbox) = self.boxes.get_mut(index as usize).and_then(Option::as_deref_mut)
-        else {
-            return;
-        };
-        self.calendar.remove(&(mailbox.due, index));
-        mailbox.due = mailbox.first_expiry();
-        if mailbox.due < Timestamp::NEVER {
-            self.calendar.insert((mailbox.due, index));
         }
     }
 

@@ -325,6 +325,12 @@ impl Mailbox {
         reading.map(|reading| std::mem::take(&mut reading.taken)).unwrap_or_default()
     }
 
+    /// Whether the profile of another device waits here, or is on its way.
+    pub(super) fn has_profile_of(&self, from: Nid) -> bool {
+        let mut changes = self.letters.iter().filter_map(|letter| letter.change.as_ref());
+        changes.any(|change| change.from == from)
+    }
+
     pub(super) fn letters(&self) -> impl Iterator<Item = &OwnLetter> {
         self.letters.iter()
     }

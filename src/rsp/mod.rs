@@ -24,6 +24,7 @@
 //! | [`policy`], `rules` | the table of ten messages, and the rules of each |
 //! | `ledger`, `request`, `track`, [`campaign`] | A1, B1 and C1: how far each device is with each |
 //! | `ascending`, `filed` | where they lie |
+//! | `untold` | profile changes that the servers had no room to be told of |
 //! | `wishes`, `gathering` | D1s, and those that wait for others of their group |
 //! | `merging` | B1s that wait for their equals |
 //! | [`exchange`] | E1 and E2, and what follows |
@@ -83,10 +84,11 @@ mod spent;
 #[cfg(test)]
 mod tests;
 mod track;
+mod untold;
 mod wishes;
 
 pub use campaign::{Campaign, CampaignId, CampaignState, Target, WaveView};
-pub use control::{ControlRows, ControlStats, ControlUnit, Outcome, Put, Swept};
+pub use control::{ControlRows, ControlStats, ControlUnit, Discarded, Outcome, Put, Swept};
 pub use envelope::{Head, Kind, Tid, Wave};
 pub use event::{CampaignStep, Event, Reason};
 pub use exchange::{Exchange, ExchangeState, Pair};
@@ -97,7 +99,7 @@ pub use intake::Intake;
 pub use ledger::RetryError;
 pub use mail::ExpiredLetters;
 pub use mailbox::{Acknowledged, Arrival, Letter, ProfileChange, Reader};
-pub use operate::{CampaignDevice, ForServers};
+pub use operate::{CampaignDevice, ForServers, Servers};
 pub use options::{ControlOptions, RspLimits, RspTopic, TopicNames};
 pub use policy::{Audience, Decision, Form, MessageId, Submission, Subscription};
 pub use refusal::Refusal;

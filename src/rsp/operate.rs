@@ -5,11 +5,12 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::campaign::{self, Campaign, CampaignId, FirstWave, Target};
 use super::control::ControlUnit;
 use super::event::{CampaignStep, Event, Reason};
 use super::exchange::{Exchange, Pair};
-use super::gathered;
 use super::gathering::Pending;
 use super::group_log::GroupLetter;
 use super::identity::Identity;
@@ -22,7 +23,7 @@ use super::roll::{Roll, Ticked};
 use super::settings::{GroupSettings, PeerProof, Settings, SettingsTable};
 use super::track::DeviceState;
 use crate::ids::{Gid, Nid, SessionKey, Timestamp};
-use crate::mqtt::{Message, QoS};
+use crate::mqtt::{Message, PublishProperties, QoS};
 
 /// D1s on their way to the servers, of one group.
 #[derive(Clone, Debug)]
@@ -33,6 +34,15 @@ pub struct ForServers {
     pub sender: Option<Nid>,
     /// The group.
     pub gid: Gid,
+}
+
+/// Where the SM-SR servers get what the control unit sends when it is due.
+pub trait Servers {
+    /// The largest PUBLISH, in bytes, that all those take that may get what is of this group.
+    fn packet_bytes_max(&self, gid: Gid) -> u32;
+
+    /// Gives them a message; `false` where there is no room for it.
+    fn post(&mut self, message: &ForServers) -> bool;
 }
 
 /// A device of a campaign.
@@ -141,7 +151,7 @@ impl ControlUnit {
 
     /// Sends a campaign's message again to the devices that had it and did not answer, or did not
     /// come for it in time, and only to those; on demand to those that reported a failure, too.
-    /// Gives how many, and the readers to wake.
+    /// Who waits for the first wave goes on waiting. Gives how many, and the readers to wake.
     ///
     /// # Errors
     /// [`RetryError`]; then nothing has changed.
@@ -176,6 +186,7 @@ impl ControlUnit {
             return Err(RetryError::NoRoom);
         }
         let until = now.after(ttl);
+        let served_first = self.ledger.first_alone(id.0);
         self.ledger.reopen(id.0, &missing, until);
         let (count, expires) = (missing.len(), self.expiry(&publication.message, now).min(until));
         let mut wake = Vec::new();
@@ -184,7 +195,11 @@ impl ControlUnit {
                 let roll = Roll::new(Arc::new(missing));
                 let letter = GroupLetter::new(roll, publication, expires);
                 let campaign = NonZeroU64::new(id.0);
-                self.mail.post_group(gid, GroupLetter { campaign, ..letter }, &mut wake);
+                self.mail.post_group(
+                    gid,
+                    GroupLetter { campaign, first: served_first, ..letter },
+                    &mut wake,
+                );
             }
             None => {
                 let form = Form::Single;
@@ -215,6 +230,13 @@ impl ControlUnit {
                 }
             }
             Whom::All(roster) => {
+                // Who has left the group meanwhile took along what waited for it.
+                let has_left = |state| state == DeviceState::Gone;
+                let some_have = roster.track.tally().of(DeviceState::Gone) > 0;
+                let left = some_have.then(|| roster.track.in_states(has_left));
+                for index in left.into_iter().flatten() {
+                    self.mail.withdraw_from(index, id.0);
+                }
                 let on_their_way = self.mail.withdraw_from_group(roster.gid, id.0);
                 let mut on_their_way = Ticked::new(on_their_way.into_iter());
                 let waits = |index| !on_their_way.has(index);
@@ -271,24 +293,12 @@ impl ControlUnit {
         self.gathering.next_due().into_iter().chain(self.merging.next_due()).min()
     }
 
-    /// Sends what has waited long enough: gathered D1s to `post`, which says whether the servers
-    /// have room for them, and B1s to their devices. Gives the readers to wake.
-    pub fn send_due(
-        &mut self,
-        now: Timestamp,
-        mut post: impl FnMut(&ForServers) -> bool,
-    ) -> Vec<SessionKey> {
+    /// Sends what has waited long enough: gathered D1s to the servers, which say whether they have
+    /// room for them, and B1s to their devices. Gives the readers to wake.
+    pub fn send_due(&mut self, now: Timestamp, servers: &mut impl Servers) -> Vec<SessionKey> {
         let mut full = Vec::new();
         while let Some(pending) = self.gathering.take_due(now) {
-            let for_servers = self.for_servers(&pending, now);
-            if !post(&for_servers) {
-                full.push(pending);
-                continue;
-            }
-            let count = u32::try_from(pending.requests.len()).unwrap_or(u32::MAX);
-            if count > 1 {
-                self.events.push(Event::Decided(pending.batch.gid, Reason::Coalesced(count)));
-            }
+            full.extend(self.send_gathered(pending, servers, now));
         }
         let later = now.after(FULL_PATIENCE);
         full.into_iter().for_each(|pending| self.gathering.put_back(pending, later));
@@ -297,6 +307,47 @@ impl ControlUnit {
             self.send_merged(batch, &mut wake, now);
         }
         wake
+    }
+
+    /// Sends gathered D1s as one message, or as several where one would be too large. Gives those
+    /// for which there is no room.
+    fn send_gathered(
+        &mut self,
+        mut pending: Pending,
+        servers: &mut impl Servers,
+        now: Timestamp,
+    ) -> Option<Pending> {
+        let gid = pending.batch.gid;
+        let bytes_max = self.gathered_bytes_max(servers.packet_bytes_max(gid));
+        while !pending.waiting.is_empty() {
+            let (mut batch, all) = (pending.batch, pending.waiting.len());
+            let (mut payload, mut count) = pending.first_as_one(batch, all, bytes_max);
+            if count < all {
+                // They are answered apart from those that follow.
+                batch = self.gathering.next_batch(gid);
+                (payload, count) = pending.first_as_one(batch, count, bytes_max);
+            }
+            if !servers.post(&self.for_servers(&pending, payload, count, now)) {
+                return Some(pending);
+            }
+            for gone in pending.take_first(count.max(1)) {
+                self.gathering.went(pending.batch, &gone);
+                self.wishes.part(gone.wish, pending.batch, batch);
+            }
+            if count > 1 {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                self.events.push(Event::Decided(gid, Reason::Coalesced(count)));
+            }
+        }
+        None
+    }
+
+    /// The largest envelope of many D1s for servers that take packets of so many bytes.
+    fn gathered_bytes_max(&self, packet_bytes_max: u32) -> usize {
+        let bound = self.options.limits.gathered_bytes_max;
+        let head = PublishProperties::head_bytes_max(&self.options.topics.to_sm_sr, None);
+        let packet = usize::try_from(packet_bytes_max).unwrap_or(usize::MAX);
+        bound.min(packet.saturating_sub(head + STAMP_BYTES_MAX))
     }
 
     /// What waits for others of its kind goes before anything else to the same devices.
@@ -327,8 +378,11 @@ impl ControlUnit {
     fn send_merged(&mut self, batch: EqualMessages, wake: &mut Vec<SessionKey>, now: Timestamp) {
         let EqualMessages { gid, envelope, ask, each, .. } = batch;
         // Who has left the group meanwhile would not find it there.
-        let is_member = |(index, _): &(u32, _)| self.registry.gids_at(*index).contains(&gid);
-        let (mut each, others): (Vec<_>, Vec<_>) = each.into_iter().partition(is_member);
+        let takes_part = |(index, _): &(u32, _)| {
+            let is_member = self.registry.gids_at(*index).contains(&gid);
+            is_member && !self.registry.is_replaced_at(*index)
+        };
+        let (mut each, others): (Vec<_>, Vec<_>) = each.into_iter().partition(takes_part);
         self.send_each(others, &ask, wake, now);
         let count = u32::try_from(each.len()).unwrap_or(u32::MAX);
         let Some((_, first)) = each.first() else { return };
@@ -357,21 +411,28 @@ impl ControlUnit {
     ) {
         for (index, message) in each {
             let ask = Ask { merge: None, ..ask.clone() };
-            let (_, reader) = self.send_to_device(index, ask, &message, now);
+            let (id, reader) = self.send_to_device(index, ask, &message, now);
             wake.extend(reader);
+            if self.registry.is_replaced_at(index) {
+                // It has given its profile away meanwhile.
+                self.cancel(id);
+            }
         }
     }
 
-    fn for_servers(&self, pending: &Pending, now: Timestamp) -> ForServers {
+    /// What the servers get of so many that wait: this, or the first alone as it came.
+    fn for_servers(
+        &self,
+        pending: &Pending,
+        payload: Bytes,
+        count: usize,
+        now: Timestamp,
+    ) -> ForServers {
         let gid = pending.batch.gid;
-        if let [only] = &pending.requests[..] {
-            let (message, sender) = (Arc::clone(&pending.first), Some(only.nid));
+        if let (0 | 1, Some(only)) = (count, pending.waiting.first()) {
+            let (message, sender) = (Arc::clone(&only.message), Some(only.request.nid));
             return ForServers { message, sender, gid };
         }
-        let super::envelope::Tid::Text(tid) = pending.batch.tid() else {
-            return ForServers { message: Arc::clone(&pending.first), sender: None, gid };
-        };
-        let payload = gathered::coalesced(gid, &tid, &pending.requests);
         let topic = self.options.topics.to_sm_sr.as_str().into();
         let (qos, expires) = (QoS::AtLeastOnce, Timestamp::NEVER);
         let message = Message::new(topic, payload, qos, false, None, expires);
@@ -419,3 +480,6 @@ impl ControlUnit {
 
 /// How long D1s wait again for which the servers had no room.
 const FULL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Most bytes of the property by which a message says who sent it.
+const STAMP_BYTES_MAX: usize = 64;

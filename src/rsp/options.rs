@@ -77,7 +77,8 @@ pub struct RspLimits {
     pub wave_devices_max: usize,
     /// D1s held back to be coalesced, per group; one more, and they go.
     pub gathered_max: usize,
-    /// Bytes of those.
+    /// Bytes of those, and of one envelope that is made of them: where they do not fit, there are
+    /// several.
     pub gathered_bytes_max: usize,
     /// B1s held back to be merged, per batch; one more, and they go.
     pub merged_max: usize,

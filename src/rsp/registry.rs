@@ -200,7 +200,12 @@ impl Registry {
     }
 
     pub(super) fn is_replaced(&self, key: DeviceKey) -> bool {
-        self.nid(key).is_some() && self.replaced.contains(&key.index)
+        self.nid(key).is_some() && self.is_replaced_at(key.index)
+    }
+
+    /// The same of a registered device, by its index.
+    pub(super) fn is_replaced_at(&self, index: u32) -> bool {
+        self.replaced.contains(&index)
     }
 
     /// Those of some devices, in ascending order, that have given their profile away.

@@ -39,6 +39,8 @@ pub(super) enum Answerable {
     Answered,
     /// An answer after its time.
     Late,
+    /// An answer to what was withdrawn: to nothing else, but of no name of its own.
+    Withdrawn,
     /// Nobody asked.
     Never,
 }
@@ -76,6 +78,7 @@ impl Answerable {
             (_, Self::Open(_)) => other,
             (Self::Answered, _) | (_, Self::Answered) => Self::Answered,
             (Self::Late, _) | (_, Self::Late) => Self::Late,
+            (Self::Withdrawn, _) | (_, Self::Withdrawn) => Self::Withdrawn,
             (Self::Never, Self::Never) => Self::Never,
         }
     }
@@ -249,7 +252,8 @@ impl Request {
         now: Timestamp,
     ) -> Answerable {
         match self.state(index) {
-            None | Some(DeviceState::Cancelled | DeviceState::Gone) => Answerable::Never,
+            None | Some(DeviceState::Gone) => Answerable::Never,
+            Some(DeviceState::Cancelled) => Answerable::Withdrawn,
             Some(DeviceState::Queued | DeviceState::Delivered) if self.expires > now => {
                 Answerable::Open(Found { id, index, by_tid })
             }

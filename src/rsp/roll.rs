@@ -143,6 +143,30 @@ impl Roll {
         holders
     }
 
+    /// Leaves over those alone who have the message on its way, and gives all others. `None` when
+    /// nobody has it; then nothing has changed.
+    pub(super) fn leave_to_holders(&mut self) -> Option<Self> {
+        if self.out.iter().all(|word| *word == 0) {
+            return None;
+        }
+        let mut others = Self {
+            members: Arc::clone(&self.members),
+            done: self.done.clone(),
+            out: Box::default(),
+            remaining: self.remaining,
+            pages: Pages::default(),
+        };
+        // They are few, and those who share the members with them do not wait for them.
+        let holders = Arc::new(self.finish_waiting());
+        let pages = self.pages.anew();
+        *self = Self { pages, ..Self::new(Arc::clone(&holders)) };
+        for index in holders.iter().copied() {
+            self.take(index);
+            others.finish(index);
+        }
+        Some(others)
+    }
+
     /// Those who are not done, ascending.
     pub(super) fn pending(&self) -> impl Iterator<Item = u32> + '_ {
         let members = self.members.iter().enumerate();
@@ -254,6 +278,22 @@ mod tests {
         assert!(roll.is_waiting(64) && roll.finish(64) && roll.finish(136));
         assert_eq!((roll.remaining(), roll.finish_waiting().len()), (0, 0));
         assert!(roll.pending().next().is_none());
+    }
+
+    #[test]
+    fn those_who_have_it_on_its_way_are_left_alone_with_it() {
+        let mut roll = Roll::new(Arc::new((0..130).map(|n| n + 7).collect()));
+        assert!(roll.leave_to_holders().is_none() && roll.is_waiting(7));
+        [7, 64, 136].into_iter().for_each(|index| roll.take(index));
+        assert!(roll.finish(7) && roll.finish(8));
+        let others = roll.leave_to_holders().unwrap();
+        assert!(roll.pending().eq([64, 136]) && roll.is_out_to(64) && roll.is_out_to(136));
+        assert_eq!((others.remaining(), others.pending().count()), (126, 126));
+        assert!(others.pending().all(|index| ![7, 8, 64, 136].contains(&index)));
+        roll.put_back(64);
+        assert!(roll.leave_to_holders().unwrap().pending().eq([64]));
+        assert!(roll.pending().eq([136]) && roll.finish(136));
+        assert_eq!(roll.remaining(), 0);
     }
 
     #[test]

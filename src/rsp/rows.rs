@@ -86,10 +86,14 @@ pub enum Table {
     Desk = 30,
     /// A server that is away.
     Absence = 31,
+    /// An answer to an A1 that came after those to newer ones.
+    Said = 32,
+    /// A profile change that no server could be told of yet.
+    Untold = 33,
 }
 
 impl Table {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Numbers,
         Self::Roster,
         Self::Device,
@@ -106,6 +110,8 @@ impl Table {
         Self::Item,
         Self::Desk,
         Self::Absence,
+        Self::Said,
+        Self::Untold,
     ];
 
     /// The table of this number.

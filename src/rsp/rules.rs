@@ -268,7 +268,11 @@ impl ControlUnit {
             return Err(Refusal::TriggerRate);
         }
         let window = |gid: &Gid| (*gid, self.options.settings.of_group(*gid).coalesce);
-        let gather = gids.iter().map(window).find(|(_, window)| !window.is_zero());
+        // With others of a group it reaches the servers of that group, and may concern more.
+        let scopes = &self.options.scopes;
+        let is_for_all = |gid| scopes.covering(&[gid]) == scopes.covering(gids);
+        let mut windows = gids.iter().map(window);
+        let gather = windows.find(|(gid, window)| !window.is_zero() && is_for_all(*gid));
         if gather.is_some_and(|(gid, _)| !self.gathering.has_room(gid)) {
             return Err(Refusal::OverQuota);
         }
@@ -396,6 +400,10 @@ impl ControlUnit {
         if self.registry.key(other).is_some_and(|key| self.registry.is_replaced(key)) {
             return Err(Refusal::DeviceReplaced);
         }
+        // To ask anew would hide that the profile is on its way, see `has_given_away`.
+        if self.options.retire && self.exchanges.is_on_its_way(pair) {
+            return Err(Refusal::ExchangeAlreadyOpen);
+        }
         self.exchanges.may_open(pair, now)?;
         if !self.rate_wait(own.key, &[gid], now).is_zero() {
             return Err(Refusal::TriggerRate);
@@ -475,7 +483,7 @@ fn answer(found: Answerable, head: &Head) -> Result<Effect, Refusal> {
         Answerable::Open(found) => Ok(Effect::Answer { found, rc }),
         Answerable::Answered => Err(Refusal::DuplicateAnswer),
         Answerable::Late => Err(Refusal::LateAnswer),
-        Answerable::Never => Err(Refusal::UnsolicitedAnswer),
+        Answerable::Withdrawn | Answerable::Never => Err(Refusal::UnsolicitedAnswer),
     }
 }
 

@@ -66,13 +66,6 @@ pub(super) fn part(message: &Message, parts: &Parts, nid: Nid) -> Arc<Message> {
 /// The largest envelope that the device takes in one piece.
 fn envelope_bytes_max(message: &Message, pulling: &Pulling<'_>, mailbox: &Mailbox) -> usize {
     let packet = usize::try_from(mailbox.packet_bytes_max()).unwrap_or(usize::MAX);
-    let by_client = packet.saturating_sub(head_bytes_max(message));
+    let by_client = packet.saturating_sub(message.head_bytes_max());
     if pulling.chunk == 0 { by_client } else { by_client.min(pulling.chunk) }
-}
-
-/// Most bytes that stand before the payload in a PUBLISH: fixed header, topic, packet id, and
-/// properties, of which expiry and subscription identifier may be added per receiver.
-pub(super) fn head_bytes_max(message: &Message) -> usize {
-    let properties = message.kept_bytes() - message.payload.len();
-    5 + 2 + message.topic.len() + 2 + 4 + properties + 5 + 5
 }

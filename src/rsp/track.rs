@@ -72,9 +72,10 @@ impl DeviceState {
         matches!(self, Self::Ok | Self::Refused | Self::Failed)
     }
 
-    /// Not what was hoped for.
+    /// Not what was hoped for. Who is gone before it has answered may be gone because of the
+    /// message.
     pub(super) fn is_failure(self) -> bool {
-        matches!(self, Self::Refused | Self::Failed | Self::Expired)
+        matches!(self, Self::Refused | Self::Failed | Self::Expired | Self::Gone)
     }
 
     fn from_byte(byte: u8) -> Self {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
+use smallvec::SmallVec;
 
 use super::envelope::Tid;
 use super::exchange::due;
@@ -94,6 +95,25 @@ impl Wishes {
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// The number that the next D1 gets.
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id + 1
+    }
+
+    /// A D1 that was gathered reached the servers with some others of its batch, and not with all.
+    pub(super) fn part(&mut self, (index, id): (u32, u64), from: Batch, to: Batch) {
+        let wish = self.all.get_mut(&(index, id));
+        let Some(wish) = wish.filter(|wish| wish.batch == Some(from)) else { return };
+        wish.batch = Some(to);
+        self.changed.note((id, index));
+        let group = self.by_group.get_mut(&to.gid).filter(|_| !wish.answered);
+        if let Some(group) = group {
+            let place = (wish.expires, id, index);
+            group.close(Key::Batch(from.id), place);
+            group.open(Key::Batch(to.id), place);
+        }
     }
 
     /// A device asks. One that asks too often loses its own oldest D1.
@@ -222,11 +242,21 @@ impl Wishes {
         }
     }
 
-    /// The device is no member any more: its D1s in the group's name are void.
+    /// The device is no member any more: its D1s in the group's name are void. One in its own name
+    /// stands, but is not answered with others of the group.
     pub(super) fn leave(&mut self, index: u32, gid: Gid) {
-        let void = self.of_device(index).filter(|(_, wish)| wish.group() == Some(gid));
-        let void: Vec<u64> = void.map(|(id, _)| id).collect();
-        void.into_iter().for_each(|id| self.forget(index, id));
+        let of_group = self.of_device(index).filter(|(_, wish)| wish.group() == Some(gid));
+        let of_group: SmallVec<[(u64, bool); 4]> =
+            of_group.map(|(id, wish)| (id, wish.gid.is_some())).collect();
+        for (id, is_void) in of_group {
+            if is_void {
+                self.forget(index, id);
+            } else if let Some(wish) = self.all.get_mut(&(index, id)) {
+                forget_in_group(&mut self.by_group, &self.hasher, wish, (wish.expires, id, index));
+                wish.batch = None;
+                self.changed.note((id, index));
+            }
+        }
     }
 
     /// The device is gone, and its D1s with it.
@@ -255,14 +285,22 @@ impl Wishes {
         let Some(wish) = self.all.remove(&(index, id)) else { return };
         self.changed.note((id, index));
         self.expiries.remove(&(wish.expires, (id, index)));
-        let Some(gid) = wish.group() else { return };
-        let Some(group) = self.by_group.get_mut(&gid) else { return };
-        let place = (wish.expires, id, index);
-        group.close(wish.key(&self.hasher), place);
-        group.answered.remove(&place);
-        if group.open.is_empty() && group.answered.is_empty() {
-            self.by_group.remove(&gid);
-        }
+        forget_in_group(&mut self.by_group, &self.hasher, &wish, (wish.expires, id, index));
+    }
+}
+
+fn forget_in_group(
+    by_group: &mut HashMap<Gid, OfGroup, RandomState>,
+    hasher: &RandomState,
+    wish: &Wish,
+    place: Place,
+) {
+    let Some(gid) = wish.group() else { return };
+    let Some(group) = by_group.get_mut(&gid) else { return };
+    group.close(wish.key(hasher), place);
+    group.answered.remove(&place);
+    if group.open.is_empty() && group.answered.is_empty() {
+        by_group.remove(&gid);
     }
 }
 
@@ -328,7 +366,11 @@ impl OfGroup {
 impl Batch {
     /// The transaction id under which the servers see the gathered D1s.
     pub(super) fn tid(&self) -> Tid {
-        Tid::Text(format!("{BATCH_NAME}{}", self.id).into())
+        Tid::Text(self.name().into())
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{BATCH_NAME}{}", self.id)
     }
 
     /// The batch that the servers see under this transaction id, if it is one's.
@@ -503,7 +545,10 @@ mod tests {
             }
             Op::Leave(index, group) => {
                 wishes.leave(index, gid(group));
-                list.all.retain(|l| l.index != index || l.group() != Some(gid(group)));
+                list.all.retain(|l| l.index != index || l.gid != Some(gid(group)));
+                let mine = list.all.iter_mut().filter(|l| l.index == index);
+                let gathered = mine.filter(|l| l.group() == Some(gid(group)));
+                gathered.for_each(|l| l.batch = None);
             }
             Op::Remove(index) => {
                 wishes.remove(index);

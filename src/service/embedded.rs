@@ -310,8 +310,7 @@ impl SmSr {
             let _left = broker.pull(handle, Calls::MAIL, 1, 0, &mut self.batch);
             let Delivery { message, origin, qos, .. } = self.batch.pop()?;
             if message.expires <= broker.now() {
-                broker.metrics().dropped(DropReason::Expired);
-                broker.discard(handle, origin);
+                broker.discard(handle, origin, DropReason::Expired);
                 continue;
             }
             broker.metrics().message_out(qos, message.payload.len());

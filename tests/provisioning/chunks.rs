@@ -293,6 +293,30 @@ async fn a_clean_session_goes_on_with_the_first_piece_that_was_not_acknowledged(
 }
 
 #[tokio::test]
+async fn another_session_of_the_device_acknowledges_its_own_pieces_alone() {
+    let body = noise(3000);
+    let rig = Rig::start().await;
+    let mut server = rig.server(Dial::v5("sm-sr")).await;
+    let mut narrow = rig.reader(1, Dial::v5("narrow").packet_bytes_max(500)).await;
+    narrow.auto_ack = false;
+    assert!(server.publish(TO_EUICC, download(1, &body), ONE).await.is_ok());
+    assert!(server.publish(TO_EUICC, envelope(1, 0, "trigger"), ONE).await.is_ok());
+    let small = narrow.expect_publish().await;
+    let mut wide = rig.reader(1, Dial::v5("wide").packet_bytes_max(2000)).await;
+    wide.auto_ack = false;
+    let large = wide.expect_publish().await;
+    assert!(large.payload.len() > small.payload.len());
+    // It is not the one that is served any more: what it has is not what the other one was given.
+    narrow.acknowledge(&small).await;
+    narrow.barrier().await;
+    wide.expect_nothing().await;
+    wide.vanish().await;
+    narrow.disconnect().await;
+    let device = rig.reader(1, Dial::v5("another").packet_bytes_max(500)).await;
+    rest(device, Pieces::default(), 500, &body).await;
+}
+
+#[tokio::test]
 async fn a_resumed_session_goes_on_with_the_same_packet() {
     let body = noise(3000);
     for version in VERSIONS {

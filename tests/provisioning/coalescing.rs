@@ -222,3 +222,42 @@ async fn what_was_gathered_waits_for_a_server_that_is_away() {
         server.expect_nothing().await;
     }
 }
+
+#[tokio::test]
+async fn what_was_gathered_finds_room_where_each_of_it_would() {
+    // One device may fill a sixteenth, and one large message more than all.
+    for room in [1 << 20, 100 << 10] {
+        let mut stage = Stage::with(Version::V5, |config| {
+            config.rsp.body_bytes_max = 64 << 10;
+            config.rsp.server_inbox_bytes_max = room;
+            config.rsp.groups.insert(gid(7), window(WINDOW));
+        })
+        .await;
+        let body = format!(r#""body":"{}""#, "x".repeat(40 << 10));
+        for (device, number) in [(A, 1), (B, 2), (C, 3)] {
+            stage.tell(device, TO_SM_SR, envelope_with(number, 0, "trigger", &body)).await;
+        }
+        let all = gathered(&stage.client(SERVER).expect_publish().await);
+        assert_eq!(who(&all).len(), 3);
+        stage.nobody_else().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_gathered_comes_in_packets_that_the_server_takes() {
+    let mut stage = stage(Version::V5).await;
+    stage.take(SERVER).disconnect().await;
+    let mut server = stage.rig.server(Dial::v5("small").packet_bytes_max(400)).await;
+    assert!(!server.subscribe(TO_SM_SR, QoS::AtLeastOnce).await.is_error());
+    for (device, payload) in [(A, wish(1, 0, "a")), (B, wish(2, 0, "b")), (C, wish(0, 7, "c"))] {
+        stage.tell(device, TO_SM_SR, payload).await;
+    }
+    let two = gathered(&server.expect_publish().await);
+    assert_eq!(who(&two), [1, 2].map(|number| nid(number).to_string()));
+    assert_eq!(server.expect_payload().await, wish(0, 7, "c"));
+    server.expect_nothing().await;
+    assert!(server.publish(TO_EUICC, d2(0, 7, &two.tid), QoS::AtLeastOnce).await.is_ok());
+    stage.reaches(&GROUP_7, d2(0, 7, &two.tid)).await;
+    assert!(server.publish(TO_EUICC, d2(0, 7, "c"), QoS::AtLeastOnce).await.is_ok());
+    stage.reaches(&GROUP_7, d2(0, 7, "c")).await;
+}

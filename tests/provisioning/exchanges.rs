@@ -58,6 +58,30 @@ impl Stage {
 }
 
 #[tokio::test]
+async fn servers_that_have_no_room_are_told_of_a_profile_change_when_they_have_some() {
+    let full = |config: &mut Config| config.rsp.server_inbox_messages_max = 2;
+    let mut stage = Stage::with(Version::V5, full).await;
+    stage.client(SERVER).auto_ack = false;
+    let mut held = Vec::new();
+    for (device, number) in [(C, 3), (D, 4)] {
+        stage.tell(device, TO_SM_SR, envelope(number, 0, "trigger")).await;
+        held.push(stage.client(SERVER).expect_publish().await);
+    }
+    stage.refused(C, TO_SM_SR, envelope(3, 0, "trigger"), "over_quota").await;
+    stage.step(A, &req(1, 2, 7), &[B]).await;
+    stage.step(B, &profile(2, 1, 7), &[A]).await;
+    assert_eq!(stage.exchange(2, 1), Some(ExchangeState::Unreported));
+    stage.sweep().await;
+    stage.nobody_else().await;
+    stage.client(SERVER).acknowledge(&held[0]).await;
+    stage.client(SERVER).barrier().await;
+    stage.sweep().await;
+    assert_eq!(stage.client(SERVER).expect_payload().await, notice(2, 1, 7));
+    stage.sweep().await;
+    stage.nobody_else().await;
+}
+
+#[tokio::test]
 async fn two_devices_exchange_when_they_agree_on_the_conditions() {
     let names = vec!["operator".to_owned(), "plan".to_owned()];
     let settings = GroupSettings { conditions: Some(names), ..GroupSettings::default() };

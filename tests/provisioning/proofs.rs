@@ -8,7 +8,7 @@ use simcast::client::envelope::{Body, Envelope, Kind, Wire};
 use simcast::client::payload::EuiccCa;
 use simcast::clock::Clock;
 use simcast::config::Config;
-use simcast::mqtt::Version;
+use simcast::mqtt::{QoS, Version};
 use simcast::rsp::{ExchangeState, GroupSettings, Pair, PeerProof};
 
 use crate::common::{TO_EUICC, envelope, gid, kind_of, nid};
@@ -150,6 +150,26 @@ async fn one_deletion_is_good_for_one_exchange() {
     stage.handed(C, A, &profile(3, 1, 7, base64(&other), Wire::Json)).await;
     let second = trust.notification(2, 6);
     stage.handed(B, C, &profile(2, 3, 7, base64(&second), Wire::Json)).await;
+}
+
+#[tokio::test]
+async fn who_is_registered_again_has_deleted_nothing_anew() {
+    let trust = Trust::new();
+    let mut stage = trust.stage(Version::V5, required).await;
+    stage.step(A, &req(1, 2, 7), &[B]).await;
+    let first = base64(&trust.notification(2, 5));
+    stage.handed(B, A, &profile(2, 1, 7, first.clone(), Wire::Json)).await;
+    stage.rig.service.broker().with_control(|control| {
+        assert!(control.remove_device(nid(2)).is_some());
+        assert!(control.put_device(nid(2), &[gid(7)], "").unwrap().is_new);
+    });
+    let again = stage.client(B).subscribe(TO_EUICC, QoS::AtLeastOnce).await;
+    assert!(!again.is_error());
+    stage.step(C, &req(3, 2, 7), &[B]).await;
+    let payload = profile(2, 3, 7, first, Wire::Json);
+    stage.refused(B, TO_EUICC, payload, "proof_invalid").await;
+    let second = base64(&trust.notification(2, 6));
+    stage.handed(B, C, &profile(2, 3, 7, second, Wire::Json)).await;
 }
 
 #[tokio::test]

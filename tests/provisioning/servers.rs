@@ -1,11 +1,14 @@
 //! Several SM-SR servers: each hears from the devices of its own groups alone and may address no
 //! others (section 1); a share group divides the work; what nobody is there for waits in order.
 
+use std::time::Duration;
+
 use simcast::config::UnscopedServers;
 use simcast::mqtt::{Publish, PublishProperties, QoS, ReasonCode, Version};
+use simcast::rsp::GroupSettings;
 
 use crate::common::rig::servers;
-use crate::common::{Client, Denied, Dial, Rig, TO_EUICC, TO_SM_SR, envelope, kind_of};
+use crate::common::{Client, Denied, Dial, Rig, TO_EUICC, TO_SM_SR, envelope, gid, kind_of, nid};
 use crate::stage::VERSIONS;
 
 const SHARED: &str = "$share/g/To_SM-SR";
@@ -188,6 +191,30 @@ async fn triggers_wait_in_order_for_the_server_in_charge() {
 }
 
 #[tokio::test]
+async fn a_trigger_that_concerns_another_server_too_does_not_wait_for_others_of_one_group() {
+    let coalesce = Some(Duration::from_millis(300));
+    let rig = Rig::with(|config| {
+        servers(config, &SERVERS);
+        config.rsp.groups.insert(gid(7), GroupSettings { coalesce, ..GroupSettings::default() });
+    })
+    .await;
+    let mut a = listener(&rig, "a.test", TO_SM_SR, Dial::v5("a")).await;
+    let mut b = listener(&rig, "b.test", TO_SM_SR, Dial::v5("b")).await;
+    let mut devices =
+        [rig.device(1, Dial::v5("device-1")).await, rig.device(5, Dial::v5("device-5")).await];
+    speak(&mut devices[0], &envelope(1, 0, "trigger")).await;
+    speak(&mut devices[1], &envelope(5, 0, "trigger")).await;
+    assert_eq!(a.expect_payload().await, envelope(5, 0, "trigger"));
+    assert_eq!(b.expect_payload().await, envelope(5, 0, "trigger"));
+    // In the name of that group it is like the others.
+    speak(&mut devices[1], &envelope(0, 7, "trigger")).await;
+    let both = a.expect_payload().await;
+    assert!(both.contains("coalesced-trigger"), "{both}");
+    assert!([1, 5].iter().all(|number| both.contains(&nid(*number).to_string())), "{both}");
+    b.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn a_share_group_divides_the_work_and_keeps_to_the_scopes() {
     let rig = rig().await;
     // Neither acknowledges, so that each has what its window takes.
@@ -235,4 +262,28 @@ async fn what_expires_while_no_server_comes_is_counted() {
     let mut a = listener(&rig, "a.test", TO_SM_SR, Dial::v5("a")).await;
     assert_eq!(a.expect_payload().await, envelope(0, 7, "trigger"));
     a.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_server_waits_for_another_one_and_is_refused_without_any() {
+    let rig = rig().await;
+    let mut small = listener(&rig, "a.test", SHARED, Dial::v5("small").packet_bytes_max(300)).await;
+    let mut device = rig.device(1, Dial::v5("device-1")).await;
+    let body = |n: u32| envelope(1, 0, "trigger").replace("[1,2,3]", &format!("\"{n:0400}\""));
+    let answer = device.publish(TO_SM_SR, body(1), QoS::AtLeastOnce).await;
+    assert_eq!(answer.text.as_deref().and_then(|text| text.split("; ").next()), Some("too_large"));
+    small.expect_nothing().await;
+    let mut large = listener(&rig, "a.test", SHARED, Dial::v5("large").persistent()).await;
+    large.auto_ack = false;
+    speak(&mut device, &body(2)).await;
+    assert_eq!(large.expect_payload().await, body(2));
+    // It goes without having acknowledged; its session has a smaller client then, and is not the
+    // one that takes it.
+    large.vanish().await;
+    let dial = Dial::v5("large").persistent().packet_bytes_max(300);
+    let mut large = rig.server_named("a.test", dial).await;
+    large.expect_nothing().await;
+    small.expect_nothing().await;
+    let mut third = listener(&rig, "a.test", SHARED, Dial::v5("third")).await;
+    assert_eq!(third.expect_payload().await, body(2));
 }

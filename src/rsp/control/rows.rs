@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::exchange::ExchangeRow;
 use super::super::gathering::GatheredRow;
 use super::super::ledger::LedgerRows;
-use super::super::mail::MailRows;
+use super::super::mail::{ChangeRow, MailRows};
 use super::super::merging::MergingRow;
 use super::super::registry::{PutRow, Registry, ReplacedRow};
 use super::super::rows::{
@@ -37,8 +37,8 @@ pub(super) struct Written {
 }
 
 /// The youngest of each kind: letter, request, D1, batch of D1s, batch of B1s, exchange, roster,
-/// device. A number is never given twice.
-type Numbers = [u64; 8];
+/// device, late answer, change that is not told. A number is never given twice.
+type Numbers = [u64; 10];
 
 /// The row of [`Numbers`].
 pub(in crate::rsp) const NUMBERS: u64 = 0;
@@ -59,6 +59,7 @@ pub struct ControlRows {
     gathered: Vec<(u64, u32, GatheredRow)>,
     merging: Vec<(u64, MergingRow)>,
     exchanges: Vec<(u64, ExchangeRow)>,
+    untold: Vec<(u64, ChangeRow)>,
 }
 
 impl ControlRows {
@@ -80,11 +81,14 @@ impl ControlRows {
             Table::Letter | Table::GroupLetter | Table::Done => {
                 self.mail.take(table, id, part, value)?;
             }
-            Table::Request | Table::States => self.ledger.take(table, id, part, value)?,
+            Table::Request | Table::States | Table::Said => {
+                self.ledger.take(table, id, part, value)?
+            }
             Table::Wish => self.wishes.push((id, minicbor::decode(value).ok()?)),
             Table::Gathered => self.gathered.push((id, part, minicbor::decode(value).ok()?)),
             Table::Merging => self.merging.push((id, minicbor::decode(value).ok()?)),
             Table::Exchange => self.exchanges.push((id, minicbor::decode(value).ok()?)),
+            Table::Untold => self.untold.push((id, minicbor::decode(value).ok()?)),
             Table::Item | Table::Desk | Table::Absence => return None,
         }
         Some(())
@@ -128,6 +132,7 @@ impl ControlUnit {
         self.exchanges.keep_rows();
         self.gathering.keep_rows();
         self.merging.keep_rows();
+        self.untold.keep_rows();
     }
 
     pub(in crate::rsp) fn note_settings(&mut self, gid: Option<Gid>) {
@@ -158,6 +163,7 @@ impl ControlUnit {
         self.gathering.write(book);
         self.merging.write(book);
         self.exchanges.write(book);
+        self.untold.write(book.sheet);
         let numbers = self.numbers(&written);
         if sheet.has_deleted && numbers != written.numbers {
             written.numbers = numbers;
@@ -176,6 +182,8 @@ impl ControlUnit {
             self.exchanges.last_row(),
             written.rosters.last,
             written.devices.last,
+            self.ledger.last_said(),
+            self.untold.last_row(),
         ]
     }
 
@@ -213,7 +221,20 @@ impl ControlUnit {
         }
         let Some(mut written) = self.written.take() else { return };
         let numbers = rows.numbers;
-        let [letters, requests, wishes, gathered, merged, exchanges, rosters, devices] = numbers;
+        let [
+            letters,
+            requests,
+            wishes,
+            gathered,
+            merged,
+            exchanges,
+            rosters,
+            devices,
+            said,
+            untold,
+        ] = numbers;
+        self.ledger.go_on_from_said(said);
+        self.untold.restore(rows.untold, untold);
         (written.rosters.last, written.devices.last) = (rosters, devices);
         for (nid, number) in rows.devices {
             written.devices.know(nid, number);
@@ -234,9 +255,7 @@ impl ControlUnit {
         self.gathering.restore(rows.gathered, gathered, &mut past);
         self.merging.restore(rows.merging, merged, &mut past);
         self.exchanges.restore(rows.exchanges, exchanges, &mut past);
-        for row in rows.spent {
-            self.spent.restore(row, |nid| registry.key(nid).is_some());
-        }
+        self.spent.restore(rows.spent, |nid| registry.key(nid).is_some());
         written.useless = past.useless;
         written.rosters.tidy(&mut written.useless);
         self.written = Some(written);

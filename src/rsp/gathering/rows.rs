@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::super::gathered::{RawBody, Request};
-use super::super::rows::{Book, NidRow, Past, Table, TidRow};
+use super::super::rows::{Book, GONE, NidRow, Past, Table, TidRow};
 use super::{Batch, Gathering};
 use crate::ids::{Gid, Timestamp};
 
@@ -20,6 +20,9 @@ pub(in crate::rsp) struct GatheredRow {
     message: u64,
     #[n(4)]
     due: u64,
+    /// The number of the D1.
+    #[n(5)]
+    wish: u64,
 }
 
 impl Gathering {
@@ -35,17 +38,17 @@ impl Gathering {
         for (gid, batch, place) in self.changed.hand_over(book.sheet) {
             let pending = self.pending.get(&gid).filter(|pending| pending.batch.id == batch);
             let Some(pending) = pending else { continue };
-            let at = place as usize;
-            let (Some(request), Some(message)) = (pending.requests.get(at), pending.kept.get(at))
-            else {
+            let Some(one) = pending.waiting.iter().find(|one| one.place == place) else {
+                book.sheet.delete(Table::Gathered, batch, place);
                 continue;
             };
             let row = GatheredRow {
                 gid: gid.get(),
-                device: request.nid.into(),
-                tid: request.tid.as_ref().map(TidRow::from),
-                message: book.sheet.message(message),
+                device: one.request.nid.into(),
+                tid: one.request.tid.as_ref().map(TidRow::from),
+                message: book.sheet.message(&one.message),
                 due: pending.due.0,
+                wish: one.wish.1,
             };
             book.sheet.put(Table::Gathered, batch, place, &row);
         }
@@ -71,12 +74,14 @@ impl Gathering {
                 continue;
             };
             if !self.pending.contains_key(&gid) {
-                self.begin(Batch { gid, id: batch }, &message, Timestamp(row.due));
+                self.begin(Batch { gid, id: batch }, Timestamp(row.due));
             }
             let body = RawBody::of(&message.payload).unwrap_or(RawBody::Json("null".into()));
             let request = Request { nid, tid: row.tid.and_then(TidRow::tid), body };
+            let index = past.registry.key(nid).map_or(GONE, |key| key.index);
             if let Some(pending) = self.pending.get_mut(&gid) {
-                pending.add(request, &message, true);
+                pending.next_place = place;
+                pending.add((index, row.wish), request, &message);
             }
         }
     }

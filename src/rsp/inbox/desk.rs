@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::items::{Item, Items};
-use super::shelf::{Label, Shelf, pop_oldest};
+use super::shelf::{Label, Shelf, oldest_from};
 use super::{DeskId, InboxLimits};
 use crate::ids::{Nid, SessionKey, Timestamp};
 use crate::mqtt::Message;
+use crate::rsp::mailbox::Reader;
 use crate::rsp::scope::ScopeId;
 
 #[derive(Debug)]
@@ -37,6 +38,8 @@ struct Party {
 #[derive(Debug)]
 struct Member {
     key: SessionKey,
+    /// The largest PUBLISH its client takes, in bytes.
+    packet_bytes_max: u32,
     /// It is connected, and its window was not full when it fetched last.
     has_room: bool,
     /// What it was given and has not acknowledged.
@@ -88,14 +91,35 @@ impl Desk {
         })
     }
 
+    /// Whether somebody for whom it would be kept takes a packet of its size.
+    pub(super) fn takes(&self, label: &Label, message: &Message) -> bool {
+        let parties = self.parties.iter().filter(|party| self.parties.keep_for(label, party));
+        let mut members = parties.flat_map(|party| &party.members);
+        members.any(|member| message.fits(member.packet_bytes_max))
+    }
+
+    /// The largest PUBLISH that all take who may be given what is labelled so; `None`: nobody may.
+    pub(super) fn packet_bytes_max(&self, label: &Label) -> Option<u32> {
+        let parties = self.parties.iter().filter(|party| party.may_have(label));
+        parties.flat_map(|party| &party.members).map(|member| member.packet_bytes_max).min()
+    }
+
+    /// A session's client may take larger or smaller packets now.
+    pub(super) fn resize(&mut self, reader: Reader) {
+        if let Some((at, seat)) = self.parties.find(reader.key) {
+            self.parties.0[at].members[seat].packet_bytes_max = reader.packet_bytes_max;
+        }
+    }
+
     /// The sessions here.
     pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> {
         self.parties.iter().flat_map(Party::keys)
     }
 
     /// A session sits down.
-    pub(super) fn join(&mut self, key: SessionKey, server: &Arc<str>, scope: ScopeId) {
-        let member = Member { key, has_room: true, held: BTreeSet::new() };
+    pub(super) fn join(&mut self, reader: Reader, server: &Arc<str>, scope: ScopeId) {
+        let Reader { key, packet_bytes_max } = reader;
+        let member = Member { key, packet_bytes_max, has_room: true, held: BTreeSet::new() };
         match self.parties.0.iter_mut().find(|party| party.server == *server) {
             Some(party) => party.members.push(member),
             None => {
@@ -131,8 +155,8 @@ impl Desk {
         parties.filter(|party| self.parties.let_take(label, party)).flat_map(Party::keys)
     }
 
-    /// Gives a session what it may take, oldest first, until it has `room` messages. Returns how
-    /// many had expired.
+    /// Gives a session what it may take, oldest first, until it has `room` messages; but nothing
+    /// larger than its client takes, which goes on waiting. Returns how many had expired.
     pub(super) fn hand_out(
         &mut self,
         key: SessionKey,
@@ -144,17 +168,22 @@ impl Desk {
         let Some((at, seat)) = self.parties.find(key) else { return 0 };
         let (parties, mut expired) = (&mut self.parties, Vec::new());
         let mut piles = self.shelf.select(|label| parties.let_take(label, &parties.0[at]));
-        let held = &mut parties.0[at].members[seat].held;
+        let Member { held, packet_bytes_max, .. } = &mut parties.0[at].members[seat];
+        let mut from = 0;
         while messages.len() < room
-            && let Some((number, _)) = pop_oldest(&mut piles)
+            && let Some((number, pile)) = oldest_from(&mut piles, from)
         {
+            from = number + 1;
             match items.get(number) {
-                Some(item) if !item.is_expired(now) => {
+                Some(item) if item.is_expired(now) => expired.push(number),
+                Some(item) if !item.message.fits(*packet_bytes_max) => continue,
+                Some(item) => {
                     messages.push((number, Arc::clone(&item.message)));
                     held.insert(number);
                 }
-                _ => expired.push(number),
+                None => expired.push(number),
             }
+            pile.waiting.remove(&number);
         }
         expired.iter().for_each(|number| items.settle(*number, &mut self.shelf));
         expired.len() as u64

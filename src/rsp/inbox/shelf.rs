@@ -113,7 +113,8 @@ impl Shelf {
     }
 
     /// Whether this many more bytes of this sender find room beside what is labelled so that it
-    /// `counts`.
+    /// `counts`. What comes from no sender is the control unit's own, and may stand for what many
+    /// have said and were promised to be heard: it has no share, and where nothing is it has room.
     pub(super) fn has_room(
         &self,
         bytes: usize,
@@ -126,12 +127,16 @@ impl Shelf {
             taken.add(pile.room.taken);
             own.add(pile.room.taken_by(sender));
         }
+        if sender.is_none() && taken.messages == 0 {
+            return true;
+        }
         taken.has_room(bytes, limits.messages_max, limits.bytes_max)
-            && own.has_room(
-                bytes,
-                (limits.messages_max / SENDERS).max(SENDER_MESSAGES_MIN),
-                (limits.bytes_max / SENDERS).max(SENDER_BYTES_MIN),
-            )
+            && (sender.is_none()
+                || own.has_room(
+                    bytes,
+                    (limits.messages_max / SENDERS).max(SENDER_MESSAGES_MIN),
+                    (limits.bytes_max / SENDERS).max(SENDER_BYTES_MIN),
+                ))
     }
 
     /// The piles with a label that is wanted. [`Shelf::tidy`] when items were taken from them.
@@ -175,9 +180,19 @@ impl Shelf {
 
 /// Takes the oldest of all that waits in these piles. It takes its room there still.
 pub(super) fn pop_oldest<'p>(piles: &'p mut [&mut Pile]) -> Option<(u64, &'p mut Pile)> {
-    let waiting = piles.iter_mut().filter(|pile| !pile.waiting.is_empty());
-    let oldest = waiting.min_by_key(|pile| pile.waiting.first().copied())?;
-    Some((oldest.waiting.pop_first()?, oldest))
+    let (number, pile) = oldest_from(piles, 0)?;
+    pile.waiting.remove(&number);
+    Some((number, pile))
+}
+
+/// The oldest of all that waits in these piles from this number on.
+pub(super) fn oldest_from<'p>(
+    piles: &'p mut [&mut Pile],
+    from: u64,
+) -> Option<(u64, &'p mut Pile)> {
+    let first = |pile: &Pile| pile.waiting.range(from..).next().copied();
+    let heads = piles.iter_mut().filter_map(|pile| Some((first(pile)?, &mut **pile)));
+    heads.min_by_key(|(number, _)| *number)
 }
 
 impl Pile {

@@ -15,7 +15,7 @@ use super::super::rows::{
     Book, Changed, GONE, MEMBERS_PER_PAGE, NidRow, PageRows, Past, Rosters, Sheet, Table, TidRow,
 };
 use super::super::track::{DeviceState, Track};
-use super::Ledger;
+use super::{Ledger, Said};
 use crate::ids::{Gid, NidScheme, Timestamp};
 use crate::mqtt::{Message, QoS};
 
@@ -27,9 +27,21 @@ pub(super) struct Notes {
     changed: Changed<u64>,
     /// Requests that are forgotten, with their rosters.
     gone: Vec<(u64, u64)>,
+    /// Answers that came late, by their rows: to which A1, of which device.
+    said: Changed<(u64, u64, u32)>,
+    last_said: u64,
 }
 
 impl Notes {
+    pub(super) fn next_said(&mut self) -> u64 {
+        self.last_said += 1;
+        self.last_said
+    }
+
+    pub(super) fn said(&mut self, (id, index): (u64, u32), row: u64) {
+        self.said.note((row, id, index));
+    }
+
     pub(super) fn on(&self) -> bool {
         self.heads.on
     }
@@ -142,9 +154,24 @@ impl VerdictRow {
     }
 }
 
+/// A device has answered an A1 after newer ones.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct SaidRow {
+    #[n(0)]
+    request: u64,
+    #[n(1)]
+    device: NidRow,
+    #[n(2)]
+    newest: u64,
+    #[n(3)]
+    rank: u32,
+}
+
 /// The rows of the ledger that were read.
 #[derive(Debug, Default)]
 pub(in crate::rsp) struct LedgerRows {
+    said: Vec<(u64, SaidRow)>,
     requests: BTreeMap<u64, Box<[u8]>>,
     waves: HashMap<u64, WaveRow>,
     verdicts: HashMap<u64, VerdictRow>,
@@ -174,6 +201,7 @@ impl LedgerRows {
             (Table::Request, part::VERDICT) => {
                 self.verdicts.insert(id, minicbor::decode(value).ok()?);
             }
+            (Table::Said, _) => self.said.push((id, minicbor::decode(value).ok()?)),
             (Table::States, page) => self.states.entry(id).or_default().push((page, value.into())),
             _ => return None,
         }
@@ -187,7 +215,7 @@ impl Ledger {
     }
 
     pub(in crate::rsp) fn keep_rows(&mut self) {
-        (self.notes.heads.on, self.notes.changed.on) = (true, true);
+        (self.notes.heads.on, self.notes.changed.on, self.notes.said.on) = (true, true, true);
     }
 
     pub(in crate::rsp) fn write(&mut self, book: &mut Book<'_, '_>) {
@@ -204,6 +232,7 @@ impl Ledger {
                 write_head(id, request, book);
             }
         }
+        self.write_said(book);
         for (id, roster) in std::mem::take(&mut self.notes.gone) {
             book.sheet.delete_all(Table::Request, id);
             if roster > 0 {
@@ -211,6 +240,40 @@ impl Ledger {
                 book.rosters.release(roster, book.sheet);
             }
         }
+    }
+
+    fn write_said(&mut self, book: &mut Book<'_, '_>) {
+        for (row, id, index) in self.notes.said.take() {
+            let said = self.said_late.get(&(id, index)).filter(|(_, own)| *own == row);
+            let Some((Said { newest, rank }, _)) = said.copied() else {
+                book.sheet.delete(Table::Said, row, 0);
+                continue;
+            };
+            let device = book.registry.nid_at(index).into();
+            book.sheet.put(Table::Said, row, 0, &SaidRow { request: id, device, newest, rank });
+        }
+    }
+
+    fn restore_said(&mut self, rows: Vec<(u64, SaidRow)>, past: &mut Past<'_>) {
+        for (row, SaidRow { request, device, newest, rank }) in rows {
+            self.notes.last_said = self.notes.last_said.max(row);
+            match (past.device(device), self.requests.get(request)) {
+                (Some((_, key)), Some(_)) => {
+                    let said = (Said { newest, rank }, row);
+                    self.said_late.insert((request, key.index), said);
+                }
+                _ => past.drop_all(Table::Said, row),
+            }
+        }
+    }
+
+    pub(in crate::rsp) fn last_said(&self) -> u64 {
+        self.notes.last_said
+    }
+
+    /// Answers are numbered from there on.
+    pub(in crate::rsp) fn go_on_from_said(&mut self, last: u64) {
+        self.notes.last_said = last;
     }
 
     /// As it was. What cannot be is left out.
@@ -252,6 +315,7 @@ impl Ledger {
             let request = request(&row, whom, asker, message, &nothing, scheme);
             self.file(id, request);
         }
+        self.restore_said(std::mem::take(&mut rows.said), past);
         rows.states.into_keys().for_each(|id| past.drop_all(Table::States, id));
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Notes {
     rolls: Changed<(Gid, u64)>,
     /// Letters that are gone, with their rosters.
     gone: Vec<(u64, u64)>,
+    /// Letters that are for others than before, with their former rosters.
+    moved: Vec<(u64, u64)>,
     /// Devices that get a letter in pieces.
     progress: Changed<u32>,
     /// Removed devices.
@@ -70,6 +72,15 @@ impl Notes {
         }
     }
 
+    /// A letter is for some of its addressees alone, from now on.
+    pub(super) fn moved(&mut self, gid: Gid, letter: &mut GroupLetter) {
+        if self.on() {
+            self.moved.push((letter.id, std::mem::take(&mut letter.roster)));
+            self.heads.note((gid, letter.id));
+            self.rolls.forget(&(gid, letter.id));
+        }
+    }
+
     pub(super) fn progress(&mut self, index: u32) {
         self.progress.note(index);
     }
@@ -105,13 +116,27 @@ struct LetterRow {
 
 #[derive(Debug, Encode, Decode)]
 #[cbor(array)]
-struct ChangeRow {
+pub(in crate::rsp) struct ChangeRow {
     #[n(0)]
     from: NidRow,
     #[n(1)]
     to: NidRow,
     #[n(2)]
     gid: u64,
+}
+
+impl From<&ProfileChange> for ChangeRow {
+    fn from(change: &ProfileChange) -> Self {
+        let ProfileChange { from, to, gid } = *change;
+        Self { from: from.into(), to: to.into(), gid: gid.get() }
+    }
+}
+
+impl ChangeRow {
+    pub(in crate::rsp) fn change(&self) -> Option<ProfileChange> {
+        let (from, to, gid) = (self.from.nid()?, self.to.nid()?, Gid::new(self.gid)?);
+        Some(ProfileChange { from, to, gid })
+    }
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -204,6 +229,10 @@ impl Mail {
                 }
                 _ => book.sheet.delete(Table::Letter, id, copy),
             }
+        }
+        for (id, roster) in std::mem::take(&mut self.notes.moved) {
+            book.sheet.delete_all(Table::Done, id);
+            book.rosters.release(roster, book.sheet);
         }
         for (gid, id) in self.notes.heads.hand_over(book.sheet) {
             let log = self.logs.get_mut(&gid);
@@ -432,11 +461,6 @@ fn write_head(gid: Gid, letter: &mut GroupLetter, book: &mut Book<'_, '_>) {
 }
 
 fn letter_row(letter: &OwnLetter, to: Nid, sheet: &mut Sheet<'_>) -> LetterRow {
-    let change = |change: &ProfileChange| ChangeRow {
-        from: change.from.into(),
-        to: change.to.into(),
-        gid: change.gid.get(),
-    };
     LetterRow {
         to: to.into(),
         message: sheet.message(&letter.message),
@@ -444,15 +468,12 @@ fn letter_row(letter: &OwnLetter, to: Nid, sheet: &mut Sheet<'_>) -> LetterRow {
         form: letter.form as u8,
         campaign: letter.campaign.map(NonZeroU64::get),
         chunks: letter.chunks,
-        change: letter.change.as_deref().map(change),
+        change: letter.change.as_deref().map(ChangeRow::from),
     }
 }
 
 fn own_letter(id: u64, copy: u32, row: &LetterRow, message: Arc<Message>) -> OwnLetter {
-    let change = row.change.as_ref().and_then(|change| {
-        let (from, to, gid) = (change.from.nid()?, change.to.nid()?, Gid::new(change.gid)?);
-        Some(Box::new(ProfileChange { from, to, gid }))
-    });
+    let change = row.change.as_ref().and_then(ChangeRow::change).map(Box::new);
     let forms = [Form::Single, Form::Multi, Form::Peer];
     OwnLetter {
         id,

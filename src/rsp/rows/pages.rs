@@ -25,6 +25,11 @@ impl Pages {
         Self { on, changed: BTreeSet::new() }
     }
 
+    /// Those of other members, of which as much is noted.
+    pub(in crate::rsp) fn anew(&self) -> Self {
+        Self::new(self.on)
+    }
+
     /// The member at this place has changed.
     pub(in crate::rsp) fn note(&mut self, place: usize) {
         if self.on {

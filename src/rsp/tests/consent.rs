@@ -107,3 +107,39 @@ fn a_trigger_that_no_client_takes_says_nothing() {
     }
     rig.server(5, 0, "msg").unwrap();
 }
+
+#[test]
+fn the_last_word_of_a_device_counts_whichever_trigger_it_answers() {
+    let mut rig = strict();
+    let rc = |tid: char, rc: i64| format!(r#"ret(trigger) ,"tid":"{tid}","rc":{rc}"#);
+    for tid in ['a', 'b', 'c'] {
+        rig.server(1, 0, &format!(r#"trigger ,"tid":"{tid}""#)).unwrap();
+    }
+    rig.device(1, 1, 0, &rc('b', 0)).unwrap();
+    rig.server(1, 0, "msg").unwrap();
+    rig.device(1, 1, 0, &rc('a', 1)).unwrap();
+    assert_eq!(rig.server(1, 0, "msg"), Err(Refusal::ConsentMissing), "it has changed its mind");
+    rig.device(1, 1, 0, &rc('c', 0)).unwrap();
+    rig.server(1, 0, "msg").unwrap();
+}
+
+#[test]
+fn what_a_device_says_late_counts_in_the_group_as_well_and_the_other_way_round() {
+    let mut rig = strict();
+    let answer = |group: u64, tid: char, rc: i64| {
+        (if group == 0 { 1 } else { 0 }, group, format!(r#"ret(trigger) ,"tid":"{tid}","rc":{rc}"#))
+    };
+    rig.server(1, 0, r#"trigger ,"tid":"a""#).unwrap();
+    rig.server(0, 42, r#"trigger ,"tid":"b""#).unwrap();
+    rig.server(1, 0, r#"trigger ,"tid":"c""#).unwrap();
+    let say = |rig: &mut Rig, (nid, gid, kind): (u128, u64, String)| {
+        rig.device(1, nid, gid, &kind).unwrap();
+        rig.server(1, 0, "msg").is_ok()
+    };
+    assert!(say(&mut rig, answer(0, 'c', 0)));
+    assert!(!say(&mut rig, answer(0, 'a', 1)));
+    assert!(say(&mut rig, answer(42, 'b', 0)));
+    assert_eq!(rig.unit.ledger.said_late(), 2);
+    rig.unit.remove_device(eid(1)).unwrap();
+    assert_eq!(rig.unit.ledger.said_late(), 0, "it leaves nothing behind");
+}

@@ -64,3 +64,59 @@ fn without_retirement_it_is_none_of_the_brokers_business() {
         rig.peer(2, to, 42, "profile(2)").unwrap();
     }
 }
+
+#[test]
+fn who_asks_again_for_a_profile_on_its_way_opens_no_way_for_another_one() {
+    let mut rig = retiring();
+    for to in [1, 3] {
+        rig.peer(to, 2, 42, &format!("req({to})")).unwrap();
+    }
+    rig.peer(2, 1, 42, "profile(2)").unwrap();
+    let again = rig.peer(1, 2, 42, "req(1)");
+    assert_eq!(again, Err(Refusal::ExchangeAlreadyOpen), "the profile is on its way");
+    assert_eq!(rig.peer(2, 3, 42, "profile(2)"), Err(Refusal::DeviceReplaced));
+    rig.fetched(1);
+    assert_eq!(rig.state(2, 1), ExchangeState::Unreported);
+}
+
+#[test]
+fn a_profile_that_cannot_be_delivered_may_be_asked_for_again() {
+    let mut rig = retiring();
+    for to in [1, 3] {
+        rig.peer(to, 2, 42, &format!("req({to})")).unwrap();
+    }
+    rig.peer(2, 1, 42, "profile(2)").unwrap();
+    let device = rig.attach(1, 1);
+    let letters = rig.pull(device, 1);
+    let discarded = rig.unit.discard(device, letters[0].id, rig.now);
+    assert_eq!(discarded.map(|discarded| discarded.form), Some(Form::Peer));
+    assert_eq!(rig.state(2, 1), ExchangeState::Expired);
+    rig.peer(1, 2, 42, "req(1)").unwrap();
+    rig.peer(2, 3, 42, "profile(2)").unwrap();
+    assert_eq!(rig.peer(2, 1, 42, "profile(2)"), Err(Refusal::DeviceReplaced), "on its way");
+}
+
+#[test]
+fn a_profile_that_expires_on_its_way_is_given_away_all_the_same() {
+    let mut rig = retiring();
+    for to in [1, 3] {
+        rig.peer(to, 2, 42, &format!("req({to})")).unwrap();
+    }
+    let text = letter(1, 42, "profile(2)");
+    let head = crate::rsp::envelope::read(text.as_bytes(), NidScheme::Eid).unwrap();
+    let from = Identity::device(eid(2));
+    let submission = Submission::new(&from, TO_EUICC, &head, text.len());
+    let brief = message(&text, rig.now.after(Duration::from_secs(1)));
+    rig.unit.publish(&submission, &brief, rig.now).unwrap();
+    let device = rig.attach(1, 1);
+    let letters = rig.pull(device, 1);
+    rig.wait(2);
+    rig.unit.sweep(rig.now);
+    assert_eq!(rig.peer(2, 3, 42, "profile(2)"), Err(Refusal::DeviceReplaced));
+    // Where it does not arrive it is over, and another one may have it.
+    rig.unit.detach(device, session(1));
+    rig.wait(2);
+    rig.unit.sweep(rig.now);
+    assert!(rig.unit.acknowledge(device, letters[0].id, rig.now).is_none());
+    rig.peer(2, 3, 42, "profile(2)").unwrap();
+}

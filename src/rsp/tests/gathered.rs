@@ -96,15 +96,18 @@ fn many_triggers_reach_the_servers_as_one() {
     let json = Bytes::from_static(b"{\"nid\":1,\"body\": {\"a\" : 1.50, \"b\":\"\\u0041\"} }");
     let cbor = wire::cbor(&json!({"a": [1]}));
     let in_cbor = Wire::CborIntegers.envelope(&[("body", cbor.clone())]);
-    let whole = coalesced(
+    let (whole, count) = coalesced(
         gid(42),
         "g\"1",
-        &[
+        [
             request(1, Some(Tid::Text("a\"b".into())), &json),
             request(2, Some(Tid::Number(i128::from(u64::MAX))), &in_cbor),
             request(3, None, &json),
-        ],
+        ]
+        .iter(),
+        usize::MAX,
     );
+    assert_eq!(count, 3);
     let text = std::str::from_utf8(&whole).unwrap();
     assert!(text.contains("{\"a\" : 1.50, \"b\":\"\\u0041\"}"), "bytes as they came: {text}");
     let (one, two, three) = (eid(1).to_string(), eid(2).to_string(), eid(3).to_string());
@@ -123,7 +126,7 @@ fn many_triggers_reach_the_servers_as_one() {
     let head = read(&whole, NidScheme::Eid).unwrap();
     let tid = Some(Tid::Text("g\"1".into()));
     assert_eq!(head, Head { gid: Some(gid(42)), tid, ..Head::new(Kind::Trigger) });
-    let nobody = coalesced(gid(42), "", &[]);
+    let nobody = coalesced(gid(42), "", [].iter(), usize::MAX).0;
     assert!(nobody.ends_with(br#""requesters":[]}}"#), "{nobody:?}");
 }
 
@@ -133,7 +136,7 @@ fn a_deep_body_makes_the_others_no_less_readable() {
         let body = format!("{}\"}}\"{}", "[".repeat(depth), "]".repeat(depth));
         let payload = Bytes::from(format!(r#"{{"nid":1,"gid":0,"type":"trigger","body":{body}}}"#));
         assert!(read(&payload, NidScheme::Decimal).is_ok(), "{depth} is permitted to a device");
-        let whole = coalesced(gid(1), "t", &[request(1, None, &payload)]);
+        let whole = coalesced(gid(1), "t", [request(1, None, &payload)].iter(), usize::MAX).0;
         assert!(read(&whole, NidScheme::Eid).is_ok(), "{depth}");
         let value: Value = serde_json::from_slice(&whole).unwrap();
         let requester = &value["body"]["requesters"][0];
@@ -202,7 +205,8 @@ fn bent_at_any_byte_what_is_made_of_it_is_readable_whenever_it_was() {
                 }
                 let body = RawBody::of(&bent).unwrap();
                 let request = Request { nid: eid(1), tid: None, body };
-                assert!(read(&coalesced(gid(1), "t", &[request]), NidScheme::Eid).is_ok());
+                let (whole, _) = coalesced(gid(1), "t", [request].iter(), usize::MAX);
+                assert!(read(&whole, NidScheme::Eid).is_ok());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod chunk;
+mod coalescing;
 mod consent;
 pub(in crate::rsp) mod disk;
 mod envelope;
@@ -141,6 +142,31 @@ impl Rig {
         let letters = self.pull(device, slot);
         self.unit.detach(device, session(slot));
         letters.iter().map(text).collect()
+    }
+}
+
+/// Servers that take packets of so many bytes, and so many messages; and what they have got.
+struct Heard {
+    packet_bytes_max: u32,
+    room: usize,
+    messages: Vec<ForServers>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { packet_bytes_max: u32::MAX, room: usize::MAX, messages: Vec::new() }
+    }
+}
+
+impl Servers for Heard {
+    fn packet_bytes_max(&self, _gid: Gid) -> u32 {
+        self.packet_bytes_max
+    }
+
+    fn post(&mut self, message: &ForServers) -> bool {
+        let has_room = self.messages.len() < self.room;
+        self.messages.extend(has_room.then(|| message.clone()));
+        has_room
     }
 }
 

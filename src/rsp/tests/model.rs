@@ -57,8 +57,6 @@ struct Model {
     /// Payload and expiry of all that was addressed to it and not acknowledged, in order.
     letters: BTreeMap<u32, Timestamp>,
     taken: BTreeSet<u32>,
-    /// Those of groups that it has left: they are its own now.
-    kept: BTreeSet<u32>,
     /// Oldest first; the newest alone is served.
     readers: Vec<SessionKey>,
 }
@@ -73,8 +71,8 @@ struct World {
     unit: ControlUnit,
     now: Timestamp,
     published: u32,
-    /// What was published: payload, group and campaign.
-    campaigns: Vec<(u32, Option<usize>, CampaignId)>,
+    /// What was published: payload and campaign.
+    campaigns: Vec<(u32, CampaignId)>,
     readers: u32,
     devices: Vec<Model>,
     /// Payload to id of letters in the hands of readers.
@@ -148,7 +146,7 @@ impl World {
             Ok(outcome) => {
                 assert_eq!(outcome.reached as usize, receivers.len());
                 let campaign = outcome.campaign.unwrap();
-                self.campaigns.push((self.published, group, campaign));
+                self.campaigns.push((self.published, campaign));
                 let mut wake: Vec<_> =
                     receivers.iter().filter_map(|at| self.devices[*at].reader()).collect();
                 let mut woken = outcome.wake;
@@ -245,13 +243,12 @@ impl World {
     }
 
     fn cancel(&mut self, at: usize) {
-        let Some((payload, group, campaign)) = self.campaigns.get(at).copied() else { return };
+        let Some((payload, campaign)) = self.campaigns.get(at).copied() else { return };
         if self.unit.cancel(campaign).is_none() {
             return; // forgotten
         }
         for model in &mut self.devices {
-            let is_kept = group.is_some() && model.kept.contains(&payload);
-            if !is_kept && !model.taken.contains(&payload) {
+            if !model.taken.contains(&payload) {
                 model.letters.remove(&payload);
             }
         }
@@ -260,9 +257,6 @@ impl World {
     fn put(&mut self, device: usize, groups: u8) {
         let put = self.unit.put_device(Self::nid(device), &group_list(groups), "").unwrap();
         let model = &mut self.devices[device];
-        let is_left = |group: usize| groups & (1 << group) == 0;
-        let of_left = self.campaigns.iter().filter(|(_, group, _)| group.is_some_and(is_left));
-        model.kept.extend(of_left.map(|(payload, _, _)| payload));
         assert_eq!(put.is_new, model.groups.is_none());
         model.groups = Some(groups);
     }

@@ -34,7 +34,8 @@ fn a_reader_that_takes_too_little_ends_the_download_and_holds_up_nobody() {
     let device = rig.unit.attach(eid(5), reader(2, 100)).unwrap();
     let whole = rig.pull(device, 2);
     assert!(whole[0].message.payload == download(), "not in pieces");
-    assert_eq!(rig.unit.discard(device, whole[0].id, rig.now), Some(Form::Single));
+    let discarded = rig.unit.discard(device, whole[0].id, rig.now).unwrap();
+    assert_eq!((discarded.form, &discarded.wake[..]), (Form::Single, &[][..]));
     assert!(rig.pull(device, 2).iter().all(|letter| letter.id != whole[0].id));
     let campaign = rig.unit.campaign(id, rig.now).unwrap();
     assert_eq!(campaign.tally.of(DeviceState::Failed), 1);

@@ -139,11 +139,12 @@ impl Rig {
             Op::Cancel(id) => format!("{:?}", self.unit.cancel(CampaignId(*id))),
             Op::Release(id) => format!("{:?}", self.unit.release(CampaignId(*id)).is_some()),
             Op::SendDue(has_room) => {
-                let mut sent = Vec::new();
-                self.unit.send_due(self.now, |ready| {
-                    sent.push((ready.message.payload.clone(), ready.sender, ready.gid));
-                    *has_room
-                });
+                let room = if *has_room { 3 } else { 0 };
+                let mut heard = Heard { packet_bytes_max: 700, room, ..Heard::default() };
+                self.unit.send_due(self.now, &mut heard);
+                let sent = heard.messages.into_iter();
+                let mut sent: Vec<_> =
+                    sent.map(|one| (one.message.payload.clone(), one.sender, one.gid)).collect();
                 // Groups are due in whatever order.
                 sent.sort();
                 format!("{sent:?}")
@@ -246,7 +247,7 @@ proptest! {
             live.unit.remove_device(eid(number));
         }
         live.now = live.now.after(Duration::from_secs(10_000_000));
-        live.unit.send_due(live.now, |_| true);
+        live.unit.send_due(live.now, &mut Heard::default());
         while live.unit.sweep(live.now).more {}
         live.unit.sweep(live.now);
         for gid in [42, 77] {
@@ -392,7 +393,7 @@ fn who_is_no_longer_in_the_file_takes_its_things_along() {
     assert_eq!((rig.mail(2).len(), rig.mail(3).len()), (2, 1), "what it had not got is its own");
     assert!(rig.unit.exchanges_behind(None).next().is_none());
     assert_eq!(rig.unit.stats().wishes, 0);
-    assert!(rig.unit.spent.contains(eid(2), 5) && !rig.unit.spent.contains(eid(1), 5));
+    assert!(rig.unit.spent.contains(eid(2), 5) && rig.unit.spent.contains(eid(1), 5));
     disk.write(&mut rig.unit);
     let again = Rig { unit: disk.restored(&options(), &file), now: rig.now };
     assert_eq!(disk.seen(&again.unit, rig.now), disk.seen(&rig.unit, rig.now));
@@ -461,4 +462,50 @@ fn who_takes_no_part_any_more_does_not_have_the_others_written_each_time() {
     }
     let campaign = rig.unit.campaigns(None, rig.now).next().unwrap();
     assert_eq!(campaign.tally.total(), 1);
+}
+
+#[test]
+fn a_profile_change_that_nobody_was_told_of_is_told_after_a_restart() {
+    let mut rig = Rig { unit: ControlUnit::new(options()), now: Timestamp(1_000_000) };
+    rig.unit.load(&file());
+    rig.unit.keep_rows();
+    let mut disk = Disk::default();
+    let changes = [(1, 2), (2, 1), (3, 4)];
+    let changes =
+        changes.map(|(from, to)| ProfileChange { from: eid(from), to: eid(to), gid: gid(42) });
+    changes.iter().for_each(|change| assert!(rig.unit.not_told(*change)));
+    for _ in 0..2 {
+        disk.write(&mut rig.unit);
+        rig.unit = disk.restored(&options(), &file());
+        assert!(rig.unit.has_untold());
+    }
+    assert_eq!(rig.unit.sweep(rig.now).untold, changes);
+    disk.write(&mut rig.unit);
+    rig.unit = disk.restored(&options(), &file());
+    assert!(!rig.unit.has_untold());
+    assert_eq!(disk.tables().get(&Table::Untold), None);
+}
+
+#[test]
+fn the_last_word_counts_after_a_restart_too() {
+    let mut rig = Rig { unit: ControlUnit::new(options()), now: Timestamp(1_000_000) };
+    rig.unit.load(&file());
+    rig.unit.keep_rows();
+    let mut disk = Disk::default();
+    for tid in 1..=2 {
+        rig.server(1, 0, &format!("trigger ,\"tid\":{tid}")).unwrap();
+    }
+    for (tid, rc) in [(2, 0), (1, 1)] {
+        rig.device(1, 1, 0, &format!("ret(trigger) ,\"tid\":{tid},\"rc\":{rc}")).unwrap();
+    }
+    let index = rig.unit.registry().key(eid(1)).unwrap().index;
+    for _ in 0..3 {
+        assert!(!rig.unit.ledger.has_agreed(index, &[gid(42)], rig.now), "it said no at last");
+        disk.write(&mut rig.unit);
+        rig.unit = disk.restored(&options(), &file());
+        assert_eq!(rig.unit.ledger.said_late(), 1);
+    }
+    rig.unit.remove_device(eid(1)).unwrap();
+    disk.write(&mut rig.unit);
+    assert_eq!(disk.tables().get(&Table::Said), None);
 }

@@ -629,3 +629,17 @@ fn the_readme_lists_every_refusal() {
         assert!(readme.contains(&row), "README.md lacks the line\n{row}");
     }
 }
+
+#[test]
+fn a_gathered_trigger_in_its_own_name_stays_when_the_device_leaves_the_group() {
+    let coalesce = Duration::from_secs(1);
+    let mut rig = Rig::with_settings(Settings { coalesce, ..Settings::default() });
+    rig.device(1, 1, 0, "trigger").unwrap();
+    rig.device(2, 0, 42, "trigger").unwrap();
+    for number in [1, 2] {
+        rig.unit.put_device(eid(number), &[gid(77)], "").unwrap();
+    }
+    rig.server(1, 0, "ret(trigger)").unwrap();
+    assert_eq!(refused(rig.server(2, 0, "ret(trigger)")), "unsolicited_answer");
+    assert_eq!(refused(rig.server(0, 42, "ret(trigger)")), "unsolicited_answer");
+}

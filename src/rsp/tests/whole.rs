@@ -8,6 +8,8 @@
 
 mod ops;
 
+mod request;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -16,6 +18,7 @@ use super::super::mailbox::READERS_MAX;
 use super::disk::Disk;
 use super::*;
 use ops::{Op, Settled, ops};
+use request::{Canaries, Request, is_failure};
 
 const DEVICES: usize = 5;
 const GROUPS: usize = 2;
@@ -29,6 +32,8 @@ const TOLERATED_PERMILLE: u16 = 500;
 struct Posted {
     campaign: usize,
     expires: Timestamp,
+    /// When it is put away, unless it is on its way.
+    looked_at: Timestamp,
     /// It lies in this group's log; else in the device's own mailbox.
     group: Option<usize>,
     needs_consent: bool,
@@ -58,62 +63,6 @@ impl Device {
     }
 }
 
-/// Who is served first, and how they fare.
-struct Canaries {
-    first: BTreeSet<usize>,
-    done: usize,
-    failed: usize,
-    verdict: Option<bool>,
-}
-
-struct Request {
-    id: CampaignId,
-    is_msg: bool,
-    group: Option<usize>,
-    expires: Timestamp,
-    states: BTreeMap<usize, DeviceState>,
-    wave: Option<Canaries>,
-    /// Its device is no longer registered.
-    forgotten: bool,
-}
-
-impl Request {
-    fn state(&self, device: usize) -> Option<DeviceState> {
-        self.states.get(&device).copied().filter(|_| !self.forgotten)
-    }
-
-    /// Moves a device on; `true` when the others may follow now.
-    fn set(&mut self, device: usize, to: DeviceState) -> bool {
-        let Some(from) = self.states.insert(device, to) else { return false };
-        let Some(wave) = self.wave.as_mut().filter(|w| w.first.contains(&device)) else {
-            return false;
-        };
-        if !from.is_open() || to.is_open() {
-            return false;
-        }
-        wave.done += 1;
-        wave.failed += usize::from(is_failure(to));
-        if wave.verdict.is_some() {
-            return false;
-        }
-        let tolerated = wave.first.len() * usize::from(TOLERATED_PERMILLE) / 1000;
-        if wave.failed > tolerated {
-            wave.verdict = Some(false);
-        } else if wave.done == wave.first.len() {
-            wave.verdict = Some(true);
-        }
-        wave.verdict == Some(true)
-    }
-
-    fn ttl(&self) -> Duration {
-        if self.is_msg { TTL_MSG } else { TTL_TRIGGER }
-    }
-}
-
-fn is_failure(state: DeviceState) -> bool {
-    matches!(state, DeviceState::Refused | DeviceState::Failed | DeviceState::Expired)
-}
-
 struct World {
     unit: ControlUnit,
     now: Timestamp,
@@ -123,6 +72,7 @@ struct World {
     /// First waves that have fared well, and nobody has acted upon it yet.
     verdicts: Vec<usize>,
     posted: u32,
+    answers: u32,
     sessions: u32,
     options: ControlOptions,
     disk: Disk,
@@ -157,6 +107,7 @@ impl World {
             requests: Vec::new(),
             verdicts: Vec::new(),
             posted: 0,
+            answers: 0,
             sessions: 0,
             options,
             disk: Disk::default(),
@@ -200,6 +151,8 @@ impl World {
         for device in &mut self.devices {
             device.readers.clear();
             device.taken.clear();
+            // Nothing is on its way any more that would have to be spared.
+            device.letters.values_mut().for_each(|letter| letter.looked_at = letter.expires);
         }
         self.heed();
     }
@@ -211,14 +164,15 @@ impl World {
 
     /// Whether a device agrees, as far as these groups are concerned.
     fn agrees(&self, device: usize, groups: &[usize]) -> bool {
-        let mut concerned = self.requests.iter().filter(|request| {
+        let concerned = self.requests.iter().filter(|request| {
             !request.is_msg && request.group.is_none_or(|group| groups.contains(&group))
         });
         let said = |request: &&Request| {
             let state = request.state(device);
             matches!(state, Some(DeviceState::Ok | DeviceState::Refused))
         };
-        concerned.rfind(said).is_some_and(|request| {
+        let last = concerned.filter(said).max_by_key(|request| request.said.get(&device));
+        last.is_some_and(|request| {
             request.state(device) == Some(DeviceState::Ok) && request.expires > self.now
         })
     }
@@ -281,6 +235,7 @@ impl World {
                     expires: self.now.after(ttl),
                     states: members.iter().map(|d| (*d, DeviceState::Queued)).collect(),
                     wave: self.first_wave(&members, first),
+                    said: BTreeMap::new(),
                     forgotten: false,
                 });
                 members
@@ -314,7 +269,8 @@ impl World {
         let group = request.group;
         self.posted += 1;
         for device in members {
-            let letter = Posted { campaign, expires, group, needs_consent, gated };
+            let looked_at = expires;
+            let letter = Posted { campaign, expires, looked_at, group, needs_consent, gated };
             self.devices[*device].letters.insert(self.posted, letter);
         }
     }
@@ -426,6 +382,9 @@ impl World {
         if let Some(letter) = letter {
             self.devices[device].letters.remove(&number);
             self.move_on(letter.campaign, device, to);
+            if to == DeviceState::Failed {
+                self.heed();
+            }
         }
     }
 
@@ -461,6 +420,8 @@ impl World {
             (_, false) => DeviceState::Refused,
             (_, true) => DeviceState::Failed,
         };
+        self.answers += 1;
+        self.requests[campaign].said.insert(device, self.answers);
         self.move_on(campaign, device, to);
         if to == DeviceState::Refused {
             let groups = self.requests[campaign].group.map_or(own_groups, |group| vec![group]);
@@ -547,7 +508,8 @@ impl World {
         }
         request.expires = request.expires.max(self.now.after(request.ttl()));
         let needs_consent = self.strict && request.is_msg && request.group.is_some();
-        self.post(campaign, &missing, needs_consent, false);
+        let gated = request.wave.as_ref().is_some_and(|wave| wave.verdict != Some(true));
+        self.post(campaign, &missing, needs_consent, gated);
     }
 
     fn cancel(&mut self, at: usize) {
@@ -558,7 +520,7 @@ impl World {
         for (at, device) in self.devices.iter_mut().enumerate() {
             let taken = &device.taken;
             device.letters.retain(|number, letter| {
-                let is_mine = letter.campaign == campaign && letter.group == group;
+                let is_mine = letter.campaign == campaign;
                 if is_mine && taken.contains_key(number) {
                     under_way.insert(at);
                 } else if is_mine {
@@ -616,6 +578,7 @@ impl World {
             let is_first = wave.is_some_and(|wave| wave.first.contains(&device));
             let is_free = !letter.needs_consent && (!letter.gated || is_first);
             letter.group = None;
+            letter.looked_at = letter.expires;
             is_free || taken.contains_key(number)
         });
         self.strike(device, |request| request.group == Some(group));
@@ -645,17 +608,27 @@ impl World {
         self.unit.sweep(self.now);
         let now = self.now;
         let mut lost = Vec::new();
+        let mut spared = BTreeSet::new();
         for (at, device) in self.devices.iter_mut().enumerate() {
             let taken = &device.taken;
             device.letters.retain(|number, letter| {
-                // A letter of its own is spared while it is on its way.
-                let stays = letter.group.is_none() && taken.contains_key(number);
-                let is_over = letter.expires <= now && !stays;
+                let is_due = letter.looked_at <= now;
+                // What is on its way is spared.
+                if is_due && taken.contains_key(number) && letter.group.is_some() {
+                    spared.insert(*number);
+                }
+                let is_over = is_due && !taken.contains_key(number);
                 if is_over {
                     lost.push((at, letter.clone()));
                 }
                 !is_over
             });
+        }
+        // A letter to a group is looked at again a second later.
+        for letter in self.devices.iter_mut().flat_map(|device| &mut device.letters) {
+            if spared.contains(letter.0) && letter.1.group.is_some() {
+                letter.1.looked_at = now.after(Duration::from_secs(1));
+            }
         }
         for (device, Posted { campaign, group, .. }) in lost {
             let state = self.requests[campaign].state(device);
@@ -736,7 +709,7 @@ impl World {
         assert_eq!((stats.mail_messages, stats.mail_bytes, stats.mail_dropped), (0, 0, 0));
         assert_eq!((stats.campaigns_open, stats.campaign_devices.total()), (0, 0));
         assert_eq!((stats.campaigns_canary, stats.campaigns_halted), (0, 0));
-        assert_eq!((stats.wishes, stats.exchanges), (0, 0));
+        assert_eq!((stats.wishes, stats.exchanges, self.unit.ledger.said_late()), (0, 0, 0));
     }
 }
 

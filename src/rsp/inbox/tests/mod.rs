@@ -1,6 +1,7 @@
 //! Tests of the inbox. Here: servers for every device, and nobody asked.
 
 mod model;
+mod packets;
 mod servers;
 
 use super::shelf::SENDERS;
@@ -172,5 +173,6 @@ fn a_full_inbox_says_so_before_anything_is_posted() {
         post(&mut inbox, "x", None);
     }
     assert!(!has_room(&inbox, 1, None));
-    assert!(!has_room(&empty(LIMITS), 101, None));
+    assert!(!has_room(&empty(LIMITS), 101, Some(Nid::FIRST)));
+    assert!(has_room(&empty(LIMITS), 101, None), "what the control unit writes is not lost");
 }
