@@ -181,12 +181,11 @@ impl GroupLetter {
     }
 
     /// The same for one device that leaves the group.
-    pub(super) fn to_own(&self, index: u32, nid: Nid) -> OwnLetter {
+    pub(super) fn to_own(&self, nid: Nid, copy: u32) -> OwnLetter {
         let Publication { message, parts, chunks, .. } = &self.publication;
         let message = parts.as_ref().map_or_else(|| Arc::clone(message), |p| part(message, p, nid));
         let (id, expires, campaign, chunks) = (self.id, self.expires, self.campaign, *chunks);
         let (form, change) = (Form::Multi, None);
-        let copy = self.roll.place_of(index).map_or(0, |place| place + 1);
         OwnLetter { id, copy, message, expires, form, campaign, chunks, change }
     }
 }

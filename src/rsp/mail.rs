@@ -91,6 +91,8 @@ pub(super) struct Mail {
     /// When which letters to groups expire.
     group_expiries: BTreeSet<(Timestamp, (u64, Gid))>,
     last_id: u64,
+    /// Tells letters apart that were one letter to a group.
+    last_copy: u32,
     limits: RspLimits,
     totals: MailTotals,
     notes: Notes,
@@ -114,6 +116,7 @@ impl Mail {
             calendar: BTreeSet::new(),
             group_expiries: BTreeSet::new(),
             last_id: 0,
+            last_copy: 0,
             limits,
             totals: MailTotals::default(),
             notes: Notes::default(),
@@ -668,7 +671,10 @@ impl Mail {
         for letter in &mut log.letters {
             if letter.roll.finish(index) {
                 let may_have = has_begun(letter.id) || letter.is_free_for(index);
-                withdrawn.extend(may_have.then(|| letter.to_own(index, nid)));
+                withdrawn.extend(may_have.then(|| {
+                    self.last_copy = self.last_copy.wrapping_add(1);
+                    letter.to_own(nid, self.last_copy)
+                }));
                 self.notes.roll(gid, letter.id);
                 done.extend(letter.is_done().then_some(letter.id));
             }

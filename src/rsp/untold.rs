@@ -67,7 +67,7 @@ impl Untold {
     }
 
     /// As they were.
-    pub(super) fn restore(&mut self, rows: Vec<(u64, ChangeRow)>, last_row: u64) {
+    pub(super) fn restore(&mut self, rows: &[(u64, ChangeRow)], last_row: u64) {
         let changes = rows.iter().filter_map(|(row, change)| Some((*row, change.change()?)));
         self.changes = changes.collect();
         self.last_row = self.changes.back().map_or(0, |(row, _)| *row).max(last_row);

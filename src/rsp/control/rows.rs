@@ -82,7 +82,7 @@ impl ControlRows {
                 self.mail.take(table, id, part, value)?;
             }
             Table::Request | Table::States | Table::Said => {
-                self.ledger.take(table, id, part, value)?
+                self.ledger.take(table, id, part, value)?;
             }
             Table::Wish => self.wishes.push((id, minicbor::decode(value).ok()?)),
             Table::Gathered => self.gathered.push((id, part, minicbor::decode(value).ok()?)),
@@ -234,7 +234,7 @@ impl ControlUnit {
             untold,
         ] = numbers;
         self.ledger.go_on_from_said(said);
-        self.untold.restore(rows.untold, untold);
+        self.untold.restore(&rows.untold, untold);
         (written.rosters.last, written.devices.last) = (rosters, devices);
         for (nid, number) in rows.devices {
             written.devices.know(nid, number);

@@ -275,6 +275,7 @@ impl Mail {
         self.last_id = last_id;
         for (id, copy, row) in rows.letters {
             self.last_id = self.last_id.max(id);
+            self.last_copy = self.last_copy.max(copy);
             match (past.device(row.to), past.message(row.message)) {
                 (Some((_, key)), Some(message)) => {
                     self.put_in(key.index, own_letter(id, copy, &row, message));
