@@ -142,6 +142,15 @@ impl Outbox {
         shared
     }
 
+    /// Takes out what has this row in the store.
+    pub(super) fn take_row(&mut self, row: u64) -> Option<Delivery> {
+        let is_it = |delivery: &Delivery| delivery.kept.as_ref().is_some_and(|k| k.id() == row);
+        let at = self.queue.iter().position(is_it)?;
+        let delivery = self.queue.remove(at)?;
+        self.bytes -= delivery.bytes();
+        Some(delivery)
+    }
+
     fn take_where(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let mut taken = Vec::new();
         for delivery in std::mem::take(&mut self.queue) {

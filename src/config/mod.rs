@@ -155,7 +155,11 @@ impl Config {
             in_file(vec![Mistake { key: String::new(), line: None, message: e.to_string() }])
         })?;
         let base_dir = path.parent().unwrap_or(Path::new(""));
-        Self::from_toml(&text, base_dir).map_err(|errors| in_file(errors.mistakes))
+        let config = Self::from_toml(&text, base_dir);
+        let mut config = config.map_err(|errors| in_file(errors.mistakes))?;
+        // What is acknowledged is kept unless the file says otherwise.
+        config.store.path.get_or_insert_with(|| base_dir.join(store::FOLDER));
+        Ok(config)
     }
 
     /// Reads and checks a text whose relative paths start at `base_dir`.
@@ -247,8 +251,7 @@ impl Config {
             auth.password_file.iter_mut().chain(&mut auth.acl_file).for_each(resolve);
         }
         let files = self.rsp.registry.iter_mut().chain(&mut self.rsp.proof_issuers);
-        let folder = self.store.path.get_or_insert_with(|| store::FOLDER.into());
-        files.chain(&mut self.audit.path).chain([folder]).for_each(resolve);
+        files.chain(&mut self.audit.path).chain(&mut self.store.path).for_each(resolve);
         let Admin { token_file, read_token_file, tls, .. } = &mut self.admin;
         token_file.iter_mut().chain(read_token_file).for_each(resolve);
         if let Some(AdminTls { cert, key, client_ca, crl, .. }) = tls {

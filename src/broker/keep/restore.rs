@@ -26,9 +26,10 @@ pub struct Loaded {
     messages: HashMap<u64, Arc<Message>>,
     /// Parts of a message, of which more is to come.
     parts: (u64, Vec<u8>),
-    sessions: BTreeMap<u64, SessionRow>,
-    subscriptions: BTreeMap<u64, SubscriptionRow>,
-    queued: BTreeMap<u64, QueuedRow>,
+    // Lists, which are given back as a whole: there may be millions.
+    sessions: Vec<(u64, SessionRow)>,
+    subscriptions: Vec<(u64, SubscriptionRow)>,
+    queued: Vec<(u64, QueuedRow)>,
     in_flight: HashMap<u64, Vec<(PacketId, InFlightRow)>>,
     received: HashMap<u64, BTreeSet<PacketId>>,
     retained: BTreeMap<u64, RetainedRow>,
@@ -42,7 +43,6 @@ pub struct Loaded {
 struct Opened {
     handle: Arc<Handle>,
     written: SessionRow,
-    queue: Queue,
 }
 
 /// What came back.
@@ -101,11 +101,11 @@ impl Loaded {
                 self.end_message_before(key.id);
                 self.parts.1.extend_from_slice(value);
             }
-            Table::Session => drop(self.sessions.insert(key.id, minicbor::decode(value).ok()?)),
+            Table::Session => self.sessions.push((key.id, minicbor::decode(value).ok()?)),
             Table::Subscription => {
-                self.subscriptions.insert(key.id, minicbor::decode(value).ok()?);
+                self.subscriptions.push((key.id, minicbor::decode(value).ok()?));
             }
-            Table::Queued => drop(self.queued.insert(key.id, minicbor::decode(value).ok()?)),
+            Table::Queued => self.queued.push((key.id, minicbor::decode(value).ok()?)),
             Table::InFlight => {
                 let row: InFlightRow = minicbor::decode(value).ok()?;
                 self.last = self.last.max(row.turn);
@@ -124,9 +124,6 @@ impl Loaded {
     }
 }
 
-/// What waits for one session: by row, oldest first.
-type Queue = BTreeMap<u64, Delivery>;
-
 impl Broker {
     /// Puts together what a store has handed out. `acls` are the slots of all listeners: retained
     /// messages are served under the rights of their publishers.
@@ -142,20 +139,17 @@ impl Broker {
         let mut restored = Restored { unread: loaded.unread, ..Restored::default() };
         restored.retained = self.restore_retained(&mut loaded, acls);
         self.restore_provisioning(&mut loaded);
-        let mut queues = self.restore_queues(&mut loaded);
         let (mut keys, mut opened) = (HashMap::new(), Vec::new());
         for (row, written) in std::mem::take(&mut loaded.sessions) {
-            let queue = queues.remove(&row).unwrap_or_default();
-            let waiting = queue.len();
             match self.restore_handle(row, &written) {
                 Some(handle) => {
                     keys.insert(row, handle.key);
-                    restored.queued += waiting;
-                    opened.push((row, Opened { handle, written, queue }));
+                    opened.push((row, Opened { handle, written }));
                 }
                 None => restored.unread += 1,
             }
         }
+        restored.queued = self.restore_queues(&mut loaded, &keys);
         restored.sessions = keys.len();
         self.restore_subscriptions(&mut loaded, &keys);
         // Mail is given again to those who have subscribed to it.
@@ -187,13 +181,18 @@ impl Broker {
         retained.len()
     }
 
-    /// The messages that wait, by session.
-    fn restore_queues(&self, loaded: &mut Loaded) -> HashMap<u64, Queue> {
-        let mut queues: HashMap<u64, Queue> = HashMap::new();
+    /// The messages that wait for sessions, each session's oldest first; gives how many.
+    fn restore_queues(&self, loaded: &mut Loaded, keys: &HashMap<u64, SessionKey>) -> usize {
+        let mut count = 0;
         for (id, row) in std::mem::take(&mut loaded.queued) {
             let kept = self.keeper.guard_of(Table::Queued, id);
+            let handle = keys.get(&row.session).and_then(|key| self.sessions.find(*key));
             let message = loaded.messages.get(&row.message);
-            let (Some(message), Some(qos)) = (message, QoS::from_bits(row.qos)) else { continue };
+            let (Some(handle), Some(message), Some(qos)) =
+                (handle, message, QoS::from_bits(row.qos))
+            else {
+                continue;
+            };
             let delivery = Delivery {
                 kept: Some(kept),
                 message: Arc::clone(message),
@@ -204,9 +203,10 @@ impl Broker {
                 dup: true,
                 share: row.share.as_deref().map(Into::into),
             };
-            queues.entry(row.session).or_default().insert(id, delivery);
+            lock(&handle.outbox).put_back([delivery]);
+            count += 1;
         }
-        queues
+        count
     }
 
     /// The control unit and the inbox, where nobody has subscribed yet.
@@ -230,7 +230,7 @@ impl Broker {
     }
 
     fn restore_session(&self, row: u64, session: Opened, loaded: &mut Loaded) {
-        let Opened { handle, written, mut queue } = session;
+        let Opened { handle, written } = session;
         let in_flight = loaded.in_flight.remove(&row).unwrap_or_default();
         let past = Past {
             version: Version::of_level(written.level).unwrap_or(Version::V5),
@@ -239,10 +239,9 @@ impl Broker {
                 ms => Duration::from_millis(ms),
             },
             received: loaded.received.remove(&row).unwrap_or_default(),
-            in_flight: self.in_flight_again(&handle, in_flight, &mut queue),
+            in_flight: self.in_flight_again(&handle, in_flight),
         };
         let session = Box::new(Session::restored(past, &self.options.session));
-        lock(&handle.outbox).put_back(queue.into_values());
         // Who was connected until the end has all its time from now on.
         let full = self.now().after(session.expiry());
         let until = written.until.map_or(full, Timestamp);
@@ -257,7 +256,6 @@ impl Broker {
         &self,
         handle: &Handle,
         mut rows: Vec<(PacketId, InFlightRow)>,
-        queue: &mut Queue,
     ) -> Vec<(PacketId, Option<Delivery>)> {
         rows.sort_unstable_by_key(|(_, row)| row.turn);
         let restored = rows.into_iter().filter_map(|(id, row)| {
@@ -266,7 +264,7 @@ impl Broker {
             }
             let (origin, queued) = row.origin()?;
             let delivery = match origin {
-                Origin::Queue => queue.remove(&queued),
+                Origin::Queue => lock(&handle.outbox).take_row(queued),
                 Origin::Mailbox(letter) => self.letter_again(handle, letter),
                 Origin::Inbox(number) => self.item_again(handle, number),
             };
