@@ -154,8 +154,8 @@ fn inbox(waiting: usize, message: &Arc<Message>, to: &Addressee) -> Inbox {
     let named =
         [("a", 42), ("b", 77)].map(|(name, gid)| (name.into(), Scope::groups(Gid::new(gid))));
     let mut inbox = Inbox::new(limits, ServerScopes::new(named, Scope::All));
-    inbox.subscribe(server(1), Some("g"), &"a".into());
-    inbox.subscribe(server(2), Some("g"), &"b".into());
+    inbox.subscribe(server(1), Some("g"), &"a".into(), None);
+    inbox.subscribe(server(2), Some("g"), &"b".into(), None);
     for number in 0..waiting {
         inbox.post(message, Some(nid(number)), to, NOW);
     }
@@ -210,7 +210,7 @@ fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
     let mut inbox = inbox(waiting, &message, &to(None, 42));
     bencher.bench_local(|| {
         inbox.leave(server(1), NOW);
-        inbox.subscribe(server(1), Some("g"), &"a".into());
+        inbox.subscribe(server(1), Some("g"), &"a".into(), None);
         assert_eq!(inbox.len(), waiting);
     });
 }
@@ -247,7 +247,7 @@ fn inbox_leave_and_return_with_copies_of(bencher: Bencher<'_, '_>, waiting: usiz
     };
     bencher.with_inputs(closed).bench_local_values(|mut inbox| {
         inbox.leave(server(3), NOW);
-        inbox.subscribe(server(1), Some("g"), &"a".into());
+        inbox.subscribe(server(1), Some("g"), &"a".into(), None);
         assert_eq!(inbox.len(), waiting);
         inbox
     });

@@ -269,9 +269,14 @@ impl Keeper {
     /// Has everything written down that was handed in by now, for a session that is kept.
     pub(super) fn hasten(&self, handle: &Handle) -> Commit {
         match handle.row() {
-            Some(_) => self.store.commit(Changes::default(), Urgency::Now),
+            Some(_) => self.all(),
             None => NOTHING,
         }
+    }
+
+    /// Has everything written down that was handed in by now.
+    pub(super) fn all(&self) -> Commit {
+        if self.is_on() { self.store.commit(Changes::default(), Urgency::Now) } else { NOTHING }
     }
 
     /// The row of a message, which everybody who keeps the message shares.
@@ -434,10 +439,7 @@ impl Broker {
 
     /// Waits until everything is written down that has changed by now.
     pub async fn all_written(&self) {
-        if self.keeper.is_on() {
-            let last = self.keeper.store.commit(Changes::default(), Urgency::Now);
-            self.durable(last).await;
-        }
+        self.durable(self.keeper.all()).await;
     }
 
     /// The store is further than before.

@@ -172,7 +172,11 @@ impl Broker {
             return Published::refused(Refused { reason, name, retry_after: None, untold });
         }
         let (receivers, wanted) = self.receivers(from.key, &message.topic);
-        let (commit, congested) = self.fan_out(&message, &receivers, step);
+        let (mut commit, congested) = self.fan_out(&message, &receivers, step);
+        if message.retain {
+            // The retained message, or that there is none any more, has no receiver.
+            commit = commit.max(self.keeper.all());
+        }
         let routed = if wanted { Routed::Accepted } else { Routed::NoSubscribers };
         Published { routed, commit, congested }
     }

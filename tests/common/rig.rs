@@ -12,6 +12,7 @@ use simcast::ids::Nid;
 use simcast::pki::{Authority, Issued, LeafTemplate};
 use simcast::rsp::ServerRule;
 use simcast::service::Service;
+use simcast::store::RealDisk;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -104,6 +105,14 @@ impl Rig {
     pub async fn crash_and(self, change: impl FnOnce(&mut Config)) -> Self {
         let Self { service, authority, dir, .. } = self;
         drop(service);
+        // It may be in the midst of writing.
+        let folder = dir.path().join("store");
+        let is_free = async {
+            while RealDisk::lock(&folder).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        in_time("the disk", is_free).await;
         let change = |config: &mut Config| {
             durable(config);
             change(config);
