@@ -1,6 +1,7 @@
 //! What was acknowledged outlives the broker: the process is killed, and another one goes on.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "a history names its seed")]
 
 #[path = "../common/mod.rs"]
 mod common;
