@@ -103,6 +103,9 @@ async fn entries_come_in_their_order_from_a_number_on() {
         page["items"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect()
     };
     let page = get(&rig, "/api/v1/audit?limit=2").await;
+    assert_eq!((seqs(&page), &page["next"], &page["first"]), (vec![4, 5], &json!(null), &json!(4)));
+    assert_eq!(seqs(&get(&rig, "/api/v1/audit").await), [1, 2, 3, 4, 5]);
+    let page = get(&rig, "/api/v1/audit?since=0&limit=2").await;
     assert_eq!((seqs(&page), &page["next"], &page["newest"]), (vec![1, 2], &json!(2), &json!(5)));
     let page = get(&rig, "/api/v1/audit?since=2&limit=2").await;
     assert_eq!((seqs(&page), &page["next"], &page["first"]), (vec![3, 4], &json!(4), &json!(3)));
