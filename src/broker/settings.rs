@@ -258,7 +258,7 @@ mod tests {
             (json!({"chunk": -1}), "chunk: "),
             (json!({"colour": null}), "unknown key `colour`; known here: initiator, mode, "),
             (json!({"mode": "any", "mdoe": null}), "did you mean `mode`?"),
-            (json!({"ttl": {"mgs": null}}), "ttl.mgs: unknown key `mgs`; did you mean `msg`?"),
+            (json!({"ttl": {"mgs": null}}), "ttl.mgs: unknown key `mgs`; known here: trigger, "),
             (json!({"colour": {"dark": null}}), "unknown key `colour`"),
             (json!({"mode": {"a": null}}), "mode.a: "),
             (json!({"chunk": {"a": null}}), "chunk.a: "),

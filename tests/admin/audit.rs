@@ -130,3 +130,39 @@ async fn a_refusal_is_there_without_what_was_in_the_message() {
     assert!(actor.contains(&nid(1).to_string()) && details["client_id"] == "device");
     assert!(!get(&rig, "/api/v1/audit").await.to_string().contains("secret"));
 }
+
+#[tokio::test]
+async fn refusals_that_were_held_back_say_whose_they_are() {
+    let rig = Rig::start().await;
+    // How often each of them is refused: once more than is held back, until all is on record.
+    let refused = [(1, 3), (2, 5)];
+    for (number, times) in refused {
+        let mut device = rig.device(number, Dial::v5("device")).await;
+        for _ in 0..times {
+            let trigger = envelope(3, 0, "trigger");
+            assert!(!device.publish(TO_EUICC, trigger, QoS::AtLeastOnce).await.is_ok());
+        }
+        device.disconnect().await;
+    }
+    let settled = async {
+        loop {
+            let refusals = audited(&rig, "refusal").await;
+            let told = |number| -> u64 {
+                let theirs = refusals.iter().filter(|(actor, _)| *actor == nid(number).to_string());
+                // Who is there is one more.
+                let count = |details: &Value| {
+                    details["repeats"].as_u64().unwrap() + u64::from(details["role"].is_string())
+                };
+                theirs.map(|(_, details)| count(details)).sum()
+            };
+            if refused.iter().all(|(number, times)| told(*number) == *times) {
+                break refusals;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let refusals = crate::common::in_time("every refusal on record", settled).await;
+    let held_back = refusals.iter().filter(|(_, details)| details["role"].is_null());
+    assert!(held_back.count() >= refused.len(), "{refusals:?}");
+    assert!(refusals.iter().all(|(_, d)| d["refusal"] == "server_type_from_device"));
+}
