@@ -177,7 +177,7 @@ impl fmt::Display for Repeats {
     }
 }
 
-impl<K: Copy + Eq + Hash> Throttle<K> {
+impl<K: Clone + Eq + Hash> Throttle<K> {
     /// One line per reason and interval.
     #[must_use]
     pub fn new(interval: Duration, reasons_max: usize) -> Self {
@@ -214,8 +214,10 @@ impl<K: Copy + Eq + Hash> Throttle<K> {
     pub fn quiet(&mut self, now: Timestamp) -> Vec<(K, Repeats)> {
         let interval = self.interval;
         let held = self.reasons.iter_mut().filter(|(_, window)| window.suppressed > 0);
-        held.filter_map(|(reason, window)| Some((*reason, window.admit_over(interval, now)?)))
-            .collect()
+        held.filter_map(|(reason, window)| {
+            Some((reason.clone(), window.admit_over(interval, now)?))
+        })
+        .collect()
     }
 }
 

@@ -20,13 +20,14 @@ pub(super) fn resource() -> Resource {
 }
 
 struct ListQuery {
-    since: u64,
+    /// Those behind this number; without, the newest.
+    since: Option<u64>,
     limit: usize,
 }
 
 impl FromFields for ListQuery {
     fn from_fields(fields: &mut Fields) -> Result<Self, Problem> {
-        let since = fields.take("since", "the number of an entry")?.unwrap_or_default();
+        let since = fields.take("since", "the number of an entry")?;
         Ok(Self { since, limit: limit(fields)? })
     }
 }
@@ -45,7 +46,8 @@ async fn list(
     State(state): State<Arc<AdminState>>,
     Query(ListQuery { since, limit }): Query<ListQuery>,
 ) -> Json<AuditAnswer> {
-    let page = state.broker.audit().since(since, limit);
+    let log = state.broker.audit();
+    let page = since.map_or_else(|| log.latest(limit), |since| log.since(since, limit));
     let last = (page.first + page.lines.len() as u64).saturating_sub(1);
     let next = (!page.lines.is_empty() && last < page.newest).then_some(last);
     let items = page.lines.iter().filter_map(|line| RawValue::from_string(line.to_string()).ok());

@@ -64,16 +64,19 @@ async fn delete(
     Path(client_id): Path<String>,
     Query(DeleteQuery { forget }): Query<DeleteQuery>,
 ) -> Result<StatusCode, Problem> {
-    if forget {
-        state.broker.end_session(&actor, &client_id).await.map_err(|why| match why {
-            NotEnded::Unknown => unknown(),
-            NotEnded::StillBusy => Problem::busy("The client's connection is busy; try again."),
-        })?;
-    } else if !state.broker.kick_client(&actor, &client_id) {
-        return Err(unknown());
-    }
-    Ok(StatusCode::NO_CONTENT)
+    let ended = match forget {
+        true => state.broker.end_session(&actor, &client_id).await,
+        false => state.broker.kick_client(&actor, &client_id),
+    };
+    ended.map(|()| StatusCode::NO_CONTENT).map_err(|why| match why {
+        NotEnded::Unknown => unknown(),
+        NotEnded::StillBusy => Problem::busy("The client's connection is busy; try again."),
+        NotEnded::Away => Problem::unprocessable(AWAY),
+    })
 }
+
+const AWAY: &str =
+    "The client is not connected: there is no connection to end. With `forget`, its session ends.";
 
 fn unknown() -> Problem {
     Problem::not_found("There is no session of this client id.")

@@ -56,6 +56,11 @@ impl Recent {
         let first = if lines.is_empty() { 0 } else { oldest + skipped as u64 };
         Page { lines, first, newest: self.newest }
     }
+
+    /// The newest lines, oldest first.
+    pub(super) fn latest(&self, limit: usize) -> Page {
+        self.since(self.newest.saturating_sub(limit as u64), limit)
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +87,20 @@ mod tests {
             assert_eq!(since(&recent, beyond, 9), (vec![], 0, 14));
         }
         assert_eq!(since(&recent, 0, 0), (vec![], 0, 14));
+    }
+
+    #[test]
+    fn the_newest_lines_are_given_in_their_order() {
+        let mut recent = Recent::new(3, 10);
+        assert_eq!(recent.latest(2), recent.since(0, 2), "none yet");
+        for line in ["11", "12", "13", "14"] {
+            recent.push(line.into());
+        }
+        assert_eq!(recent.latest(0).lines, []);
+        assert_eq!(recent.latest(2), recent.since(12, 2));
+        for all in [3, 4, 99, usize::MAX] {
+            assert_eq!(recent.latest(all), recent.since(0, 3), "{all}");
+        }
     }
 
     #[test]

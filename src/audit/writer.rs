@@ -108,10 +108,16 @@ impl AuditLog {
         }
     }
 
-    /// The latest entries with numbers above `seq`, oldest first, at most `limit` of them.
+    /// The entries in memory with numbers above `seq`, oldest first, at most `limit` of them.
     #[must_use]
     pub fn since(&self, seq: u64, limit: usize) -> Page {
         lock(&self.shared.recent).since(seq, limit)
+    }
+
+    /// The newest entries, oldest first, at most `limit` of them.
+    #[must_use]
+    pub fn latest(&self, limit: usize) -> Page {
+        lock(&self.shared.recent).latest(limit)
     }
 
     /// Waits until what was recorded before is on the disk. `false`: it is not, after this time.

@@ -116,6 +116,9 @@ pub enum NotEnded {
     /// Its connection does not let go.
     #[error("the connection of this client is still busy")]
     StillBusy,
+    /// It has no connection that could end.
+    #[error("the client is not connected")]
+    Away,
 }
 
 /// Why a registry file changes nothing.
@@ -161,24 +164,26 @@ impl Broker {
         Some(session_info(&handle))
     }
 
-    /// Ends the connection of a client, if it has one; its session stays as long as the client
-    /// wanted. `false`: there is no session of it. The audit log names the actor.
-    #[must_use]
-    pub fn kick_client(&self, actor: &str, client_id: &str) -> bool {
-        let Some(handle) = self.sessions.of_client(&ClientId::from(client_id)) else {
-            return false;
-        };
-        if handle.is_online() {
-            handle.signal.raise(Calls::KICK);
+    /// Ends the connection of a client; its session stays as long as the client wanted. The audit
+    /// log names the actor.
+    ///
+    /// # Errors
+    /// [`NotEnded::Unknown`] and [`NotEnded::Away`]; then nothing has happened.
+    pub fn kick_client(&self, actor: &str, client_id: &str) -> Result<(), NotEnded> {
+        let handle = self.sessions.of_client(&ClientId::from(client_id));
+        let handle = handle.ok_or(NotEnded::Unknown)?;
+        if !handle.is_online() {
+            return Err(NotEnded::Away);
         }
+        handle.signal.raise(Calls::KICK);
         self.audit.record(Entry::new("session-kicked", actor).with("client_id", client_id));
-        true
+        Ok(())
     }
 
     /// Ends the connection and the session of a client, with all that waited for it.
     ///
     /// # Errors
-    /// [`NotEnded`].
+    /// [`NotEnded::Unknown`] and [`NotEnded::StillBusy`].
     pub async fn end_session(&self, actor: &str, client_id: &str) -> Result<(), NotEnded> {
         let handle = self.sessions.of_client(&ClientId::from(client_id));
         let handle = handle.ok_or(NotEnded::Unknown)?;

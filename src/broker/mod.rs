@@ -70,7 +70,7 @@ use crate::store::{Store, Urgency};
 use events::Events;
 use expirations::Expirations;
 use keep::Keeper;
-use record::News;
+use record::{News, Offence};
 use rights::Author;
 use sessions::{Sessions, lock};
 use wills::Wills;
@@ -125,7 +125,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     audit: AuditLog,
     /// Refusals of one reason and identity that were recorded lately.
-    audited: Mutex<Throttle<(&'static str, u64)>>,
+    audited: Mutex<Throttle<Offence>>,
     sessions: Sessions,
     expirations: Mutex<Expirations>,
     wills: Mutex<Wills>,

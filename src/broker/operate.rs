@@ -1,6 +1,7 @@
 //! What operators see and do of the control unit: campaigns and exchanges, page by page.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -50,9 +51,9 @@ pub struct CampaignInfo {
     pub devices: BTreeMap<&'static str, u32>,
     /// Its first wave.
     pub wave: Option<WaveView>,
-    /// Answers per second, lately.
-    pub rate: f64,
-    /// Seconds until all have answered, if they go on like this.
+    /// Answers per second, lately; none once it has ended.
+    pub rate: Option<f64>,
+    /// Seconds until all have answered, if they go on like this; none while nobody is to answer.
     pub eta_secs: Option<u64>,
     /// Its message is still there to be sent again.
     pub retriable: bool,
@@ -264,6 +265,8 @@ impl From<Campaign> for CampaignInfo {
             Target::Group(gid) => (None, Some(gid.get())),
         };
         let count = |state: &DeviceState| (state.name(), campaign.tally.of(*state));
+        let is_served = matches!(campaign.state, CampaignState::Running | CampaignState::Canary);
+        let rate = (campaign.rate * 1000.0).round() / 1000.0;
         Self {
             id: campaign.id.0,
             message: campaign.message.name(),
@@ -280,11 +283,16 @@ impl From<Campaign> for CampaignInfo {
             answered: campaign.tally.answered(),
             devices: DeviceState::ALL.iter().map(count).collect(),
             wave: campaign.wave,
-            rate: (campaign.rate * 1000.0).round() / 1000.0,
-            eta_secs: campaign.eta.map(|eta| eta.as_secs()),
+            rate: (campaign.state != CampaignState::Ended).then_some(rate),
+            eta_secs: campaign.eta.filter(|_| is_served).map(whole_secs),
             retriable: campaign.retriable,
         }
     }
+}
+
+/// Rounded up: what is not over takes some time.
+fn whole_secs(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Numbers that JSON readers may not hold stand as texts.

@@ -35,6 +35,16 @@ impl News {
     }
 }
 
+/// Refusals of one reason and identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Offence {
+    refusal: &'static str,
+    /// Hash of the whole name: tells apart those that begin alike.
+    identity: u64,
+    /// The name, as long as an actor's may be.
+    actor: Box<str>,
+}
+
 impl Broker {
     /// The audit log.
     #[must_use]
@@ -69,12 +79,17 @@ impl Broker {
     /// Whoever is refused again and again for the same reason fills no disk: one entry a second,
     /// with the number of the others.
     fn record_refusal(&self, who: &Who<'_>, refusal: Refusal) {
-        let identity = self.hasher.hash_one(&*who.identity.name);
-        let admitted = lock(&self.audited).admit((refusal.name(), identity), self.now());
+        let entry = Entry::new("refusal", &who.identity.name);
+        let offence = Offence {
+            refusal: refusal.name(),
+            identity: self.hasher.hash_one(&*who.identity.name),
+            actor: entry.actor().into(),
+        };
+        let admitted = lock(&self.audited).admit(offence, self.now());
         let Some(repeats) = admitted else { return };
         let client = ClientInfo::from(*who);
         self.audit.record(
-            Entry::new("refusal", &who.identity.name)
+            entry
                 .with("refusal", refusal.name())
                 .with("role", client.role)
                 .with("client_id", client.client_id)
@@ -85,9 +100,9 @@ impl Broker {
 
     /// Refusals that were held back, and were not followed by another one to name them.
     pub(super) fn record_held_back(&self) {
-        for ((refusal, _), repeats) in lock(&self.audited).quiet(self.now()) {
+        for (Offence { refusal, actor, .. }, repeats) in lock(&self.audited).quiet(self.now()) {
             self.audit.record(
-                Entry::new("refusal", CONTROL_UNIT)
+                Entry::new("refusal", &actor)
                     .with("refusal", refusal)
                     .with("repeats", repeats.count),
             );

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::Broker;
 use super::events::BrokerEvent;
 use crate::audit::Entry;
+use crate::config::explain;
 use crate::ids::Gid;
 use crate::rsp::settings::merge;
 use crate::rsp::{ControlUnit, GroupSettings, Settings};
@@ -153,14 +154,15 @@ fn patched<T>(current: &T, patch: &Map<String, Value>) -> Result<Patched<T>, Not
 where
     T: Serialize + DeserializeOwned,
 {
-    let written = |settings: &T| {
-        serde_json::to_value(settings).map_err(|error| NotSet::Malformed(error.to_string()))
-    };
+    if let Some(culprit) = culprit::<T>(patch) {
+        return Err(NotSet::Malformed(culprit));
+    }
+    let malformed = |error: serde_json::Error| NotSet::Malformed(explain(&error.to_string()));
+    let written = |settings: &T| serde_json::to_value(settings).map_err(malformed);
     let old = written(current)?;
     let mut new = old.clone();
     merge(&mut new, &Value::Object(patch.clone()));
-    let now: T = serde_json::from_value(new)
-        .map_err(|error| NotSet::Malformed(culprit::<T>(patch).unwrap_or(error.to_string())))?;
+    let now: T = serde_json::from_value(new).map_err(malformed)?;
     let (old, new) = (flat(&old), flat(&written(&now)?));
     let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
     let differs = keys.filter(|key| old.get(*key) != new.get(*key));
@@ -170,14 +172,17 @@ where
     Ok(Patched { now, before, after })
 }
 
-/// The first member of a patch that cannot be set even alone, and why.
+/// The first member of a patch that cannot be set even alone, and why. Null takes away, but only
+/// what there is.
 fn culprit<T: DeserializeOwned>(patch: &Map<String, Value>) -> Option<String> {
     let members = flat(&Value::Object(patch.clone()));
-    members.into_iter().filter(|(_, value)| !value.is_null()).find_map(|(key, value)| {
+    members.into_iter().find_map(|(key, value)| {
+        let takes_away = value.is_null();
         let nest = |inner, name: &str| Value::Object(Map::from_iter([(name.to_owned(), inner)]));
         let alone = key.rsplit('.').fold(value, nest);
-        let error = serde_json::from_value::<T>(alone).err()?;
-        Some(format!("{key}: {error}"))
+        let error = serde_json::from_value::<T>(alone).err()?.to_string();
+        let is_known = takes_away && error.starts_with("invalid type: null");
+        (!is_known).then(|| format!("{key}: {}", explain(&error)))
     })
 }
 
@@ -224,6 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn null_takes_away_every_key_that_there_is() {
+        fn check<T>(current: &T, key: &str)
+        where
+            T: Serialize + DeserializeOwned + Default + PartialEq + std::fmt::Debug,
+        {
+            let nest = |inner: Value, name: &str| json!({ name: inner });
+            let patch = object(key.rsplit('.').fold(Value::Null, nest));
+            assert_eq!(patched(current, &patch).unwrap().now, T::default(), "{key}");
+        }
+        let keys: Vec<String> = flat(&json!(Settings::default())).keys().cloned().collect();
+        assert!(keys.len() > 12, "{keys:?}");
+        for key in keys.iter().map(String::as_str).chain(["ttl", "trigger_rate"]) {
+            check(&Settings::default(), key);
+            check(&GroupSettings::default(), key);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_key() {
         for (patch, words) in [
             (json!({"mode": "any", "ttl": {"msg": "soon"}}), "ttl.msg: "),
@@ -233,6 +256,15 @@ mod tests {
             (json!({"mode": {}}), "mode: "),
             (json!({"mode": {"a": {"b": 1}}}), "mode.a.b: "),
             (json!({"chunk": -1}), "chunk: "),
+            (json!({"colour": null}), "unknown key `colour`; known here: initiator, mode, "),
+            (json!({"mode": "any", "mdoe": null}), "did you mean `mode`?"),
+            (json!({"ttl": {"mgs": null}}), "ttl.mgs: unknown key `mgs`; known here: trigger, "),
+            (json!({"colour": {"dark": null}}), "unknown key `colour`"),
+            (json!({"mode": {"a": null}}), "mode.a: "),
+            (json!({"chunk": {"a": null}}), "chunk.a: "),
+            (json!({"ttl": "3d"}), "ttl: invalid type: string \"3d\", expected a table"),
+            (json!({"conditions": "model"}), "expected a list"),
+            (json!({"mode": "both"}), "mode: unknown value `both`; known here: any, single, multi"),
         ] {
             for error in [
                 patched(&Settings::default(), &object(patch.clone())).unwrap_err(),

@@ -23,7 +23,7 @@ mod output;
 mod sessions;
 mod settings;
 
-use api::{Api, CtlError};
+use api::{Api, CtlError, Means};
 use output::{Column, Output, Table};
 
 /// See and change a running broker
@@ -119,7 +119,7 @@ impl Ctl {
     /// # Errors
     /// [`Failure`] with what is wrong and the exit code.
     pub async fn run(self) -> Result<(), Failure> {
-        let api = Api::new(self.http()?);
+        let api = Api::new(self.http()?, self.means());
         let mut output = Output::new(self.json);
         match self.act(&api, &mut output).await {
             // Whoever reads has seen enough.
@@ -141,6 +141,15 @@ impl Ctl {
             Action::Events(command) => command.run(api, output).await,
             Action::Audit(command) => command.run(api, output).await,
             Action::Explain(command) => command.run(api, output).await,
+        }
+    }
+
+    fn means(&self) -> Means {
+        let scheme = self.url.split("://").next().unwrap_or_default();
+        Means {
+            over_tls: scheme.eq_ignore_ascii_case("https"),
+            certificate: self.cert.is_some(),
+            token: self.token_file.is_some(),
         }
     }
 

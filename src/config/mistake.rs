@@ -155,8 +155,9 @@ fn take_out_value(key: &str, value: &mut DeValue<'_>, at: usize) -> Option<Strin
     }
 }
 
-/// serde's message in our words: an unknown name comes with the nearest known one.
-pub(super) fn explain(message: &str) -> String {
+/// serde's message in our words: an unknown name comes with the nearest known one, and types have
+/// the names that they have in the file.
+pub(crate) fn explain(message: &str) -> String {
     if let Some(name) = message.strip_prefix("missing field ") {
         return format!("missing key {name}");
     }
@@ -166,7 +167,7 @@ pub(super) fn explain(message: &str) -> String {
     }
     let kind = ["unknown field", "unknown variant"].iter().find(|kind| message.starts_with(**kind));
     let Some(kind) = kind else {
-        return message.to_owned();
+        return wrong_type(message).unwrap_or_else(|| message.to_owned());
     };
     let what = if *kind == "unknown field" { "unknown key" } else { "unknown value" };
     let mut names = message.split('`').skip(1).step_by(2);
@@ -181,6 +182,26 @@ pub(super) fn explain(message: &str) -> String {
         return format!("{what} `{wrong}`");
     }
     format!("{what} `{wrong}`; known here: {}", known.join(", "))
+}
+
+/// A message about a type; `None` where it is about something else.
+fn wrong_type(message: &str) -> Option<String> {
+    let (found, wanted) = message.split_once(", expected ")?;
+    let (kind, found) = found.split_once(": ").filter(|(kind, _)| kind.starts_with("invalid "))?;
+    let found = match found {
+        "map" => "a table",
+        "sequence" => "a list",
+        other => other,
+    };
+    let wanted = match wanted {
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "string or map" => "a string",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number within its bounds",
+        rust if rust.starts_with("struct ") => "a table",
+        other => other,
+    };
+    Some(format!("{kind}: {found}, expected {wanted}"))
 }
 
 const TOO_DEEP: &str = "a key with too many dots";
@@ -235,6 +256,22 @@ mod tests {
         assert_eq!(explain("missing field `bind`"), "missing key `bind`");
         let serde = "invalid type: integer `1`, expected a string";
         assert_eq!(explain(serde), serde);
+    }
+
+    #[test]
+    fn types_have_the_names_that_they_have_in_a_file() {
+        for (serde, words) in [
+            ("string \"x\", expected struct Ttl", "string \"x\", expected a table"),
+            ("map, expected a sequence", "a table, expected a list"),
+            ("sequence, expected string or map", "a list, expected a string"),
+            ("floating point `1.5`, expected u32", "floating point `1.5`, expected a whole number"),
+        ] {
+            let explained = explain(&format!("invalid type: {serde}"));
+            assert!(explained.starts_with(&format!("invalid type: {words}")), "{explained}");
+        }
+        for other in ["a rate, expected nothing", "`x` is no rate"] {
+            assert_eq!(explain(other), other);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use audit::Audit;
 pub use auth::{Auth, WiderSubscription};
 pub use limits::Limits;
 pub use listener::{Bind, Listener, Protocol, ProxyProtocol, Tls, TlsVersion, UserNameFrom};
+pub(crate) use mistake::explain;
 pub use mistake::{ConfigErrors, Mistake};
 pub use mqtt::{DropOrDisconnect, KeepOrRefuse, Mqtt, Overlapping, WarnOrDisconnect};
 pub use rsp::{Rsp, Stamp};

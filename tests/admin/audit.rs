@@ -103,6 +103,9 @@ async fn entries_come_in_their_order_from_a_number_on() {
         page["items"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect()
     };
     let page = get(&rig, "/api/v1/audit?limit=2").await;
+    assert_eq!((seqs(&page), &page["next"], &page["first"]), (vec![4, 5], &json!(null), &json!(4)));
+    assert_eq!(seqs(&get(&rig, "/api/v1/audit").await), [1, 2, 3, 4, 5]);
+    let page = get(&rig, "/api/v1/audit?since=0&limit=2").await;
     assert_eq!((seqs(&page), &page["next"], &page["newest"]), (vec![1, 2], &json!(2), &json!(5)));
     let page = get(&rig, "/api/v1/audit?since=2&limit=2").await;
     assert_eq!((seqs(&page), &page["next"], &page["first"]), (vec![3, 4], &json!(4), &json!(3)));
@@ -126,4 +129,40 @@ async fn a_refusal_is_there_without_what_was_in_the_message() {
     let [(actor, details)] = &refusals[..] else { panic!("{refusals:?}") };
     assert!(actor.contains(&nid(1).to_string()) && details["client_id"] == "device");
     assert!(!get(&rig, "/api/v1/audit").await.to_string().contains("secret"));
+}
+
+#[tokio::test]
+async fn refusals_that_were_held_back_say_whose_they_are() {
+    let rig = Rig::start().await;
+    // How often each of them is refused: once more than is held back, until all is on record.
+    let refused = [(1, 3), (2, 5)];
+    for (number, times) in refused {
+        let mut device = rig.device(number, Dial::v5("device")).await;
+        for _ in 0..times {
+            let trigger = envelope(3, 0, "trigger");
+            assert!(!device.publish(TO_EUICC, trigger, QoS::AtLeastOnce).await.is_ok());
+        }
+        device.disconnect().await;
+    }
+    let settled = async {
+        loop {
+            let refusals = audited(&rig, "refusal").await;
+            let told = |number| -> u64 {
+                let theirs = refusals.iter().filter(|(actor, _)| *actor == nid(number).to_string());
+                // Who is there is one more.
+                let count = |details: &Value| {
+                    details["repeats"].as_u64().unwrap() + u64::from(details["role"].is_string())
+                };
+                theirs.map(|(_, details)| count(details)).sum()
+            };
+            if refused.iter().all(|(number, times)| told(*number) == *times) {
+                break refusals;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let refusals = crate::common::in_time("every refusal on record", settled).await;
+    let held_back = refusals.iter().filter(|(_, details)| details["role"].is_null());
+    assert!(held_back.count() >= refused.len(), "{refusals:?}");
+    assert!(refusals.iter().all(|(_, d)| d["refusal"] == "server_type_from_device"));
 }

@@ -203,6 +203,7 @@ async fn a_halted_campaign_goes_on_when_it_is_released() {
     answers(&mut devices[0], &message, 6).await;
     let campaign = get(&rig, "/api/v1/campaigns/1").await;
     assert_eq!((&campaign["state"], &campaign["wave"]["failed"]), (&json!("halted"), &json!(1)));
+    assert!(campaign["rate"].is_f64() && campaign["eta_secs"].is_null(), "nobody is served");
     assert_eq!(pages(&rig, "/api/v1/campaigns?state=halted", 1, "id").await.concat(), ["1"]);
     for waiting in &mut devices[1..] {
         waiting.expect_nothing().await;
@@ -226,4 +227,32 @@ async fn a_halted_campaign_goes_on_when_it_is_released() {
         steps,
         [("control-unit".to_owned(), step("halted")), ("local".to_owned(), step("released")),]
     );
+}
+
+#[tokio::test]
+async fn what_has_ended_has_neither_rate_nor_end_to_come() {
+    let rig = Rig::start().await;
+    let mut server = rig.server(Dial::v5("server")).await;
+    let mut four = rig.reader(4, Dial::v5("four")).await;
+    let mut two = rig.reader(2, Dial::v5("two")).await;
+    let (to_one, to_group) = (envelope(4, 0, "msg"), c1(""));
+    tell(&mut server, &to_one).await;
+    tell(&mut server, &to_group).await;
+    is_silent(&mut four, &to_one).await;
+    answers(&mut two, &to_group, 0).await;
+    let shown = async |id: u64| get(&rig, &format!("/api/v1/campaigns/{id}")).await;
+    let (one, group) = (shown(1).await, shown(2).await);
+    assert_eq!((&one["state"], &one["rate"]), (&json!("running"), &json!(0.0)));
+    assert!(group["rate"].as_f64().unwrap() > 0.0 && group["eta_secs"].as_u64() > Some(0));
+
+    let b2 = envelope_with(4, 0, "ret(msg)", r#""rc":0,"body":1"#);
+    assert!(four.publish(TO_SM_SR, b2, ONE).await.is_ok());
+    post(&rig, 2, "cancel", "{}").await.ok();
+    for id in [1, 2] {
+        let over = shown(id).await;
+        assert_eq!(
+            (&over["state"], &over["rate"], &over["eta_secs"]),
+            (&json!("ended"), &json!(null), &json!(null))
+        );
+    }
 }

@@ -141,9 +141,15 @@ async fn groups_and_sessions_are_shown_and_clients_kicked() {
     assert!(shown.lines().any(|line| line.split_whitespace().eq(["CLIENT", ".."])), "{shown}");
     assert_eq!(ctl(&rig, &["sessions", "kick", "a/../b?c#d"]).await.ok(), "kicked\n");
     assert_eq!(clients[1].expect_goodbye().await, ReasonCode::AdministrativeAction);
-    assert_eq!(ctl(&rig, &["sessions", "kick", "--forget", ".."]).await.ok(), "kicked\n");
+    assert_eq!(ctl(&rig, &["sessions", "kick", "--forget", ".."]).await.ok(), "forgotten\n");
     ctl(&rig, &["sessions", "get", ".."]).await.failed(1);
     clients[2].ping().await;
+
+    let away = rig.client(Dial::v5("away").persistent()).await;
+    away.disconnect().await;
+    let complaint = ctl(&rig, &["sessions", "kick", "away"]).await.failed(1);
+    assert!(complaint.contains("not connected: there is no connection to end"), "{complaint}");
+    assert_eq!(ctl(&rig, &["sessions", "kick", "--forget", "away"]).await.ok(), "forgotten\n");
 }
 
 #[tokio::test]
@@ -224,7 +230,10 @@ async fn a_token_opens_the_api_as_far_as_it_goes() {
     let rig = rig_with_tokens().await;
     let device = nid(1).to_string();
     let complaint = ctl(&rig, &["devices", "list"]).await.failed(1);
-    assert!(complaint.starts_with("simcast: Token needed: "), "{complaint}");
+    assert!(complaint.starts_with("simcast: Token needed: Say --token-file "), "{complaint}");
+    write_secret(&rig.dir.path().join("other"), &TOKEN.to_uppercase());
+    let complaint = ctl(&rig, &["--token-file", "other", "groups", "list"]).await.failed(1);
+    assert!(complaint.contains("not the token of this broker"), "{complaint}");
     ctl(&rig, &["--token-file", "read-token", "devices", "list"]).await.ok();
     let delete = ["devices", "delete", &device, "--token-file", "read-token"];
     let complaint = ctl(&rig, &delete).await.failed(1);

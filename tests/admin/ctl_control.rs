@@ -62,6 +62,13 @@ async fn settings_are_shown_set_and_unset() {
         let complaint = ctl(&rig, &["settings", "set", wrong]).await.failed(1);
         assert!(complaint.starts_with(&format!("simcast: {words}")), "{complaint}");
     }
+    for group in [&[][..], &["--group", "7"]] {
+        let unset = [&["settings", "unset", "mode", "colour"][..], group].concat();
+        let complaint = ctl(&rig, &unset).await.failed(1);
+        assert!(complaint.contains("colour: unknown key `colour`; known here: "), "{complaint}");
+    }
+    let still = ctl(&rig, &["settings", "get"]).await.ok();
+    assert!(words(&still).contains(&vec!["mode", "multi"]), "nothing is unset: {still}");
     for wrong in [&["set"][..], &["set", "mode"], &["unset"], &["get", "--group", "0"]] {
         ctl(&rig, &[&["settings"], wrong].concat()).await.failed(2);
     }
@@ -180,13 +187,20 @@ async fn the_audit_log_is_shown_from_a_number_on() {
         ctl(&rig, &["devices", "put", &nid(number).to_string()]).await.ok();
     }
     settle(&rig);
+    let seqs = |lines: &str| -> Vec<u64> {
+        let seq = |line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+        lines.lines().map(seq).collect()
+    };
     let table = ctl(&rig, &["audit", "--since", "1"]).await.ok();
     let rows = words(&table);
     assert_eq!(rows.len(), 3, "{table}");
     assert_eq!((rows[1][0], rows[1][2], rows[1][3]), ("2", "device-put", "local"));
     assert!(table.contains(&format!("nid={}", nid(51))), "{table}");
     let lines = ctl(&rig, &["audit", "--limit", "2", "--json"]).await.ok();
-    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-    assert_eq!((lines.lines().count(), &first["seq"]), (2, &1.into()));
+    assert_eq!(seqs(&lines), [2, 3], "the newest");
+    let lines = ctl(&rig, &["audit", "--limit", "2", "--since", "0", "--json"]).await.ok();
+    assert_eq!(seqs(&lines), [1, 2], "those behind a number");
+    let lines = ctl(&rig, &["audit", "--limit", "9", "--json"]).await.ok();
+    assert_eq!(seqs(&lines), [1, 2, 3]);
     ctl(&rig, &["audit", "--since", "x"]).await.failed(2);
 }

@@ -8,6 +8,7 @@ use simcast::rsp::ServerRule;
 use tokio::io::AsyncWriteExt;
 
 use crate::common::{Rig, in_time, nid};
+use crate::ctl::ctl;
 use crate::http::{READ_TOKEN, Request, TOKEN, exchange, secret};
 
 /// Reachable from everywhere, with the certificate of the MQTT listener.
@@ -147,4 +148,28 @@ async fn whoever_does_not_finish_a_handshake_holds_up_nobody() {
         silent.push(socket);
     }
     assert_eq!(status(&rig, Some(&operator(&rig)), &Request::get("/livez")).await, Some(200));
+}
+
+#[tokio::test]
+async fn ctl_says_what_is_missing_towards_a_secured_address() {
+    let rig = rig_with_operators(|_config| {}).await;
+    let file = |name: &str, text: &str| std::fs::write(rig.dir.path().join(name), text).unwrap();
+    let ops = operator(&rig);
+    file("trusted.pem", rig.authority.ca_pem());
+    file("ops.pem", &ops.cert_pem);
+    file("ops.key", &ops.key_pem);
+    let list = async |scheme: &str, more: &[&str]| {
+        let url = format!("{scheme}://localhost:{}", rig.admin.port());
+        ctl(&rig, &[&["--url", &url, "groups", "list"], more].concat()).await
+    };
+    let trusting = ["--ca", "trusted.pem"];
+    let complaint = list("http", &trusting).await.failed(1);
+    assert!(complaint.contains("say https:// in --url"), "{complaint}");
+    let complaint = list("https", &trusting).await.failed(1);
+    assert!(complaint.contains("say --cert and --key"), "{complaint}");
+    let complaint = list("https", &[]).await.failed(1);
+    assert!(complaint.contains("https needs --ca"), "{complaint}");
+    let own = ["--cert", "ops.pem", "--key", "ops.key"];
+    let table = list("https", &[&trusting[..], &own].concat()).await.ok();
+    assert!(table.starts_with("GID"), "{table}");
 }

@@ -84,6 +84,13 @@ async fn what_cannot_be_set_changes_nothing_and_is_named() {
     for (change, status, words) in [
         (json!({"colour": "red"}), 400, "colour"),
         (json!({"ttl": {"mgs": "3d"}}), 400, "mgs"),
+        (json!({"colour": null}), 400, "colour: unknown key `colour`; known here: "),
+        (
+            json!({"mode": null, "ttl": {"mgs": null}}),
+            400,
+            "ttl.mgs: unknown key `mgs`; known here: ",
+        ),
+        (json!({"ttl": 5}), 400, "ttl: invalid type: integer `5`, expected a table"),
         (json!({"mode": "both"}), 400, "mode: "),
         (json!({"mode": "multi", "ttl": {"msg": 5}}), 400, "ttl.msg: "),
         (json!({"trigger_rate": {"device": "60"}}), 400, "trigger_rate.device: "),

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
@@ -21,6 +21,12 @@ pub(super) enum CtlError {
     /// No answer.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// What came over http was no HTTP.
+    #[error("{0}; if the broker speaks TLS there, say https:// in --url, and --ca")]
+    PerhapsTls(HttpError),
+    /// Over https, without a certificate of ours, no answer came.
+    #[error("{0}; if the broker wants an operator's certificate, say --cert and --key")]
+    PerhapsCertificate(HttpError),
     /// The broker says no; as it says it.
     #[error("{title}: {detail}")]
     Problem {
@@ -49,11 +55,39 @@ pub(super) enum CtlError {
 /// The API of a broker.
 pub(super) struct Api {
     http: Http,
+    means: Means,
+}
+
+/// What we show to the broker, for advice where that is not enough.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Means {
+    /// Goes over TLS.
+    pub(super) over_tls: bool,
+    pub(super) certificate: bool,
+    pub(super) token: bool,
+}
+
+/// What to do without a token where one is wanted.
+const SAY_TOKEN: &str = "Say --token-file and the file with the token of the broker.";
+
+impl Means {
+    /// The error, with what may help against it.
+    fn advise(self, error: HttpError) -> CtlError {
+        match error {
+            HttpError::Broken(ref why) if !self.over_tls && why.is_parse() => {
+                CtlError::PerhapsTls(error)
+            }
+            HttpError::Broken(_) if self.over_tls && !self.certificate => {
+                CtlError::PerhapsCertificate(error)
+            }
+            other => other.into(),
+        }
+    }
 }
 
 impl Api {
-    pub(super) fn new(http: Http) -> Self {
-        Self { http }
+    pub(super) fn new(http: Http, means: Means) -> Self {
+        Self { http, means }
     }
 
     /// What is at this path.
@@ -90,7 +124,8 @@ impl Api {
         path: &str,
         body: Option<(&'static str, Bytes)>,
     ) -> Result<Answer, CtlError> {
-        let answer = self.http.send(method, path, body).await?;
+        let answer = self.http.send(method, path, body).await;
+        let answer = answer.map_err(|error| self.means.advise(error))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -100,7 +135,11 @@ impl Api {
         }
         let whole = json(&answer.whole().await?)?;
         let text = |name: &str| whole[name].as_str().unwrap_or_default().to_owned();
-        Err(CtlError::Problem { title: text("title"), detail: text("detail"), whole })
+        let detail = match status {
+            StatusCode::UNAUTHORIZED if !self.means.token => SAY_TOKEN.to_owned(),
+            _other => text("detail"),
+        };
+        Err(CtlError::Problem { title: text("title"), detail, whole })
     }
 
     /// Each page of a list, to `limit` items in all. `path` may have a query.

@@ -16,9 +16,9 @@ const ENTRIES_MAX: usize = 1_000;
 #[derive(Debug, Args)]
 pub(super) struct Audit {
     /// Only those behind this number
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    since: u64,
-    /// At most so many
+    #[arg(long, value_name = "NUMBER")]
+    since: Option<u64>,
+    /// At most so many: the newest, or the first ones behind --since
     #[arg(long)]
     limit: Option<usize>,
 }
@@ -34,7 +34,7 @@ const COLUMNS: &[Column] = &[
 impl Audit {
     pub(super) async fn run(self, api: &Api, output: &mut Output) -> Result<(), CtlError> {
         let mut table = Table::new(COLUMNS);
-        let (mut since, mut left) = (self.since, self.limit.unwrap_or(usize::MAX));
+        let (mut since, mut left) = (self.start(api).await?, self.limit.unwrap_or(usize::MAX));
         while left > 0 {
             let limit = left.min(ENTRIES_MAX);
             let page = api.get(&format!("/api/v1/audit?since={since}&limit={limit}")).await?;
@@ -46,6 +46,20 @@ impl Audit {
             since = next;
         }
         Ok(())
+    }
+
+    /// Behind which number to begin.
+    async fn start(&self, api: &Api) -> Result<u64, CtlError> {
+        match (self.since, self.limit) {
+            (Some(since), _) => Ok(since),
+            (None, None) => Ok(0),
+            (None, Some(limit)) => {
+                let page = api.get("/api/v1/audit?limit=1").await?;
+                let newest = page["newest"].as_u64();
+                let newest = newest.ok_or_else(|| CtlError::Foreign("no newest entry".into()))?;
+                Ok(newest.saturating_sub(limit as u64))
+            }
+        }
     }
 }
 

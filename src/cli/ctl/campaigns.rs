@@ -89,22 +89,22 @@ struct List {
 
 const COLUMNS: &[Column] = &[
     ("ID", |campaign| text(&campaign["id"])),
-    ("MESSAGE", |campaign| text(&campaign["message"])),
+    ("MESSAGE", message),
     ("TO", target),
     ("NAME", |campaign| text(&campaign["name"])),
     ("STATE", |campaign| text(&campaign["state"])),
     ("ANSWERED", |c| format!("{}/{}", text(&c["answered"]), text(&c["total"]))),
+    ("REFUSED", |campaign| text(&campaign["devices"]["refused"])),
     ("FAILED", |campaign| text(&campaign["devices"]["failed"])),
     ("STUCK", |campaign| text(&campaign["devices"]["delivered"])),
-    ("RATE", |campaign| text(&campaign["rate"])),
-    ("ETA", eta),
+    ("RATE/s", |campaign| or_dash(campaign["rate"].as_f64().map(|rate| rate.to_string()))),
+    ("ETA", |campaign| or_dash(eta(campaign))),
 ];
 
 /// What there is room for when it is one campaign alone.
 const MORE_COLUMNS: &[Column] = &[
     ("QUEUED", |campaign| text(&campaign["devices"]["queued"])),
     ("OK", |campaign| text(&campaign["devices"]["ok"])),
-    ("REFUSED", |campaign| text(&campaign["devices"]["refused"])),
     ("EXPIRED", |campaign| text(&campaign["devices"]["expired"])),
     ("CANCELLED", |campaign| text(&campaign["devices"]["cancelled"])),
     ("GONE", |campaign| text(&campaign["devices"]["gone"])),
@@ -229,16 +229,15 @@ impl Board {
         let bar = self.by_id.entry(id).or_insert_with(|| {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            let name = format!("{id} {} {}", text(&campaign["message"]), target(campaign));
+            let name = format!("{id} {} {}", message(campaign), target(campaign));
             self.bars.add(ProgressBar::new(number("total")).with_style(style).with_prefix(name))
         });
         bar.set_length(number("total"));
         bar.set_position(number("answered"));
-        let message = format!("{} {}", text(&campaign["state"]), eta(campaign));
         if is_under_way(campaign) {
-            bar.set_message(message);
+            bar.set_message(standing(campaign));
         } else {
-            bar.abandon_with_message(message);
+            bar.abandon_with_message(standing(campaign));
         }
         Ok(())
     }
@@ -252,13 +251,14 @@ fn is_under_way(campaign: &Value) -> bool {
 fn line(campaign: &Value) -> String {
     let count = |name: &str| text(&campaign["devices"][name]);
     format!(
-        "{} {} {} {}: {}/{} answered, {} failed, {} stuck, {} queued",
+        "{} {} {} {}: {}/{} answered, {} refused, {} failed, {} stuck, {} queued",
         text(&campaign["id"]),
-        text(&campaign["message"]),
+        message(campaign),
         target(campaign),
         text(&campaign["state"]),
         text(&campaign["answered"]),
         text(&campaign["total"]),
+        count("refused"),
         count("failed"),
         count("delivered"),
         count("queued"),
@@ -273,9 +273,28 @@ fn target(campaign: &Value) -> String {
     }
 }
 
-fn eta(campaign: &Value) -> String {
-    let seconds = campaign["eta_secs"].as_u64().filter(|_| is_under_way(campaign));
-    seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default()
+/// B1s that were merged reach their devices as a C1.
+fn message(campaign: &Value) -> String {
+    let merged = if campaign["merged"] == true { " merged" } else { "" };
+    format!("{}{merged}", text(&campaign["message"]))
+}
+
+/// What stands behind the bar of a campaign.
+fn standing(campaign: &Value) -> String {
+    let trouble = ["refused", "failed"].into_iter().filter_map(|name| {
+        let count = campaign["devices"][name].as_u64().filter(|count| *count > 0)?;
+        Some(format!("{count} {name}"))
+    });
+    let state = std::iter::once(text(&campaign["state"]));
+    state.chain(trouble).chain(eta(campaign)).collect::<Vec<_>>().join(" ")
+}
+
+fn eta(campaign: &Value) -> Option<String> {
+    campaign["eta_secs"].as_u64().map(|seconds| format!("{seconds}s"))
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
 }
 
 fn first_wave(campaign: &Value) -> String {
@@ -297,4 +316,55 @@ fn tell(output: &mut Output, what: &str, done: &Value) -> Result<(), CtlError> {
 
 fn path(id: u64, rest: &str) -> String {
     format!("/api/v1/campaigns/{id}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn campaign(more: Value) -> Value {
+        let mut campaign = json!({
+            "id": 12, "message": "C1", "merged": false, "gid": 42, "nid": null, "state": "running",
+            "answered": 998, "total": 1000, "rate": 12.25, "eta_secs": 7, "name": "spring 26",
+            "devices": {"refused": 2, "failed": 0, "delivered": 1, "queued": 1},
+        });
+        crate::rsp::settings::merge(&mut campaign, &more);
+        campaign
+    }
+
+    fn row(campaign: &Value) -> Vec<String> {
+        COLUMNS.iter().map(|(_, text)| text(campaign)).collect()
+    }
+
+    #[test]
+    fn a_row_tells_refused_devices_and_merged_messages_and_no_rate_of_what_is_over() {
+        assert_eq!(COLUMNS[9].0, "RATE/s");
+        let running = row(&campaign(json!({})));
+        assert_eq!(running[1..3], ["C1", "group 42"]);
+        assert_eq!(running[5..], ["998/1000", "2", "0", "1", "12.25", "7s"]);
+        // In a patch, null takes away.
+        let over = json!({"message": "B1", "merged": true, "rate": null, "eta_secs": null});
+        let over = row(&campaign(over));
+        assert_eq!(
+            (over[1].as_str(), &over[9..]),
+            ("B1 merged", &["-".to_owned(), "-".into()][..])
+        );
+    }
+
+    #[test]
+    fn the_rows_of_groups_fit_into_100_columns() {
+        let widest = campaign(json!({"merged": true, "state": "first-wave", "rate": 123.456}));
+        let row = row(&widest);
+        let width = |((title, _), cell): (&Column, &String)| title.len().max(cell.len()) + 2;
+        assert!(COLUMNS.iter().zip(&row).map(width).sum::<usize>() <= 102, "{row:?}");
+    }
+
+    #[test]
+    fn what_is_watched_names_the_devices_that_refuse() {
+        assert_eq!(standing(&campaign(json!({}))), "running 2 refused 7s");
+        assert_eq!(
+            line(&campaign(json!({}))),
+            "12 C1 group 42 running: 998/1000 answered, 2 refused, 0 failed, 1 stuck, 1 queued"
+        );
+    }
 }

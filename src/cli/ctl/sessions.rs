@@ -65,10 +65,11 @@ impl Sessions {
                 Ok(output.item(&[COLUMNS, MORE_COLUMNS].concat(), &session)?)
             }
             Action::Kick { client_id, forget } => {
+                let done = if forget { "forgotten" } else { "kicked" };
                 let forget = query(&[("forget", forget.then(|| "true".to_owned()))]);
                 let path = format!("{}{forget}", path(&client_id));
                 api.call(Method::DELETE, &path, None).await?;
-                Ok(output.done("kicked")?)
+                Ok(output.done(done)?)
             }
         }
     }
