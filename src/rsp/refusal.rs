@@ -58,7 +58,8 @@ refusals! {
         "The message is larger than the control unit takes; split the body into several messages.";
     UnreadableEnvelope "unreadable_envelope" PayloadFormatInvalid
         "No JSON object or CBOR map with nid, gid, type and body, each once; or one of its \
-         optional members, or the property wave, is wrong or too long (tid and campaign: at most 64 bytes).";
+         optional members, or the property wave, is wrong or too long (tid and campaign: at most \
+         64 bytes).";
     UnknownType "unknown_type" PayloadFormatInvalid
         "Use trigger, msg, ret(trigger), ret(msg), req(n) or profile(n) as type.";
     BadEid "bad_eid" PayloadFormatInvalid

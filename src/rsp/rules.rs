@@ -254,7 +254,7 @@ impl ControlUnit {
         Ok(Decision { id, audience: Audience::Servers, form: Form::Multi, effect })
     }
 
-    /// A D1, if a D2 may answer it, there is a token for it and room where it would wait for others.
+    /// A D1, if a D2 may answer it, and there is a token for it and room where it would wait.
     fn wish(
         &self,
         key: DeviceKey,
