@@ -144,7 +144,7 @@ pub enum NidError {
     #[error("zero names no device")]
     Zero,
     /// An EID has 32 digits and does not begin with 0.
-    #[error("an EID has 32 digits")]
+    #[error("an EID has 32 decimal digits, the first not 0")]
     NotAnEid,
     /// The check digits do not fit (the number modulo 97 is not 1).
     #[error("wrong EID check digits")]

@@ -21,7 +21,7 @@ use crate::rsp::proof::{self, Deletion, ProofError};
 use crate::rsp::{
     Acknowledged, Addressee, ControlUnit, Decision, DeviceKey, Discarded, ForServers, Form,
     Handout, Head, Identity, Inbox, Kind, MessageId, Outcome, Posted, ProfileChange, Refusal,
-    RspTopic, Servers, Submission, Wave, envelope, stamp,
+    RspTopic, Servers, Submission, Wave, envelope, policy, stamp,
 };
 use crate::session::{Delivery, Origin, Refused, Routed, Untold};
 use crate::store::{Commit, Urgency};
@@ -80,26 +80,27 @@ impl Broker {
         rsp_topic: RspTopic,
         publish: &Publish,
     ) -> Result<Decision, Refusal> {
-        let read = self.read(rsp_topic, publish)?;
+        let read = self.read(identity, rsp_topic, publish)?;
         self.control.look().decide(&read.submission(identity, rsp_topic, publish), self.now())
     }
 
-    /// What an envelope says: all that takes time, before any lock is taken.
-    fn read(&self, rsp_topic: RspTopic, publish: &Publish) -> Result<Envelope, Refusal> {
+    /// What an envelope says: all that takes time, before any lock is taken. Of one whose sender
+    /// may not publish it at all, nothing is read.
+    fn read(
+        &self,
+        identity: &Identity,
+        rsp_topic: RspTopic,
+        publish: &Publish,
+    ) -> Result<Envelope, Refusal> {
+        policy::may_publish(identity, publish.retain)?;
         let mut head = envelope::read(&publish.payload, self.options.scheme)?;
-        if head.options.has_src && self.options.stamps_member && rsp_topic == RspTopic::ToSmSr {
-            return Err(Refusal::SrcReserved);
-        }
         if head.options.wave.is_none() {
             head.options.wave = wave_property(publish)?;
         }
-        let parts = if head.options.parts {
-            let parts = Parts::read(&publish.payload, self.options.scheme);
-            Some(Arc::new(parts.map_err(|_unreadable| Refusal::UnreadableParts)?))
-        } else {
-            None
-        };
-        Ok(Envelope { head, parts, proof: None })
+        let mut read = Envelope { head, parts: None, proof: None };
+        let submission = read.submission(identity, rsp_topic, publish);
+        read.parts = submission.read_parts(&publish.payload, self.options.scheme)?;
+        Ok(read)
     }
 
     /// Verifies the proof in an E2, where one is asked for and all else is as it should be. Takes
@@ -132,7 +133,7 @@ impl Broker {
     ) -> Result<Commit, Refusal> {
         let (identity, payload_len) = (from.who.identity, publish.kept_bytes());
         let now = self.now();
-        let mut read = self.read(rsp_topic, &publish)?;
+        let mut read = self.read(identity, rsp_topic, &publish)?;
         self.look_for_proof(&mut read, identity, rsp_topic, &publish, now);
         let submission = read.submission(identity, rsp_topic, &publish);
         let received = received(&publish);

@@ -135,7 +135,7 @@ impl<'a> Parsed<'a> {
     ) -> Result<Record<'a>, LineReason> {
         let mut fields = line.split(',').map(str::trim);
         let nid = Nid::parse(fields.next().unwrap_or_default(), scheme);
-        let nid = nid.map_err(LineReason::BadNid)?;
+        let nid = nid.map_err(|error| LineReason::BadNid(of_scheme(error, scheme)))?;
         if let Some(first) = self.mentioned.get(&nid) {
             return Err(LineReason::Duplicate(*first));
         }
@@ -154,6 +154,14 @@ impl<'a> Parsed<'a> {
         if self.report.errors.len() < LINE_ERRORS_MAX {
             self.report.errors.push(LineError { line, reason });
         }
+    }
+}
+
+/// What is no number at all is no EID either, and who writes EIDs is to be told what one is.
+fn of_scheme(error: NidError, scheme: NidScheme) -> NidError {
+    match (error, scheme) {
+        (NidError::NotANumber, NidScheme::Eid) => NidError::NotAnEid,
+        _ => error,
     }
 }
 
@@ -211,6 +219,18 @@ mod tests {
             ]
         );
         assert!(parsed.mentioned.keys().any(|nid| nid.get() == 4), "broken, but spoken of");
+    }
+
+    #[test]
+    fn what_is_no_number_is_told_as_the_scheme_has_it() {
+        let reason = |scheme| {
+            let parsed = parse("x,1\n", scheme, &RspLimits::default());
+            parsed.report.errors[0].reason.to_string()
+        };
+        let eid = "bad nid: an EID has 32 decimal digits, the first not 0";
+        assert_eq!(reason(NidScheme::Eid), eid);
+        let decimal = "bad nid: not a decimal number of at most 128 bits";
+        assert_eq!(reason(NidScheme::Decimal), decimal);
     }
 
     #[test]

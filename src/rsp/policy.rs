@@ -26,6 +26,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::control::ControlUnit;
 use super::envelope::{Head, Kind, Tid, Wave};
 use super::exchange::Pair;
@@ -37,7 +39,7 @@ use super::refusal::Refusal;
 use super::registry::DeviceKey;
 use super::request::{Asked, Found};
 use super::wishes::Wished;
-use crate::ids::{Gid, Nid, Timestamp};
+use crate::ids::{Gid, Nid, NidScheme, Timestamp};
 
 /// The ten messages of the patent's Table 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +150,42 @@ impl<'a> Submission<'a> {
     pub fn new(from: &'a Identity, topic: RspTopic, head: &'a Head, kept_bytes: usize) -> Self {
         Self { from, topic, head, kept_bytes, retain: false, parts: None, proof: None }
     }
+
+    /// The parts of its body, if its envelope says that it has some. They are looked for only where
+    /// they belong.
+    ///
+    /// # Errors
+    /// What is wrong with direction or options, else [`Refusal::UnreadableParts`].
+    pub fn read_parts(
+        &self,
+        payload: &Bytes,
+        scheme: NidScheme,
+    ) -> Result<Option<Arc<Parts>>, Refusal> {
+        if !self.head.options.parts {
+            return Ok(None);
+        }
+        self.step()?;
+        let parts = Parts::read(payload, scheme).map_err(|_error| Refusal::UnreadableParts)?;
+        Ok(Some(Arc::new(parts)))
+    }
+
+    /// Direction and options: what its head says, taken by itself.
+    fn step(&self) -> Result<Step, Refusal> {
+        let step = step(self.from.role, self.topic, self.head.kind)?;
+        check_options(step, self.head)?;
+        Ok(step)
+    }
+}
+
+/// Role and retain: judged first, before anything of the envelope is read.
+///
+/// # Errors
+/// [`Refusal::RoleNotPermitted`] or [`Refusal::RetainNotPermitted`].
+pub fn may_publish(from: &Identity, retain: bool) -> Result<(), Refusal> {
+    if from.role == Role::Client {
+        return Err(Refusal::RoleNotPermitted);
+    }
+    if retain { Err(Refusal::RetainNotPermitted) } else { Ok(()) }
 }
 
 /// A permitted message: what it is, who gets it, and what it does to the ledger.
@@ -242,19 +280,13 @@ impl ControlUnit {
     /// # Errors
     /// The [`Refusal`] names the first rule that is broken; see the module for their order.
     pub fn decide(&self, s: &Submission<'_>, now: Timestamp) -> Result<Decision, Refusal> {
-        if s.from.role == Role::Client {
-            return Err(Refusal::RoleNotPermitted);
-        }
-        if s.retain {
-            return Err(Refusal::RetainNotPermitted);
-        }
+        may_publish(s.from, s.retain)?;
         let head = s.head;
         // A message in parts is as large as its largest letter: the packet itself bounds the sum.
         if s.kept_bytes > self.options.limits.body_bytes_max && !head.options.parts {
             return Err(Refusal::TooLarge);
         }
-        let step = step(s.from.role, s.topic, head.kind)?;
-        check_options(step, head)?;
+        let step = s.step()?;
         let decision = match step {
             Step::Server(step) => match one_or_all(head)? {
                 Address::One(nid) => self.server_to_device(step, nid, s, now),
@@ -411,9 +443,13 @@ fn both(head: &Head) -> Result<(Nid, Gid), Refusal> {
     }
 }
 
-/// Members of the envelope that mean nothing here would be taken for granted by who wrote them.
+/// Members of the envelope that mean nothing here would be taken for granted by who wrote them, and
+/// `src` would be by servers: on their topic it is the broker's, whether it writes it or not.
 fn check_options(step: Step, head: &Head) -> Result<(), Refusal> {
     let options = &head.options;
+    if options.has_src && matches!(step, Step::Device(_)) {
+        return Err(Refusal::SrcReserved);
+    }
     let is_msg = matches!(step, Step::Server(ServerStep::Msg));
     let is_trigger = matches!(step, Step::Server(ServerStep::Trigger));
     let to_group = head.gid.is_some();

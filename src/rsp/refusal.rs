@@ -49,7 +49,7 @@ macro_rules! refusals {
 
 refusals! {
     RoleNotPermitted "role_not_permitted" NotAuthorized
-        "Only devices and servers may use the provisioning topics; connect with such an identity.";
+        "Only a device or server may use these topics; a server stands in [listener.tls] servers.";
     SubscriptionNotPermitted "subscription_not_permitted" NotAuthorized
         "A device subscribes to To_eUICC as it stands, a server to To_SM-SR; use that filter.";
     RetainNotPermitted "retain_not_permitted" ImplementationSpecificError
@@ -57,7 +57,9 @@ refusals! {
     TooLarge "too_large" QuotaExceeded
         "The message is larger than the control unit takes; split the body into several messages.";
     UnreadableEnvelope "unreadable_envelope" PayloadFormatInvalid
-        "The payload is no JSON object or CBOR map with nid, gid, type and body, each once.";
+        "No JSON object or CBOR map with nid, gid, type and body, each once; or one of its \
+         optional members, or the property wave, is wrong or too long (tid and campaign: at most \
+         64 bytes).";
     UnknownType "unknown_type" PayloadFormatInvalid
         "Use trigger, msg, ret(trigger), ret(msg), req(n) or profile(n) as type.";
     BadEid "bad_eid" PayloadFormatInvalid
@@ -160,6 +162,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::rsp::envelope::{CAMPAIGN_BYTES_MAX, TID_BYTES_MAX};
 
     #[test]
     fn names_are_unique_snake_case_and_explained() {
@@ -170,6 +173,13 @@ mod tests {
             assert!(refusal.explain().ends_with('.'), "{refusal}");
             assert!(refusal.reason_code().is_error(), "{refusal}");
         }
+    }
+
+    #[test]
+    fn who_writes_too_long_a_member_is_told_its_bound() {
+        assert_eq!(TID_BYTES_MAX, CAMPAIGN_BYTES_MAX, "one bound is told for both");
+        let bound = format!("(tid and campaign: at most {TID_BYTES_MAX} bytes)");
+        assert!(Refusal::UnreadableEnvelope.explain().contains(&bound));
     }
 
     #[test]

@@ -106,7 +106,7 @@ async fn a_registry_file_is_imported_and_its_broken_lines_are_named() {
     std::fs::write(rig.dir.path().join("fleet.csv"), &csv).unwrap();
     let done = ctl(&rig, &["devices", "import", "fleet.csv"]).await;
     assert_eq!(done.stderr, "simcast: broken lines: 1\n");
-    let report = "line 2: bad nid: not a decimal number of at most 128 bits\n\
+    let report = "line 2: bad nid: an EID has 32 decimal digits, the first not 0\n\
                   1 accepted, 1 rejected, 0 removed\n";
     assert_eq!((done.code, done.stdout.as_str()), (Some(1), report));
     let done = ctl(&rig, &["devices", "import", "--replace", "fleet.csv"]).await;

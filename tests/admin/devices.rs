@@ -209,7 +209,7 @@ async fn a_file_adds_its_good_lines_and_names_the_others() {
     let expected = json!({
         "accepted": 2, "rejected": 2, "removed": 0,
         "errors": [
-            {"line": 3, "reason": "bad nid: not a decimal number of at most 128 bits"},
+            {"line": 3, "reason": "bad nid: an EID has 32 decimal digits, the first not 0"},
             {"line": 5, "reason": "the device stands in line 2 already"},
         ],
     });

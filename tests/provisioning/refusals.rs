@@ -148,6 +148,11 @@ fn direction_cases() -> Vec<Case> {
     vec![
         case(Refusal::RoleNotPermitted, down(SNOOP, 1, 0, "trigger")),
         case(Refusal::RoleNotPermitted, up(SNOOP, 1, 0, "trigger")),
+        // Of what they say nothing is read.
+        case(Refusal::RoleNotPermitted, raw(SNOOP, TO_EUICC, "{}")),
+        case(Refusal::RoleNotPermitted, raw(SNOOP, TO_SM_SR, "")),
+        case(Refusal::RoleNotPermitted, retained(raw(SNOOP, TO_EUICC, "{}"))),
+        case(Refusal::RetainNotPermitted, retained(raw(A, TO_SM_SR, "{}"))),
         case(Refusal::RetainNotPermitted, retained(down(SERVER, 1, 0, "trigger"))),
         case(Refusal::RetainNotPermitted, retained(up(A, 1, 0, "trigger"))),
         case(Refusal::WrongTopic, up(A, 2, 7, &request)),
@@ -304,10 +309,16 @@ fn option_cases() -> Vec<Case> {
     };
     let part_of = |device| format!(r#""parts":true,"body":{{"parts":{{"{}":1}}}}"#, nid(device));
     let named_twice = format!(r#"{{"parts":{{"{0}":1,"{0}":2}}}}"#, nid(1));
+    let long_tid = format!(r#""tid":"{}","body":1"#, "t".repeat(65));
     let forged = envelope_with(1, 0, "trigger", &format!(r#""src":"{}","body":1"#, nid(2)));
     vec![
         misplaced(with(1, 0, "msg", &part_of(1))),
         misplaced(with(0, 7, "trigger", &part_of(1))),
+        // Whatever the body is: it belongs to messages to a group.
+        misplaced(with(1, 0, "msg", r#""parts":true,"body":1"#)),
+        misplaced(with(0, 7, "trigger", r#""parts":true,"body":1"#)),
+        misplaced(raw(A, TO_SM_SR, &envelope_with(0, 7, "ret(msg)", r#""parts":true,"body":1"#))),
+        case(Refusal::DeviceTypeFromServer, with(0, 7, "ret(msg)", r#""parts":true,"body":1"#)),
         misplaced(with(1, 0, "msg", r#""wave":1,"body":1"#)),
         misplaced(with(1, 0, "trigger", r#""wave":{"first":1},"body":1"#)),
         misplaced(with(1, 0, "trigger", r#""chunks":true,"body":1"#)),
@@ -323,6 +334,9 @@ fn option_cases() -> Vec<Case> {
         case(Refusal::ForeignPart, with(0, 7, "msg", &part_of(50))),
         case(Refusal::UnreadableEnvelope, with(0, 7, "msg", r#""wave":0,"body":1"#)),
         case(Refusal::UnreadableEnvelope, with(0, 7, "msg", r#""parts":1,"body":1"#)),
+        case(Refusal::UnreadableEnvelope, with(0, 7, "msg", r#""chunks":"yes","body":1"#)),
+        case(Refusal::UnreadableEnvelope, with(0, 7, "msg", &long_tid)),
+        case(Refusal::SrcReserved, raw(A, TO_SM_SR, &forged)),
         case(Refusal::SrcReserved, raw(A, TO_SM_SR, &forged))
             .with(|config| config.rsp.stamp = Stamp::Member),
     ]

@@ -94,13 +94,9 @@ impl Rig {
     ) -> Result<Outcome, Refusal> {
         let head = super::envelope::read(text.as_bytes(), NidScheme::Eid)?;
         let message = message(text, Timestamp::NEVER);
-        let parts = head
-            .options
-            .parts
-            .then(|| crate::rsp::parts::Parts::read(&message.payload, NidScheme::Eid));
-        let parts = parts.transpose().map_err(|_| Refusal::UnreadableParts)?.map(Arc::new);
-        let submission =
-            Submission { parts: parts.as_ref(), ..Submission::new(from, topic, &head, text.len()) };
+        let submission = Submission::new(from, topic, &head, text.len());
+        let parts = submission.read_parts(&message.payload, NidScheme::Eid)?;
+        let submission = Submission { parts: parts.as_ref(), ..submission };
         self.unit.publish(&submission, &message, self.now)
     }
 

@@ -14,7 +14,7 @@ fn an_import_adds_and_changes() {
     assert_eq!((report.accepted, report.rejected, report.removed), (2, 1, 0));
     assert_eq!(
         report.errors[0].to_string(),
-        "line 4: bad nid: not a decimal number of at most 128 bits"
+        "line 4: bad nid: an EID has 32 decimal digits, the first not 0"
     );
     let device = rig.unit.registry().device(eid(1)).unwrap();
     assert_eq!((device.gids, device.labels), (&[gid(77)][..], "mno=acme"));
