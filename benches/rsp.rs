@@ -220,7 +220,7 @@ fn inbox_leave_and_return_with(bencher: Bencher<'_, '_>, waiting: usize) {
 fn copied(waiting: usize) -> Inbox {
     let message = message();
     let mut inbox = inbox(0, &message, &to(None, 42));
-    inbox.subscribe(server(3), None, &"for-all".into());
+    inbox.subscribe(server(3), None, &"for-all".into(), None);
     for number in 0..waiting {
         inbox.post(&message, Some(nid(number)), &to(None, 42), NOW);
     }

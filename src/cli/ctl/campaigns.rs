@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(running[5..], ["998/1000", "2", "0", "1", "12.25", "7s"]);
         // In a patch, null takes away.
         let over = json!({"message": "B1", "merged": true, "rate": null, "eta_secs": null});
-        let over = row(&campaign(over));
+        let over = row(&campaign(&over));
         assert_eq!(
             (over[1].as_str(), &over[9..]),
             ("B1 merged", &["-".to_owned(), "-".into()][..])
