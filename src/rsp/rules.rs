@@ -34,7 +34,7 @@ impl ControlUnit {
         let key = self.registry.key(nid).ok_or(Refusal::UnknownNid)?;
         self.check_scope(s.from, self.registry.gids(key))?;
         let settings = self.settings_of_device(key);
-        if !may_be_addressed_alone(&settings) {
+        if settings.iter().any(|settings| settings.mode == Mode::Multi) {
             return Err(Refusal::ModeNotPermitted);
         }
         let (id, effect) = match step {
@@ -130,7 +130,7 @@ impl ControlUnit {
         self.registry.members(gid).ok_or(Refusal::UnknownGid)?;
         self.check_scope(s.from, &[gid])?;
         let settings = self.options.settings.of_group(gid);
-        if !self.may_be_addressed(gid) {
+        if settings.mode == Mode::Single {
             return Err(Refusal::ModeNotPermitted);
         }
         let (id, effect) = match step {
@@ -254,7 +254,7 @@ impl ControlUnit {
         Ok(Decision { id, audience: Audience::Servers, form: Form::Multi, effect })
     }
 
-    /// A D1, if a D2 may answer it, and there is a token for it and room where it would wait.
+    /// A D1, if there is a token for it and room where it would wait for others.
     fn wish(
         &self,
         key: DeviceKey,
@@ -264,34 +264,19 @@ impl ControlUnit {
         now: Timestamp,
     ) -> Result<Effect, Refusal> {
         let gids = gid.as_ref().map_or(self.registry.gids(key), std::slice::from_ref);
+        if !self.rate_wait(key, gids, now).is_zero() {
+            return Err(Refusal::TriggerRate);
+        }
         let window = |gid: &Gid| (*gid, self.options.settings.of_group(*gid).coalesce);
         // With others of a group it reaches the servers of that group, and may concern more.
         let scopes = &self.options.scopes;
         let is_for_all = |gid| scopes.covering(&[gid]) == scopes.covering(gids);
         let mut windows = gids.iter().map(window);
         let gather = windows.find(|(gid, window)| !window.is_zero() && is_for_all(*gid));
-        if !self.is_answerable(key, gid, gather.map(|(gid, _)| gid)) {
-            return Err(Refusal::ModeNotPermitted);
-        }
-        if !self.rate_wait(key, gids, now).is_zero() {
-            return Err(Refusal::TriggerRate);
-        }
         if gather.is_some_and(|(gid, _)| !self.gathering.has_room(gid)) {
             return Err(Refusal::OverQuota);
         }
         Ok(Effect::Wish { key, gid, tid: head.tid.clone(), until, gather })
-    }
-
-    /// Whether `mode` permits some D2 to a D1: one that mirrors it, or, where it is gathered with
-    /// others of a group, in either form.
-    fn is_answerable(&self, key: DeviceKey, gid: Option<Gid>, gathered: Option<Gid>) -> bool {
-        let is_alone = gid.is_none() || gathered.is_some();
-        is_alone && may_be_addressed_alone(&self.settings_of_device(key))
-            || gid.or(gathered).is_some_and(|gid| self.may_be_addressed(gid))
-    }
-
-    fn may_be_addressed(&self, gid: Gid) -> bool {
-        self.options.settings.of_group(gid).mode != Mode::Single
     }
 
     /// How long a device has to wait until it may start something in the name of these groups.
@@ -500,11 +485,6 @@ fn answer(found: Answerable, head: &Head) -> Result<Effect, Refusal> {
         Answerable::Late => Err(Refusal::LateAnswer),
         Answerable::Withdrawn | Answerable::Never => Err(Refusal::UnsolicitedAnswer),
     }
-}
-
-/// Whether none of the settings of a device's groups asks for its group to be addressed.
-fn may_be_addressed_alone(settings: &[&Settings]) -> bool {
-    settings.iter().all(|settings| settings.mode != Mode::Multi)
 }
 
 /// A device in several groups may take as long as the most patient of them allows.

@@ -93,13 +93,9 @@ async fn in_single_mode_no_group_is_addressed() {
             stage.step(SERVER, &envelope(1, 0, kind), &[A]).await;
             stage.step(SERVER, &envelope(5, 0, kind), &[E]).await;
         }
-        // A device asks in the form in which it can be answered.
-        stage.step_or(MODE, A, &envelope(0, 7, "trigger"), &[SERVER]).await;
+        // It is about `To_eUICC`: devices speak in whosever name they may.
+        stage.step(A, &envelope(0, 7, "trigger"), &[SERVER]).await;
         stage.step_or(MODE, SERVER, &envelope(0, 7, "ret(trigger)"), &GROUP_7).await;
-        stage.step(A, &envelope(1, 0, "trigger"), &[SERVER]).await;
-        stage.step(SERVER, &envelope(1, 0, "ret(trigger)"), &[A]).await;
-        // It is about `To_eUICC`: whoever was asked answers in whosever name it may.
-        stage.step(A, &envelope(0, 7, "ret(trigger)"), &[SERVER]).await;
     }
 }
 
@@ -116,10 +112,6 @@ async fn in_multi_mode_no_member_is_addressed_alone() {
             stage.step(SERVER, &envelope(0, 7, kind), &GROUP_7).await;
         }
         stage.step(A, &envelope(0, 7, "ret(msg)"), &[SERVER]).await;
-        stage.step_or(MODE, A, &envelope(1, 0, "trigger"), &[SERVER]).await;
-        stage.step_or(others, D, &envelope(4, 0, "trigger"), &[SERVER]).await;
-        stage.step(A, &envelope(0, 7, "trigger"), &[SERVER]).await;
-        stage.step(SERVER, &envelope(0, 7, "ret(trigger)"), &GROUP_7).await;
     }
 }
 

@@ -106,26 +106,6 @@ fn clients_have_no_part_in_it() {
 }
 
 #[test]
-fn the_member_src_is_the_brokers_on_the_topic_of_servers() {
-    let mut rig = Rig::new();
-    let forged = r#"trigger ,"src":"1""#;
-    assert_eq!(refused(rig.device(1, 1, 0, forged)), "src_reserved");
-    assert_eq!(refused(rig.device(1, 0, 42, forged)), "src_reserved");
-    rig.server(1, 0, forged).unwrap();
-    rig.server(0, 42, r#"msg ,"src":null"#).unwrap();
-}
-
-#[test]
-fn parts_are_looked_for_only_where_they_belong() {
-    let mut rig = Rig::new();
-    let parts = |kind: &str| format!(r#"{kind} ,"parts":true"#);
-    assert_eq!(refused(rig.server(1, 0, &parts("msg"))), "option_misplaced");
-    assert_eq!(refused(rig.server(0, 42, &parts("trigger"))), "option_misplaced");
-    assert_eq!(refused(rig.server(0, 42, &parts("ret(msg)"))), "device_type_from_server");
-    assert_eq!(refused(rig.server(0, 42, &parts("msg"))), "unreadable_parts");
-}
-
-#[test]
 fn retained_and_oversized_messages_are_refused() {
     let rig = Rig::new();
     let head = super::super::envelope::read(letter(1, 0, "msg").as_bytes(), NidScheme::Eid);
@@ -466,15 +446,17 @@ fn a_group_setting_beats_the_global_one() {
 }
 
 #[test]
-fn mode_decides_the_form_towards_devices() {
+fn mode_decides_the_form_towards_devices_only() {
     let group = GroupSettings { mode: Some(Mode::Single), ..GroupSettings::default() };
     let mut rig = with_settings(Settings::default(), group);
+    rig.device(1, 0, 42, "trigger").unwrap();
     for kind in ["trigger", "msg", "ret(trigger)"] {
         assert_eq!(refused(rig.server(0, 42, kind)), "mode_not_permitted", "{kind}");
     }
     rig.server(0, 77, "msg").unwrap();
     let group = GroupSettings { mode: Some(Mode::Multi), ..GroupSettings::default() };
     rig.unit.set_group_settings(gid(42), group).unwrap();
+    rig.device(1, 1, 0, "trigger").unwrap();
     for kind in ["trigger", "msg", "ret(trigger)"] {
         assert_eq!(refused(rig.server(1, 0, kind)), "mode_not_permitted", "{kind}");
         assert_eq!(refused(rig.server(3, 0, kind)), "mode_not_permitted", "also in 77: {kind}");
@@ -483,43 +465,6 @@ fn mode_decides_the_form_towards_devices() {
     rig.peer(2, 1, 42, "req(2)").unwrap();
     rig.unit.set_group_settings(gid(42), GroupSettings::default()).unwrap();
     rig.server(1, 0, "msg").unwrap();
-}
-
-#[test]
-fn a_trigger_whose_answer_mode_forbids_is_refused_at_once() {
-    let group = GroupSettings { mode: Some(Mode::Single), ..GroupSettings::default() };
-    let mut rig = with_settings(Settings::default(), group);
-    assert_eq!(refused(rig.device(1, 0, 42, "trigger")), "mode_not_permitted");
-    rig.device(1, 1, 0, "trigger").unwrap();
-    rig.server(1, 0, "ret(trigger)").unwrap();
-    rig.device(3, 0, 77, "trigger").unwrap();
-    rig.server(0, 77, "ret(trigger)").unwrap();
-    let group = GroupSettings { mode: Some(Mode::Multi), ..GroupSettings::default() };
-    rig.unit.set_group_settings(gid(42), group).unwrap();
-    assert_eq!(refused(rig.device(1, 1, 0, "trigger")), "mode_not_permitted");
-    assert_eq!(refused(rig.device(3, 3, 0, "trigger")), "mode_not_permitted", "one is multi");
-    rig.device(4, 4, 0, "trigger").unwrap();
-    rig.device(1, 0, 42, "trigger").unwrap();
-    assert_eq!(rig.server(0, 42, "ret(trigger)").unwrap().reached, 3);
-}
-
-#[test]
-fn a_gathered_trigger_is_permitted_where_mode_permits_either_answer() {
-    let coalesce = Some(Duration::from_secs(1));
-    for (mode, device, group) in [(Mode::Single, 0, 42), (Mode::Multi, 1, 0)] {
-        let of_group = GroupSettings { mode: Some(mode), coalesce, ..GroupSettings::default() };
-        let mut rig = with_settings(Settings::default(), of_group);
-        rig.device(1, device, group, "trigger").unwrap();
-        let answers = [rig.server(1, 0, "ret(trigger)"), rig.server(0, 42, "ret(trigger)")];
-        let is_permitted = answers.map(|answer| answer.is_ok());
-        assert_eq!(is_permitted, [mode == Mode::Single, mode == Mode::Multi], "{mode:?}");
-    }
-    // Gathered in a group of single mode, but also in one of multi mode: nothing is left.
-    let single = GroupSettings { mode: Some(Mode::Single), coalesce, ..GroupSettings::default() };
-    let mut rig = with_settings(Settings { mode: Mode::Multi, ..Settings::default() }, single);
-    assert_eq!(refused(rig.device(3, 3, 0, "trigger")), "mode_not_permitted");
-    assert_eq!(refused(rig.device(3, 0, 42, "trigger")), "mode_not_permitted");
-    rig.device(1, 0, 42, "trigger").unwrap();
 }
 
 #[test]
