@@ -322,13 +322,13 @@ fn path(id: u64, rest: &str) -> String {
 mod tests {
     use super::*;
 
-    fn campaign(more: Value) -> Value {
+    fn campaign(more: &Value) -> Value {
         let mut campaign = json!({
             "id": 12, "message": "C1", "merged": false, "gid": 42, "nid": null, "state": "running",
             "answered": 998, "total": 1000, "rate": 12.25, "eta_secs": 7, "name": "spring 26",
             "devices": {"refused": 2, "failed": 0, "delivered": 1, "queued": 1},
         });
-        crate::rsp::settings::merge(&mut campaign, &more);
+        crate::rsp::settings::merge(&mut campaign, more);
         campaign
     }
 
@@ -339,12 +339,12 @@ mod tests {
     #[test]
     fn a_row_tells_refused_devices_and_merged_messages_and_no_rate_of_what_is_over() {
         assert_eq!(COLUMNS[9].0, "RATE/s");
-        let running = row(&campaign(json!({})));
+        let running = row(&campaign(&json!({})));
         assert_eq!(running[1..3], ["C1", "group 42"]);
         assert_eq!(running[5..], ["998/1000", "2", "0", "1", "12.25", "7s"]);
         // In a patch, null takes away.
         let over = json!({"message": "B1", "merged": true, "rate": null, "eta_secs": null});
-        let over = row(&campaign(over));
+        let over = row(&campaign(&over));
         assert_eq!(
             (over[1].as_str(), &over[9..]),
             ("B1 merged", &["-".to_owned(), "-".into()][..])
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_rows_of_groups_fit_into_100_columns() {
-        let widest = campaign(json!({"merged": true, "state": "first-wave", "rate": 123.456}));
+        let widest = campaign(&json!({"merged": true, "state": "first-wave", "rate": 123.456}));
         let row = row(&widest);
         let width = |((title, _), cell): (&Column, &String)| title.len().max(cell.len()) + 2;
         assert!(COLUMNS.iter().zip(&row).map(width).sum::<usize>() <= 102, "{row:?}");
@@ -361,9 +361,9 @@ mod tests {
 
     #[test]
     fn what_is_watched_names_the_devices_that_refuse() {
-        assert_eq!(standing(&campaign(json!({}))), "running 2 refused 7s");
+        assert_eq!(standing(&campaign(&json!({}))), "running 2 refused 7s");
         assert_eq!(
-            line(&campaign(json!({}))),
+            line(&campaign(&json!({}))),
             "12 C1 group 42 running: 998/1000 answered, 2 refused, 0 failed, 1 stuck, 1 queued"
         );
     }
