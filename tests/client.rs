@@ -483,5 +483,7 @@ async fn the_device_command_asks_and_ends_after_its_time() {
     let eid = sample_eid(1);
     run(port, &format!("device --nid {eid} --trigger --seconds 1")).await.unwrap();
     soon(server.until(|report| report.requests_served == 1)).await;
-    assert!(run(port, "device --nid 7 --seconds 1").await.unwrap_err().contains("32 decimal digits"));
+    assert!(
+        run(port, "device --nid 7 --seconds 1").await.unwrap_err().contains("32 decimal digits")
+    );
 }
