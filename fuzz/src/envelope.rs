@@ -63,7 +63,10 @@ fn together(payload: &Bytes, head: &Head) {
     assert_eq!(raw_body(&whole), raw_body(payload));
     let body = RawBody::of(payload).expect("it has one");
     let request = Request { nid: nid(), tid: head.tid.clone(), body };
-    let twice = coalesced(gid.expect("is not 0"), "t", &[request.clone(), request]);
+    let requests = [request.clone(), request];
+    let gid_of_all = gid.expect("is not 0");
+    let (twice, count) = coalesced(gid_of_all, "t", requests.iter(), usize::MAX);
+    assert_eq!(count, 2);
     let tid = Some(Tid::Text("t".into()));
     assert_eq!(heads(&twice), Head { gid, tid, ..Head::new(Kind::Trigger) });
 }

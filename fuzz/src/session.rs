@@ -160,6 +160,8 @@ impl Play {
         self.next_message += 1;
         let message = Message::new("t".into(), "x".into(), qos, false, None, Timestamp::NEVER);
         let outgoing = self.session.on_delivery(Delivery {
+            kept: None,
+            dup: false,
             message: Arc::new(message),
             qos,
             retain: false,
@@ -254,7 +256,7 @@ impl Play {
                         }
                     }
                 }
-                Action::Delivered(Origin::Mailbox(number)) => {
+                Action::Delivered(Origin::Mailbox(number), _) => {
                     assert!(self.delivered.insert(number), "handed over twice");
                 }
                 Action::Publish(publish, receipt) => {
