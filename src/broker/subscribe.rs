@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::keep::NOTHING;
 use super::publish::retained_delivery;
 use super::rights::{Author, DENIED, Permit};
-use super::sessions::{Handle, Target, lock};
+use super::sessions::{Handle, Interests, Target, lock};
 use super::{Broker, Calls, read, write};
 use crate::ids::Kept;
 use crate::metrics::{AclAction, DropReason};
@@ -101,21 +101,6 @@ impl Broker {
         }
         let topics = &self.options.topics;
         let target = match ControlUnit::may_subscribe(&handle.identity, &asked.filter, topics) {
-            Subscription::Refused(refusal) => return Err(refusal.into()),
-            Subscription::Mailbox => {
-                let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
-                let device = self.change_control(|control| control.attach(nid, handle.reader()))?;
-                interests.mailbox = Some((device, grant));
-                handle.signal.raise(Calls::MAIL);
-                Target::Mailbox
-            }
-            Subscription::Servers { group } => {
-                let (server, row) = (&handle.identity.name, handle.row());
-                self.change_inbox(|inbox| inbox.subscribe(handle.reader(), group, server, row));
-                interests.inbox = Some(grant);
-                handle.signal.raise(Calls::MAIL);
-                Target::Inbox
-            }
             Subscription::Ordinary => {
                 // case S4
                 if !handle.may_subscribe(topic::split_shared(&asked.filter).1) {
@@ -124,10 +109,39 @@ impl Broker {
                 self.subscribe_ordinary(handle, asked, grant);
                 Target::Ordinary
             }
+            provisioning => self.take_part(handle, &mut interests, provisioning, grant)?,
         };
         let (kept, commit) = self.keeper.subscription(handle, &asked.filter, grant);
         interests.insert(&asked.filter, target, kept);
         Ok((granted(grant.qos), commit))
+    }
+
+    /// Makes a session the reader of its device's mail, or one of the servers, if it may be.
+    fn take_part(
+        &self,
+        handle: &Handle,
+        interests: &mut Interests,
+        subscription: Subscription<'_>,
+        grant: Grant,
+    ) -> Result<Target, Refusal> {
+        let target = match subscription {
+            Subscription::Ordinary => return Ok(Target::Ordinary),
+            Subscription::Refused(refusal) => return Err(refusal),
+            Subscription::Mailbox => {
+                let nid = handle.identity.nid.ok_or(Refusal::RoleNotPermitted)?;
+                let device = self.change_control(|control| control.attach(nid, handle.reader()))?;
+                interests.mailbox = Some((device, grant));
+                Target::Mailbox
+            }
+            Subscription::Servers { group } => {
+                let (server, row) = (&handle.identity.name, handle.row());
+                self.change_inbox(|inbox| inbox.subscribe(handle.reader(), group, server, row));
+                interests.inbox = Some(grant);
+                Target::Inbox
+            }
+        };
+        handle.signal.raise(Calls::MAIL);
+        Ok(target)
     }
 
     /// Subscribes once more after a restart, without retained messages. What is no longer
@@ -142,27 +156,18 @@ impl Broker {
         let mut interests = lock(&handle.interests);
         let topics = &self.options.topics;
         let target = match ControlUnit::may_subscribe(&handle.identity, filter, topics) {
-            Subscription::Refused(_) => return,
-            Subscription::Mailbox => {
-                let Some(nid) = handle.identity.nid else { return };
-                let attached = self.change_control(|control| control.attach(nid, handle.reader()));
-                let Ok(device) = attached else { return };
-                interests.mailbox = Some((device, grant));
-                Target::Mailbox
-            }
-            Subscription::Servers { group } => {
-                let (server, row) = (&handle.identity.name, handle.row());
-                self.change_inbox(|inbox| {
-                    inbox.subscribe(handle.reader(), group, server, row);
-                    let _nobody_is_there = inbox.away(handle.key);
-                });
-                interests.inbox = Some(grant);
-                Target::Inbox
-            }
             Subscription::Ordinary => {
                 let (group, name) = topic::split_shared(filter);
                 write(&self.subscriptions).subscribe(handle.key, name, group, grant);
                 Target::Ordinary
+            }
+            provisioning => {
+                let taken = self.take_part(handle, &mut interests, provisioning, grant);
+                let Ok(target) = taken else { return };
+                if target == Target::Inbox {
+                    let _nobody_is_there = self.change_inbox(|inbox| inbox.away(handle.key));
+                }
+                target
             }
         };
         interests.insert(filter, target, Some(kept));
