@@ -72,7 +72,7 @@ async fn live(RawQuery(query): RawQuery) -> Response {
 async fn ready(State(state): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     let phase = state.readiness.phase();
     if let Some(trouble) = state.broker.store_trouble() {
-        let detail = format!("{}: messages that have to be kept are refused.", explain(trouble));
+        let detail = format!("{}: messages that have to be kept are refused.", trouble.explain());
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not ready", detail).into_response();
     }
     match phase {
@@ -81,15 +81,6 @@ async fn ready(State(state): State<Arc<AdminState>>, RawQuery(query): RawQuery) 
             let detail = format!("The broker is {}.", phase.name());
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not ready", detail).into_response()
         }
-    }
-}
-
-fn explain(trouble: &str) -> &str {
-    match trouble {
-        "store_full" => "The store's disk is full",
-        "store_read_only" => "The store's disk is read-only",
-        "store_behind" => "The store's disk is too slow for what comes in",
-        _failing => "The store cannot be written",
     }
 }
 

@@ -48,6 +48,39 @@ pub(super) struct Keeper {
     further: Notify,
 }
 
+/// Why nothing can be kept now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// The disk is slower than what comes in.
+    Behind,
+    /// It cannot be written.
+    Failing(Trouble),
+}
+
+impl NotKept {
+    /// The name that publishers are told.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Behind => "store_behind",
+            Self::Failing(Trouble::Full) => "store_full",
+            Self::Failing(Trouble::ReadOnly) => "store_read_only",
+            Self::Failing(Trouble::Io) => "store_failing",
+        }
+    }
+
+    /// What an operator is told.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::Behind => "The store's disk is too slow for what comes in",
+            Self::Failing(Trouble::Full) => "The store's disk is full",
+            Self::Failing(Trouble::ReadOnly) => "The store's disk is read-only",
+            Self::Failing(Trouble::Io) => "The store cannot be written",
+        }
+    }
+}
+
 /// A row without parts; it goes when this is dropped.
 struct Guard {
     id: u64,
@@ -117,15 +150,11 @@ impl Keeper {
     }
 
     /// Why a message that has to be written down cannot be taken now; `None`: it can.
-    pub(super) fn trouble(&self) -> Option<&'static str> {
+    pub(super) fn trouble(&self) -> Option<NotKept> {
         match self.store.health() {
             Health::Good => None,
-            Health::Behind => Some("store_behind"),
-            Health::Failing(trouble) => Some(match trouble {
-                Trouble::Full => "store_full",
-                Trouble::ReadOnly => "store_read_only",
-                Trouble::Io => "store_failing",
-            }),
+            Health::Behind => Some(NotKept::Behind),
+            Health::Failing(trouble) => Some(NotKept::Failing(trouble)),
         }
     }
 
@@ -199,9 +228,8 @@ impl Keeper {
     /// A Will that waits for its delay.
     pub(super) fn will(&self, handle: &Handle, due: Timestamp, will: &Will) -> Option<Kept> {
         let row = handle.row()?;
-        let kept = self.guard(Table::Will);
         let mut step = self.step();
-        step.push(Table::Will.key(kept.id(), 0), &rows::will(row, due, will));
+        let kept = step.put_bytes(Table::Will, &rows::will(row, due, will));
         step.commit();
         Some(kept)
     }
@@ -382,8 +410,12 @@ impl Step<'_> {
     }
 
     fn put(&mut self, table: Table, row: &impl rows::Encoded) -> Kept {
+        self.put_bytes(table, &row.bytes())
+    }
+
+    fn put_bytes(&mut self, table: Table, row: &[u8]) -> Kept {
         let kept = self.keeper.guard(table);
-        self.push(table.key(kept.id(), 0), &row.bytes());
+        self.push(table.key(kept.id(), 0), row);
         kept
     }
 
@@ -466,7 +498,7 @@ impl Broker {
 
     /// Whether the disk can be written; if not, why.
     #[must_use]
-    pub fn store_trouble(&self) -> Option<&'static str> {
+    pub fn store_trouble(&self) -> Option<NotKept> {
         self.keeper.trouble()
     }
 

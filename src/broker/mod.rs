@@ -38,7 +38,7 @@ use std::time::Duration;
 pub use admin::{DeviceFilter, DeviceInfo, NotEnded, NotReplaced, Page, QueueInfo, SessionInfo};
 pub use attach::{Attached, Parting, Rejected};
 pub use events::{BrokerEvent, ClientInfo, EventListener, Heard, Occurrence, RegistryChange};
-pub use keep::{Loaded, NOTHING, Restored};
+pub use keep::{Loaded, NOTHING, NotKept, Restored};
 pub use operate::{CampaignDeviceInfo, CampaignFilter, CampaignInfo, ExchangeInfo, NotReleased};
 pub use outbox::OutboxLimits;
 pub use peer::Peer;

@@ -101,8 +101,8 @@ impl Broker {
     ) -> Published {
         let rsp_topic = self.options.topics.topic(&publish.topic);
         let is_kept = publish.qos != QoS::AtMostOnce || publish.retain || rsp_topic.is_some();
-        if let Some(name) = self.keeper.trouble().filter(|_| is_kept) {
-            return self.refuse_unkept(name);
+        if let Some(trouble) = self.keeper.trouble().filter(|_| is_kept) {
+            return self.refuse_unkept(trouble.name());
         }
         if let Some(rsp_topic) = rsp_topic {
             return self.provision(from, rsp_topic, publish);

@@ -92,7 +92,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use crate::broker::tests::{broker_with_store, connect};
-    use crate::broker::{Broker, Peer, Who};
+    use crate::broker::{Broker, NotKept, Peer, Who};
     use crate::config::{Listener, Mqtt};
     use crate::ids::PacketId;
     use crate::mqtt::{
@@ -301,7 +301,7 @@ mod tests {
         let broker = Arc::new(broker_with_store(Arc::clone(&store) as Arc<dyn Store>));
         let mut writer = Client::new(&broker, "writer").await;
         store.is_full.store(true, Ordering::SeqCst);
-        assert_eq!(broker.store_trouble(), Some("store_full"));
+        assert_eq!(broker.store_trouble().map(NotKept::name), Some("store_full"));
         for (id, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce)] {
             writer.publish(id, qos).await;
             let (Packet::PubAck(ack) | Packet::PubRec(ack)) = writer.read().await else {
